@@ -1,0 +1,96 @@
+"""`./scripts/bench`: every figure of docs/benchmarks.md, arms in turn, medians of several rounds."""
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from benchmarks import calls, jobs, memory
+
+CALLS_AT = 2_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="1: as published; 0.1: a quick look")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-v", action="store_true", help="which of our functions are called for one message")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    found = measure(options.rounds, options.scale)
+    counted = asyncio.run(calls.calls(CALLS_AT))
+    figures = summary(found) | {"own Python calls a message": round(sum(counted.values()) / CALLS_AT, 2)}
+    if options.v:
+        for name, n in counted.most_common(30):
+            print(f"{n / CALLS_AT:7.2f}  {name}", file=sys.stderr)
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:48} {value:>14,}" for name, value in figures.items()))
+
+
+def measure(rounds: int, scale: float) -> dict[str, list[float]]:
+    """Every arm once a round, one after the other."""
+    found: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name, arm in arms(scale).items():
+            gc.collect()
+            value = arm()
+            for key, one in value.items() if isinstance(value, dict) else [(name, value)]:
+                found.setdefault(key, []).append(one)
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    return found
+
+
+def arms(scale: float) -> dict[str, Callable[[], Any]]:
+    def many(count: int) -> int:
+        return max(int(count * scale), 1000)
+
+    return {
+        "memory": lambda: asyncio.run(memory.busline(many(60_000))),
+        "bare": lambda: asyncio.run(memory.bare(many(60_000))),
+        "jobs": lambda: dict(zip(("bulk", "consume"), asyncio.run(jobs.enqueue_and_consume(many(60_000))), strict=True)),
+        "huey": lambda: jobs.huey(many(5_000)),
+        "one by one": lambda: asyncio.run(jobs.one_by_one(many(1_000))),
+        "import": lambda: took("-c", "import busline"),
+        "version": lambda: took("-m", "busline", "--version"),
+        "python": lambda: took("-c", "pass"),
+    }
+
+
+def took(*command: str) -> float:
+    """Seconds of a whole Python process."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def summary(found: dict[str, list[float]]) -> dict[str, float]:
+    """Medians, and ratios of arms of the same round."""
+    middle = {name: median(values) for name, values in found.items()}
+
+    def ratio(one: str, other: str) -> float:
+        return median(a / b for a, b in zip(found[one], found[other], strict=True))
+
+    return {
+        "memory: messages/s, published and consumed": round(middle["memory"]),
+        "memory: a bare loop, messages/s": round(middle["bare"]),
+        "memory: per cent of the bare loop": round(100 * ratio("memory", "bare")),
+        "sqlite: jobs/s consumed": round(middle["consume"]),
+        "huey on SQLite: jobs/s consumed": round(middle["huey"]),
+        "sqlite: times huey": round(ratio("consume", "huey"), 1),
+        "sqlite: jobs/s enqueued in bulk": round(middle["bulk"]),
+        "sqlite: one enqueue, awaited, microseconds": round(1e6 * middle["one by one"]),
+        "import busline, ms": round(1000 * middle["import"]),
+        "busline --version, ms": round(1000 * middle["version"]),
+        "python -c pass, ms": round(1000 * middle["python"]),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""App: declarations, and the door to what runs while it is open."""
+
+import logging
+import sys
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from busline.assembly import Assembly, Functions, Run, record
+from busline.core.chain import Middleware
+from busline.core.clock import Clock, SystemClock
+from busline.core.errors import ConfigError, Invalid, wrong
+from busline.core.message import KeyValue, Message, encode_headers, encode_key
+from busline.core.policy import Retry
+from busline.core.signature import Given
+from busline.engine import Named, named, transport
+from busline.router import Router
+from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
+from busline.task import Call, Job, Jobs, enqueue_all
+from busline.topic import Topic
+
+log = logging.getLogger("busline")
+T = TypeVar("T")
+R = TypeVar("R")
+CHUNK = 1000
+DRAIN, CANCEL = 20.0, 2.0
+
+
+@dataclass(slots=True)
+class Setting:
+    """What a test puts in the place of the engines, the clock and some functions."""
+
+    engines: Engines | None = None
+    clock: Clock = field(default_factory=SystemClock)
+    replaced: Functions = field(default_factory=dict[Callable[..., Any], Callable[..., Any]])
+    drain: float = DRAIN
+    cancel: float = CANCEL
+
+
+class App(Router):
+    """Streams and jobs of one service. `async with app` opens it for sending; `app.running()` also consumes.
+
+    `streams`, `jobs`: the engines' URLs; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
+    the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
+    function, the first outermost. `lifespan`: an async context manager of the App, entered before anything is consumed.
+    """
+
+    is_root = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        streams: str | None = None,
+        jobs: str | None = None,
+        publishes: Sequence[Topic[Any]] = (),
+        namespace: str = "",
+        middleware: Sequence[Middleware] = (),
+        retry: Retry | None = None,
+        lifespan: "Callable[[App], AbstractAsyncContextManager[object]] | None" = None,
+    ) -> None:
+        super().__init__(middleware=middleware, retry=retry)
+        self.name, self.publishes, self.namespace = name, tuple(publishes), namespace
+        self.setting = Setting()
+        self._named, self._lifespan = (streams, jobs), lifespan
+        self._declared_in: Mapping[str, Any] = sys._getframe(1).f_globals
+        self._bus: Bus | None = None
+        self._owner: Owner | None = None
+        self._announced: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<App {self.name}{', open' if self._bus is not None else ''}>"
+
+    # --- opening -------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._open(self._sending)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    @asynccontextmanager
+    async def running(self, run: Run | None = None) -> AsyncIterator[Self]:
+        """Open, and consuming: all subscribers and tasks, or what `run` names.
+
+        Left, it drains: nothing new starts, what runs has 20 s to end. Raises ConfigError with every wrong
+        declaration, and whatever ended the consuming for good.
+        """
+        await self._open(partial(self._consuming, run or Run()))
+        try:
+            yield self
+        finally:
+            await self._close()
+
+    async def _open(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._refuse_second()
+        self._owner = Owner(body)
+        try:
+            await self._owner.open()
+        except BaseException:
+            self._owner = None
+            raise
+
+    async def _close(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            await owner.close()
+
+    @asynccontextmanager
+    async def _sending(self) -> AsyncIterator[Bus]:
+        bus, _ = self.assemble(Run())
+        async with bus.opened():
+            self._bus = bus
+            try:
+                yield bus
+            finally:
+                self._bus = None
+
+    @asynccontextmanager
+    async def _consuming(self, run: Run) -> AsyncIterator[Consuming]:
+        bus, plan = self.assemble(run)
+        setting = self.setting
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(bus.opened())
+            self._bus = bus
+            stack.callback(self._forget_bus)
+            yield await stack.enter_async_context(bus.consuming(plan, setting.drain, setting.cancel))
+
+    def _forget_bus(self) -> None:
+        self._bus = None
+
+    def assemble(self, run: Run) -> tuple[Bus, Plan]:
+        """Compiles the declarations. Raises ConfigError with all that is wrong with them."""
+        problems: list[str] = []
+        bus = Bus(self._engines(problems), self.setting.clock)
+        assembly = Assembly(self, self._prefix, self.name, bus, self.setting.replaced, self.publishes, problems)
+        plan = assembly.plan(run)
+        if problems:
+            raise ConfigError(problems)
+        if self._lifespan is not None:
+            plan.lifespan = partial(self._lifespan, self)
+        return bus, plan
+
+    @asynccontextmanager
+    async def running_with(self, setting: Setting) -> AsyncIterator[Self]:
+        """As `running`, with other engines, another clock or other functions; for tests."""
+        self._refuse_second()
+        own, self.setting = self.setting, setting
+        try:
+            async with self.running():
+                yield self
+        finally:
+            self.setting = own
+
+    def _refuse_second(self) -> None:
+        if self._owner is not None:
+            raise Invalid(wrong(self.name, "an App that is closed", "one that is open", "Leave the other `async with` first; inside it, just use the App."))
+
+    # --- engines -------------------------------------------------------------------------------------------
+
+    def needs(self) -> tuple[bool, bool]:
+        """Whether anything declared needs an engine for streams, and one for jobs."""
+        subscribers = list(self.all_subscribers())
+        return bool(subscribers or self.publishes), any(True for _ in self.all_tasks())
+
+    def engine_names(self) -> tuple[Named | None, Named | None]:
+        """The engines of streams and jobs, and who named them. Raises Invalid where none can be."""
+        file = self._declared_in.get("__file__")
+        streams, jobs = self.needs()
+        return (
+            named(self._named[0], "BUSLINE_STREAMS", file) if streams else None,
+            named(self._named[1], "BUSLINE_JOBS", file) if jobs else None,
+        )
+
+    def _engines(self, problems: list[str]) -> Engines:
+        if self.setting.engines is not None:
+            return self.setting.engines
+        try:
+            streams, jobs = self.engine_names()
+            opened = {one.url: transport(one, self.setting.clock) for one in (streams, jobs) if one is not None}
+            return Engines(opened[streams.url] if streams else None, opened[jobs.url] if jobs else None)
+        except (Invalid, ConfigError) as error:
+            problems.append(str(error))
+            return Engines()
+
+    # --- sending -------------------------------------------------------------------------------------------
+
+    async def publish(self, topic: Topic[T], value: T, *, key: KeyValue = None, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
+        """Publishes a value. Inside a handler it leaves with the outcome and is dropped when the handler fails, unless
+        `now`; outside at once, confirmed by the engine.
+
+        `key`: instead of the declared one. Raises Invalid for a value that does not fit its topic, Unavailable when
+        the engine did not confirm; cancelled, the message may have been sent.
+        """
+        message = record(self.bus(), topic, value, key=key, headers=encode_headers(headers))
+        await self._send(topic, [message], now)
+
+    async def publish_many(self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False) -> int:
+        """Publishes values, a thousand at a time; returns how many. What was sent before an error stays sent."""
+        encoded, bus, count = encode_headers(headers), self.bus(), 0
+        chunk: list[Message] = []
+        async for value in _each(values):
+            chunk.append(record(bus, topic, value, headers=encoded))
+            if len(chunk) == CHUNK:
+                await self._send(topic, chunk, now)
+                count, chunk = count + CHUNK, []
+        if chunk:
+            await self._send(topic, chunk, now)
+        return count + len(chunk)
+
+    async def tombstone(self, topic: Topic[Any], key: KeyValue, *, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
+        """Publishes a message without a body: the key is gone. Otherwise as `publish`."""
+        if key is None:
+            raise Invalid(wrong("key", "the key that is gone", "None", "Pass it."))
+        message = self.bus().message(None, key=encode_key(key), headers=encode_headers(headers))
+        await self._send(topic, [message], now)
+
+    async def _send(self, topic: Topic[Any], messages: Sequence[Message], now: bool) -> None:
+        if topic.name not in self._announced:
+            self._announce(topic)
+        await self.bus().send(topic.address, messages, now=now)
+
+    def _announce(self, topic: Topic[Any]) -> None:
+        self._announced.add(topic.name)
+        known = [one.publish for one in self.all_subscribers()] + [part[0] for one in self.all_subscribers() for part in one.source.parts]
+        if topic not in self.publishes and topic not in known:
+            log.warning("'%s' publishes to '%s', which it does not name: add it to App(publishes=[...])", self.name, topic.name)
+
+    async def enqueue(self, call: Call[R], *, now: bool = False) -> Job[R]:
+        """Sends a call made by `task.call(...)`. As `task.enqueue`."""
+        return (await enqueue_all([call], now=now))[0]
+
+    async def enqueue_many(self, calls: Iterable[Call[R]], *, now: bool = False) -> Jobs[R]:
+        """Sends calls, a thousand at a time. What was sent before an error stays sent."""
+        return Jobs(await enqueue_all(calls, now=now))
+
+    # --- as the root of its routers ----------------------------------------------------------------------------
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.namespace}." if self.namespace else ""
+
+    def bus(self) -> Bus:
+        if self._bus is None:
+            raise Invalid(wrong(self.name, "an open App", "a closed one", f"Write `async with {self.name}:` or `async with {self.name}.running():` around it."))
+        return self._bus
+
+    def queue_name(self, queue: str | None) -> str:
+        return self._prefix + (queue or self.name)
+
+    def given(self) -> Given:
+        return {App: self}
+
+    def check_queue(self, queue: str) -> None:
+        known = sorted({task.declared.queue or self.name for task in self.all_tasks()})
+        if queue not in known:
+            raise Invalid(wrong(queue, f"a queue that a task of '{self.name}' names ({', '.join(known)})", "another", "Correct queue=."))
+
+
+async def _each(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(values, AsyncIterable):
+        async for value in values:
+            yield value
+    else:
+        for value in values:
+            yield value

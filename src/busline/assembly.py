@@ -1,0 +1,266 @@
+"""From declarations to what runs: every function with its chain, and one piece of work for each subscription."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import anyio
+import orjson
+
+from busline.core.address import Address
+from busline.core.chain import Step, chain
+from busline.core.codec import Codec
+from busline.core.depends import Node
+from busline.core.errors import Invalid, Reject, describe, wrong
+from busline.core.handler import Collect, Handler, in_loop, invoke
+from busline.core.message import Delivery, encode_key
+from busline.core.outcome import Keep, Rejected
+from busline.core.policy import LANE_LIMIT, STREAM_RETRY, TASK_RETRY
+from busline.core.ports import Start, Subscription
+from busline.core.signature import Given, Reader, hints, parameters, place
+from busline.middleware.retries import Judge, retries
+from busline.middleware.validation import SKIPPED, validation
+from busline.router import Router, Subscriber, where
+from busline.runtime.bus import Bus, Plan
+from busline.runtime.worker import Work
+from busline.task import Task, result_key
+from busline.topic import Topic, unwanted
+
+Functions = Mapping[Callable[..., Any], Callable[..., Any]]
+STREAM_BUFFER = 1000
+DEFAULT_CONCURRENCY = 100
+DEFAULT_PARTITIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one process runs of an App: all of it, unless told otherwise. `concurrency` caps what runs at once."""
+
+    only: Sequence[str] = ()
+    queues: Sequence[str] = ()
+    concurrency: int | None = None
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Compiles an App's declarations, collecting what is wrong with them."""
+
+    root: Router
+    namespace: str
+    group_prefix: str
+    bus: Bus
+    replaced: Functions
+    publishes: Sequence[Topic[Any]] = ()
+    problems: list[str] = field(default_factory=list)
+    shared: dict[Node, object] = field(default_factory=dict)
+
+    def plan(self, run: Run) -> Plan:
+        """Everything this process is to run. Problems are collected, not raised."""
+        reader = Reader(self.given, self.replaced, self.shared)
+        self.problems += self._double_names()
+        for topic in self.topics():
+            self.problems += topic.problems()
+        works = [*self._streams(reader, run), *self._queues(reader, run)]
+        self._check_run(run)
+        return Plan(works, reader.app_nodes, self.shared)
+
+    @property
+    def given(self) -> Given:
+        return {kind: value for kind, value in self.root.given().items() if kind is not Delivery}
+
+    def topics(self) -> list[Topic[Any]]:
+        """Every topic that a declaration names."""
+        read = [topic for one in self.root.all_subscribers() for topic, _ in one.source.parts]
+        written = [one.publish for one in self.root.all_subscribers() if one.publish is not None]
+        return list(dict.fromkeys([*read, *written, *self.publishes]))
+
+    def _try(self, build: Callable[[], Any]) -> Any:
+        try:
+            return build()
+        except Invalid as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return None
+
+    # --- checks --------------------------------------------------------------------------------------------
+
+    def _double_names(self) -> Iterator[str]:
+        seen: dict[str, str] = {}
+        named = [(one.full_name, where(one)) for one in self.root.all_subscribers()]
+        named += [(task.name, where(task)) for task in self.root.all_tasks()]
+        for name, at in named:
+            if name in seen:
+                yield wrong(name, "a name of its own for each subscriber and task", f"two: {seen[name]} and {at}", "Give one of them name=.")
+            seen.setdefault(name, at)
+        groups: dict[tuple[str, str], str] = {}
+        for one in self.root.all_subscribers():
+            for topic, _ in one.source.parts:
+                known = groups.setdefault((self.group(one), topic.name), where(one))
+                if known != where(one):
+                    yield wrong(self.group(one), f"one function in this group on '{topic.name}'", f"two: {known} and {where(one)}", "Give one of them another group=.")
+
+    def _check_run(self, run: Run) -> None:
+        names = {one.full_name for one in self.root.all_subscribers()} | {task.name for task in self.root.all_tasks()}
+        for name in run.only:
+            if name not in names:
+                self.problems.append(wrong(name, f"one of {', '.join(sorted(names)) or 'none'}", "another", "Correct --only."))
+
+    # --- streams -------------------------------------------------------------------------------------------
+
+    def group(self, subscriber: Subscriber) -> str:
+        return self.namespace + (subscriber.group or f"{self.group_prefix}.{subscriber.full_name}")
+
+    def _streams(self, reader: Reader, run: Run) -> Iterator[Work]:
+        for subscriber in self.root.all_subscribers():
+            built = self._try(lambda subscriber=subscriber: self._stream(reader, subscriber, run))  # type: ignore[misc]  # binds the loop's value
+            if built is not None and not run.queues and (not run.only or subscriber.full_name in run.only):
+                yield from built
+
+    def _stream(self, reader: Reader, subscriber: Subscriber, run: Run) -> list[Work]:
+        handler = self._subscriber_handler(reader, subscriber)
+        group, streams = self.group(subscriber), self.bus.engines.streams
+        addresses = tuple(topic.address for topic, _ in subscriber.source.parts)
+        limit = self._stream_limit(subscriber)
+        limit = min(limit, run.concurrency or limit)
+        if streams is None:
+            return []
+        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), STREAM_BUFFER // 2)
+        work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit))
+        home = streams if streams.features.queues else self.bus.engines.jobs
+        if home is None:
+            return [work]
+        redriven = Subscription((Address("queue", f"~{group}"),))
+        limit = min(DEFAULT_CONCURRENCY, limit)
+        return [work, Work(f"{subscriber.full_name} (redriven)", home, redriven, {handler.name: handler}, limit, limit)]
+
+    def _stream_limit(self, subscriber: Subscriber) -> int:
+        given = subscriber.concurrency
+        if given is not None and given < 1:
+            raise Invalid(wrong(subscriber.full_name, "concurrency=1 or more", str(given), "Leave it out for the default.", place=where(subscriber)))
+        if subscriber.order != "partition":
+            return given or DEFAULT_CONCURRENCY
+        partitions = sum(topic.partitions or DEFAULT_PARTITIONS for topic, _ in subscriber.source.parts)
+        if given is not None and given > partitions:
+            remedy = "Use order='key' or more partitions, or lower concurrency=."
+            raise Invalid(wrong(subscriber.full_name, f"concurrency up to {partitions}, the partitions, with order='partition'", str(given), remedy, place=where(subscriber)))
+        return given or STREAM_BUFFER
+
+    def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
+        function = self.replaced.get(subscriber.function, subscriber.function)
+        own = parameters(function)
+        if not own:
+            raise Invalid(wrong(subscriber.full_name, "a first parameter for the body", "none", "Add one.", place=place(function)))
+        injected = reader.injected(function, own[1:], hints(function, subscriber.around))
+        if inspect.isasyncgenfunction(function) and subscriber.publish is None:
+            raise Invalid(wrong(subscriber.full_name, "publish= for what it yields", "none", "Name the topic.", place=place(function)))
+        collect = None if subscriber.publish is None else self._publisher(subscriber.publish)
+        call = invoke(in_loop(function, _threads()), injected, spread=False, collect=collect)
+        collect_returned = None if inspect.isasyncgenfunction(function) else collect
+        steps = {topic.name: self._step(topic, wanted, call, collect_returned) for topic, wanted in subscriber.source.parts}
+        first = next(iter(steps.values())) if len(steps) == 1 else _by_address(steps)
+        policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
+        if policy.total() > LANE_LIMIT:
+            remedy = "Lower max_delay= or attempts=: everything behind the record waits meanwhile."
+            raise Invalid(wrong("retry", f"at most {LANE_LIMIT:g} s of waiting in a lane", f"up to {policy.total():g} s", remedy, place=place(function)))
+        judge = Judge(policy, self.bus.clock, in_lane=True)
+        return self._handler(subscriber.full_name, subscriber.router, first, judge, subscriber.timeout)
+
+    def _step(self, topic: Topic[Any], wanted: Any, call: Any, collect: Collect | None) -> Step:
+        codec = topic.codec if wanted is None else Codec(wanted, topic.name)
+        return validation(codec, call, collect=collect, unwanted=None if wanted is None else unwanted(topic, wanted))
+
+    def _publisher(self, topic: Topic[Any]) -> Collect:
+        bus = self.bus
+
+        def collect(delivery: Delivery, value: Any) -> None:
+            if value is not None:
+                message = record(bus, topic, value)
+                bus.leave(delivery, topic.address, message)
+
+        return collect
+
+    def _handler(self, name: str, router: Router, innermost: Step, judge: Judge, timeout: float | None) -> Handler:
+        run = chain((retries(judge, skipped=SKIPPED), *router.layers()), innermost)
+        return Handler(name, run, judge.failed, timeout)  # type: ignore[arg-type]  # the outermost layer makes Outcomes
+
+    # --- queues --------------------------------------------------------------------------------------------
+
+    def _queues(self, reader: Reader, run: Run) -> list[Work]:
+        tasks = [task for task in self.root.all_tasks() if not run.only or task.name in run.only]
+        handlers = {task.name: self._try(lambda task=task: self._task_handler(reader, task)) for task in tasks}  # type: ignore[misc]  # as above
+        handlers = {name: handler for name, handler in handlers.items() if handler is not None}
+        served = {task.queue_address() for task in tasks}
+        if run.queues:
+            served = {Address("queue", self.namespace + queue) for queue in run.queues}
+        jobs, limit = self.bus.engines.jobs, run.concurrency or DEFAULT_CONCURRENCY
+        if jobs is None or not handlers:
+            return []
+        limit = min(limit, DEFAULT_CONCURRENCY)
+        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit) for address in sorted(served)]
+
+    def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
+        function = self.replaced.get(task.function, self.replaced.get(task, task.function))
+        if inspect.isasyncgenfunction(function):
+            raise Invalid(wrong(task.name, "a function that returns", "one that yields", "Return a list instead.", place=place(function)))
+        arguments = task.arguments
+        types = hints(function, task.around)
+        rest = [one for one in parameters(function) if one.name not in arguments.names]
+        injected = reader.injected(function, rest, types)
+        router = task.home
+        assert isinstance(router, Router)
+        keep = task.keep_result
+        collect = _keeper(task.result_codec, keep) if keep else None
+        call = invoke(in_loop(function, _threads()), injected, spread=True, collect=None)
+        policy = task.declared.retry or router.policy() or TASK_RETRY
+        judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
+        return self._handler(task.name, router, validation(arguments.codec, call, collect=collect), judge, task.declared.timeout)
+
+
+def record(bus: Bus, topic: Topic[Any], value: Any, *, key: Any = None, headers: Any = ()) -> Any:
+    """A value as a topic's message. Raises Invalid for one that does not fit."""
+    body = topic.codec.encode(value)
+    encoded = encode_key(topic.key_of(value, key))
+    topic.check_key(encoded)
+    return bus.message(body, key=encoded, headers=headers)
+
+
+def _start(start: str | datetime) -> Start:
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise Invalid(wrong("start", "a datetime with a time zone", start.isoformat(), "Write datetime.now(UTC), or .astimezone()."))
+        return start.timestamp()
+    if start not in ("earliest", "latest"):
+        raise Invalid(wrong("start", "'earliest', 'latest' or a datetime", repr(start)[:40], "Leave it out for the earliest."))
+    return start  # type: ignore[return-value]  # one of the two
+
+
+def _by_address(steps: Mapping[str, Step]) -> Step:
+    return lambda delivery: steps[delivery.address](delivery)
+
+
+def _threads() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(2 * (os.cpu_count() or 1) + 4)
+
+
+def _keeper(codec: Codec, ttl: float) -> Collect:
+    def keep(delivery: Delivery, value: Any) -> None:
+        try:
+            encoded = codec.encode(value)
+        except Invalid as error:
+            raise Reject(str(error)) from error
+        if delivery.sends is not None:
+            delivery.sends.append(Keep(result_key(delivery.id), b"+" + encoded, ttl))
+
+    return keep
+
+
+def _failure_keeper(ttl: float) -> Callable[[Delivery, Rejected], Rejected]:
+    def bury(delivery: Delivery, outcome: Rejected) -> Rejected:
+        kind, text = describe(outcome.error) if outcome.error is not None else ("Rejected", outcome.reason)
+        end = orjson.dumps([kind, text, delivery.attempt])
+        return replace(outcome, effects=(*outcome.effects, Keep(result_key(delivery.id), b"-" + end, ttl)))
+
+    return bury

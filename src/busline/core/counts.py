@@ -1,0 +1,45 @@
+"""What became of a handler's deliveries, in numbers, kept once for everyone who shows them."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from busline.core.message import Delivery
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Retried
+
+
+@dataclass(slots=True)
+class Counts:
+    """handled: the function returned. retried: it failed and runs again. dead: into the dead letters. skipped: not
+    meant for it. refused: settled too late, when it was no longer ours. gaps: records that were gone when asked for."""
+
+    handled: int = 0
+    retried: int = 0
+    dead: int = 0
+    skipped: int = 0
+    refused: int = 0
+    gaps: int = 0
+
+    def add(self, other: "Counts") -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
+    """The numbers of one settle, per handler."""
+    found: dict[str, Counts] = {}
+    for delivery, outcome in settled:
+        counts = found.get(delivery.handler)
+        if counts is None:
+            counts = found[delivery.handler] = Counts()
+        if delivery.attempt > 1 and delivery.in_lane:
+            counts.retried += delivery.attempt - 1
+        if outcome is ACKED:
+            counts.handled += 1
+        elif isinstance(outcome, Acked):
+            counts.skipped += outcome.skipped
+            counts.handled += not outcome.skipped
+        elif isinstance(outcome, Retried):
+            counts.retried += 1
+        elif isinstance(outcome, Rejected):
+            counts.dead += 1
+    return found

@@ -1,0 +1,92 @@
+"""What a function may ask for beside its body: the markers, and dependencies opened in order."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import anyio.to_thread
+
+from busline.core.message import Delivery
+
+Provide: TypeAlias = Callable[[Delivery], object]
+
+
+class _Injected:
+    def __repr__(self) -> str:
+        return "INJECTED"
+
+
+INJECTED: Final[Any] = _Injected()
+"""The default of a task's parameters that busline fills in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Marks a parameter as a header's text. Without a name: the parameter's, with `_` read as `-`."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Marks a parameter as the message's key, as text, bytes or a number by its annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depends:
+    """Marks a parameter as what `dependency` returns or yields. `scope="app"`: opened once, while the App consumes."""
+
+    dependency: Callable[..., object]
+    scope: Literal["delivery", "app"] = "delivery"
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A dependency, compiled: how it is called, and where each of its parameters comes from."""
+
+    function: Callable[..., Any]
+    provided: Mapping[str, Provide]
+    needed: Mapping[str, "Node"]
+    app_scope: bool = False
+
+    async def open(self, delivery: Delivery, values: Mapping["Node", object], stack: AsyncExitStack) -> object:
+        """Its value; what it yields is closed by the stack."""
+        arguments = {name: provide(delivery) for name, provide in self.provided.items()}
+        arguments |= {name: values[node] for name, node in self.needed.items()}
+        function = self.function
+        if inspect.isasyncgenfunction(function):
+            return await stack.enter_async_context(asynccontextmanager(function)(**arguments))
+        if inspect.iscoroutinefunction(function):
+            return await function(**arguments)
+        if inspect.isgeneratorfunction(function):
+            return await stack.enter_async_context(_in_thread(contextmanager(function)(**arguments)))
+        made = await anyio.to_thread.run_sync(lambda: function(**arguments))
+        return await made if inspect.isawaitable(made) else made
+
+
+@asynccontextmanager
+async def _in_thread(manager: Any) -> Any:
+    value = await anyio.to_thread.run_sync(manager.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        if not await anyio.to_thread.run_sync(manager.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+
+
+def in_order(nodes: Sequence[Node]) -> list[Node]:
+    """Every node once, after those it needs."""
+    found: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        for needed in node.needed.values():
+            visit(needed)
+        found.setdefault(node)
+
+    for node in nodes:
+        visit(node)
+    return list(found)

@@ -1,0 +1,86 @@
+"""What can go wrong, by whose fault, and how it is said.
+
+BuslineError
+├── ConfigError       a declaration is wrong: all of an App's, together, at start
+├── Invalid           this value, message or request can never work as it is
+├── Unavailable       the engine did not confirm in time: the outcome is unknown
+├── JobFailed         the job asked about ended in the dead letters
+└── NoResult          the job asked about keeps no result, or no longer
+
+Signals a function raises are not errors of busline: Reject, RetryLater.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+EXCERPT = 60
+ERROR_LIMIT = 8 * 1024
+
+
+class BuslineError(Exception):
+    """Base of every error that busline raises."""
+
+
+class ConfigError(BuslineError):
+    """Every wrong declaration of an App, together. `problems` holds them one by one."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Invalid(BuslineError, ValueError):
+    """A value, message or request that can never work as it is. Nothing was sent or changed."""
+
+
+class Unavailable(BuslineError):
+    """The engine did not confirm in time: the outcome is unknown. Repeat it safely with `id=`."""
+
+
+class JobFailed(BuslineError):
+    """The job ended in the dead letters. `error_type` and `message` are those of its last attempt."""
+
+    def __init__(self, error_type: str, message: str, attempts: int) -> None:
+        self.error_type, self.message, self.attempts = error_type, message, attempts
+        super().__init__(f"{error_type}: {message} (after {attempts} attempts)")
+
+
+class NoResult(BuslineError):
+    """The task keeps no result, or it is no longer kept."""
+
+
+class Reject(Exception):
+    """Raised by a function: this message is not wanted. It goes to the dead letters at once, with `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class RetryLater(Exception):
+    """Raised by a function: not now. The same attempt runs again after `delay` seconds and is not counted."""
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        self.reason = reason
+        super().__init__(reason or f"again in {self.delay:g} s")
+
+
+def wrong(name: object, expected: str, got: str, remedy: str, *, place: str = "") -> str:
+    """The one form of every error text: what, where, what was expected, what came, what to do."""
+    at = f" at {place}" if place else ""
+    return f"'{name}'{at}: expected {expected}, got {got}. {remedy}"
+
+
+def excerpt(value: object) -> str:
+    """A short, escaped piece of a value, fit for a log."""
+    text = repr(bytes(value[: EXCERPT + 1]))[1:] if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= EXCERPT else text[:EXCERPT] + "..."
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Type and text of an exception as a dead letter keeps them, cut so that they always fit."""
+    text = str(error).encode("utf-8", "backslashreplace")
+    if len(text) > ERROR_LIMIT:
+        text = text[:ERROR_LIMIT] + b"..."
+    return type(error).__name__, text.decode("utf-8", "ignore")

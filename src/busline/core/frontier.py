@@ -1,0 +1,68 @@
+"""Out-of-order completion of one partition: what is finished, and how far without a hole. No I/O."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+
+class Frontier:
+    """Tracks the offsets handed out, in order, and `low`, the offset below which everything is finished.
+
+    Offsets may have holes: what the engine never handed out is nobody's work. `ahead`: what an earlier life finished
+    beyond `low`.
+    """
+
+    __slots__ = ("_ahead", "_open", "low", "next")
+
+    def __init__(self, low: int, ahead: Iterable[int] = ()) -> None:
+        self.low = low
+        self.next = low
+        self._open: dict[int, None] = {}  # handed out and not finished, in order
+        self._ahead = set(ahead)  # finished beyond `low`
+
+    def __repr__(self) -> str:
+        return f"<Frontier {self.low}, {len(self._open)} open, {len(self._ahead)} ahead, next {self.next}>"
+
+    @property
+    def unfinished(self) -> int:
+        """How many were handed out and are not finished."""
+        return len(self._open)
+
+    @property
+    def ahead(self) -> Collection[int]:
+        """What is finished beyond `low`."""
+        return self._ahead
+
+    def wanted(self, offset: int) -> bool:
+        """Whether this offset is to be handed out: neither finished nor in anybody's hand."""
+        return offset >= self.low and offset not in self._ahead and offset not in self._open
+
+    def behind(self, end: int) -> int:
+        """How many offsets below `end` are not finished, in a partition without holes."""
+        return end - self.low - len(self._ahead)
+
+    def hand_out(self, offsets: Sequence[int], upto: int) -> None:
+        """These are being handled, in this order; the next to be read is `upto`. Holes between them are passed over."""
+        if offsets and self._open and offsets[0] < next(reversed(self._open)):
+            self._open = dict.fromkeys(sorted({*self._open, *offsets}))  # after a rewind
+        else:
+            self._open.update(dict.fromkeys(offsets))
+        self.next = upto
+
+    def with_finished(self, offsets: Collection[int]) -> int:
+        """Where `low` would stand were these finished too. Changes nothing."""
+        return min(next((one for one in self._open if one not in offsets), self.next), self.next)
+
+    def finish(self, offsets: Collection[int]) -> int:
+        """These are finished. Returns where `low` stands now."""
+        for offset in offsets:
+            if offset in self._open:
+                del self._open[offset]
+                self._ahead.add(offset)
+        self.low = min(next(iter(self._open), self.next), self.next)
+        if self._ahead:
+            self._ahead = {one for one in self._ahead if one >= self.low}
+        return self.low
+
+    def rewind(self, offset: int) -> None:
+        """This one is given back: it is handed out again, and whatever is open behind it keeps its place."""
+        self._open.pop(offset, None)
+        self.next = min(self.next, offset)

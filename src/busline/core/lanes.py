@@ -1,0 +1,77 @@
+"""Which deliveries may start now: one at a time in each lane, at most `limit` in all. No I/O."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from busline.core.message import Delivery
+
+
+class Lanes:
+    """Deliveries with an equal `lane` run one after the other, in the order they came; None is nobody's lane."""
+
+    __slots__ = ("_limit", "_queues", "_ready", "running")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.running = 0
+        self._ready: deque[Delivery] = deque()
+        self._queues: dict[object, deque[Delivery] | None] = {}  # a closed lane, and who waits behind its head
+
+    def __repr__(self) -> str:
+        return f"<Lanes {self.running} of {self._limit} running, {len(self._ready)} ready>"
+
+    def add(self, deliveries: Iterable[Delivery]) -> None:
+        ready, queues = self._ready, self._queues
+        for delivery in deliveries:
+            lane = delivery.lane
+            if lane is None:
+                ready.append(delivery)
+            elif lane not in queues:
+                queues[lane] = None
+                ready.append(delivery)
+            else:
+                queue = queues[lane]
+                if queue is None:
+                    queue = queues[lane] = deque()
+                queue.append(delivery)
+
+    def take(self) -> list[Delivery]:
+        """Everything that may start now. Each is to be left, or held, later."""
+        count = min(self._limit - self.running, len(self._ready))
+        self.running += count
+        return [self._ready.popleft() for _ in range(count)]
+
+    def leave(self, delivery: Delivery) -> None:
+        """It ended: its lane opens for the next."""
+        self.running -= 1
+        self.open(delivery)
+
+    def open(self, delivery: Delivery) -> None:
+        """A lane that was held is given up without running again."""
+        lane = delivery.lane
+        if lane is not None:
+            queue = self._queues[lane]
+            if queue:
+                self._ready.append(queue.popleft())
+            else:
+                del self._queues[lane]
+
+    def hold(self) -> None:
+        """It waits for its next attempt: no longer running, its lane stays closed."""
+        self.running -= 1
+
+    def resume(self, delivery: Delivery) -> None:
+        """The head of a held lane may start again."""
+        self._ready.appendleft(delivery)
+
+    def drop(self) -> list[Delivery]:
+        """Takes out everything that has not started. Lanes stay closed while their head runs."""
+        unstarted = list(self._ready)
+        self._ready.clear()
+        for delivery in unstarted:
+            if delivery.lane is not None:
+                unstarted.extend(self._queues.pop(delivery.lane) or ())
+        for lane, queue in self._queues.items():
+            unstarted.extend(queue or ())
+            self._queues[lane] = None
+        return unstarted

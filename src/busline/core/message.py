@@ -1,0 +1,194 @@
+"""What travels, one arrival of it, and what is left when it died."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from busline.core.clock import moment
+from busline.core.errors import Invalid, wrong
+
+if TYPE_CHECKING:
+    from busline.core.outcome import Effect
+
+Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
+KeyValue: TypeAlias = str | bytes | int | None
+
+RESERVED = "busline-"
+HEADER_LIMIT = 32 * 1024
+
+
+class Options(NamedTuple):
+    """What one call changes of its task's declaration: the deadline in seconds, the retry policy's numbers."""
+
+    timeout: float | None = None
+    retry: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """What travels. Not changed after it is made.
+
+    `body`: the bytes of the user's value, None for a tombstone. `at`, `due`: seconds since 1970.
+    `task`: the name of the task that a job is for, empty for a record. `unique`: the lock the job holds until it is
+    final. `remember`: seconds for which the engine knows `id` after the job is final. `origin`: for a record that
+    comes back as a job (a redriven dead letter), its position in its topic.
+    """
+
+    id: str
+    body: bytes | None
+    headers: Headers = ()
+    key: bytes | None = None
+    at: float = 0.0
+    task: str = ""
+    due: float | None = None
+    unique: str | None = None
+    remember: float = 0.0
+    options: Options | None = None
+    origin: str | None = None
+
+
+class Delivery:
+    """One arrival of a message, and what a function may ask about it."""
+
+    __slots__ = ("_view", "address", "attempt", "cut", "handler", "lane", "message", "position", "receipt", "sends")
+
+    address: str
+    """The topic or queue it came from."""
+    handler: str
+    """The name of the subscriber or task that handles it."""
+    attempt: int
+    """1 for the first run; runs that were cut off or asked to come later do not count."""
+    position: str | None
+    """Where a record stands, `topic/partition@offset`; None for a job."""
+
+    def __init__(
+        self, message: Message, address: str, attempt: int, position: str | None, lane: object, receipt: Any
+    ) -> None:
+        self.message, self.address, self.attempt, self.position = message, address, attempt, position
+        self.lane, self.receipt = lane, receipt
+        self.handler = ""
+        self.sends: list[Effect] | None = None  # what leaves with the outcome; None: closed, sends leave at once
+        self.cut: str | None = None  # why the worker cancelled the function, if it did
+        self._view: Mapping[str, str] | None = None
+
+    @property
+    def id(self) -> str:
+        """The message's id; for a job, the job's."""
+        return self.message.id
+
+    @property
+    def body(self) -> bytes | None:
+        """The bytes as they came; None for a tombstone."""
+        return self.message.body
+
+    @property
+    def key(self) -> bytes | None:
+        return self.message.key
+
+    @property
+    def published_at(self) -> datetime:
+        return moment(self.message.at)
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When a delayed job was to start."""
+        return None if self.message.due is None else moment(self.message.due)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers as text. Of a repeated name the last one wins; bytes that are no UTF-8 become surrogates."""
+        if self._view is None:
+            self._view = view(self.message.headers)
+        return self._view
+
+    def headers_all(self, name: str) -> tuple[bytes | None, ...]:
+        """Every value of a header, in order, as bytes."""
+        return every(self.message.headers, name)
+
+    @property
+    def in_lane(self) -> bool:
+        """Whether it is a record in its topic: retries wait there, before the records behind it."""
+        return self.position is not None and self.message.origin is None
+
+    def again(self) -> "Delivery":
+        """The same arrival, for its next attempt."""
+        fresh = Delivery(self.message, self.address, self.attempt, self.position, self.lane, self.receipt)
+        fresh.handler = self.handler
+        return fresh
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.position or self.id} to {self.handler or self.address}, attempt {self.attempt}>"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that its handler could not handle, byte for byte as it came, with the reason."""
+
+    id: str
+    address: str
+    handler: str
+    position: str | None
+    key: bytes | None
+    body: bytes | None
+    raw_headers: Headers
+    reason: str
+    error_type: str | None
+    error: str | None
+    attempts: int
+    died_at: float
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return view(self.raw_headers)
+
+    def headers_all(self, name: str) -> tuple[bytes | None, ...]:
+        return every(self.raw_headers, name)
+
+
+def view(headers: Headers) -> Mapping[str, str]:
+    return MappingProxyType({name: (value or b"").decode("utf-8", "surrogateescape") for name, value in headers})
+
+
+def every(headers: Headers, name: str) -> tuple[bytes | None, ...]:
+    return tuple(value for known, value in headers if known == name)
+
+
+def encode_headers(headers: Mapping[str, str] | None) -> Headers:
+    """A user's headers as they travel. Raises Invalid for a name with control characters, a reserved one, a value
+    that is no text, or more than 32 KiB in all."""
+    if not headers:
+        return ()
+    encoded = tuple((header_name(name), header_value(name, value)) for name, value in headers.items())
+    size = sum(len(name) + len(value) for name, value in encoded)
+    if size > HEADER_LIMIT:
+        raise Invalid(wrong("headers", f"at most {HEADER_LIMIT} bytes in all", f"{size}", "Put large values in the body."))
+    return encoded
+
+
+def header_name(name: str) -> str:
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise Invalid(
+            wrong("headers", "names without control characters", repr(name)[:60], "Take line breaks and tabs out of the name.")
+        )
+    if name.startswith(RESERVED):
+        raise Invalid(wrong(name, f"a name that does not begin with '{RESERVED}'", "a reserved one", "Choose another name."))
+    return name
+
+
+def header_value(name: str, value: str) -> bytes:
+    if not isinstance(value, str):
+        raise Invalid(wrong(name, "a header's value as str", type(value).__name__, "Convert it with str()."))
+    return value.encode("utf-8", "surrogateescape")
+
+
+def encode_key(key: KeyValue) -> bytes | None:
+    """A key as it travels: text as UTF-8, a number as its digits."""
+    if key is None or isinstance(key, bytes):
+        return key
+    if isinstance(key, str):
+        return key.encode("utf-8", "surrogateescape")
+    if isinstance(key, int):
+        return str(key).encode()
+    raise Invalid(wrong("key", "str, bytes, int or None", type(key).__name__, "Convert it with str()."))

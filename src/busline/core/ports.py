@@ -1,0 +1,145 @@
+"""What a transport is, as the rest of busline sees it. Writing one means passing `busline.testing.contract`."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
+
+from busline.core.address import Address
+from busline.core.clock import Clock
+from busline.core.counts import Counts
+from busline.core.message import DeadLetter, Delivery, Message
+from busline.core.outcome import Outcome
+
+Order: TypeAlias = Literal["partition", "key", "none"]
+Start: TypeAlias = Literal["earliest", "latest"] | float
+State: TypeAlias = Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What one worker asks for. `group` is None for queues. `start`: where a new group begins (a float: that time).
+
+    `ahead`: how many unsettled deliveries one partition may have out at once.
+    """
+
+    addresses: tuple[Address, ...]
+    group: str | None = None
+    order: Order = "partition"
+    start: Start = "earliest"
+    ahead: int = 500
+
+
+class Features(NamedTuple):
+    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests."""
+
+    topics: bool
+    queues: bool
+    durable: bool
+
+
+class Host(Protocol):
+    """A worker, as its receiver sees it."""
+
+    clock: Clock
+
+    def recall(self, deliveries: Sequence[Delivery]) -> None:
+        """These are no longer ours: whatever runs is cut, nothing it says will count. Returns at once."""
+
+
+class Receiver(Protocol):
+    """One live subscription."""
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """Waits for at least one delivery; returns at most `limit`. One call at a time. Cancelled, it loses none.
+        Raises Unavailable while the engine is away: call again."""
+
+    async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+        """Applies outcomes: any mix, any order, each with its effects in one step, again if unsure.
+        Returns those no longer ours: nothing was done for them. Raises Unavailable: nothing is known, call again."""
+
+
+class Transport(Protocol):
+    """Moves messages and knows nothing of handlers. Entered before use; leaving it closes what it opened."""
+
+    features: Features
+    store: "Store"
+    inspector: "Inspector"
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
+        """Confirmed by the engine: all of them or none. Returns those that were there already, by their index: the id
+        of the job that holds the id or unique key. Empty: all are new. Raises Unavailable: the outcome is unknown."""
+
+    def subscribe(self, subscription: Subscription, host: Host) -> AbstractAsyncContextManager[Receiver]:
+        """Entered, it receives; leaving gives back what is unsettled."""
+
+
+class Store(Protocol):
+    """Facts by key, each with a time to live. An outcome's Keep lands here."""
+
+    async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]: ...
+
+    async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
+        """Keeps `value` for `ttl` seconds. `absent`: only where nothing is kept. Returns whether it was stored."""
+
+    async def wait(self, key: str, until: float | None) -> bytes | None:
+        """The value as soon as there is one; None once the clock's ticks reach `until`. Woken, not polled."""
+
+
+class Look(NamedTuple):
+    """What an engine knows of a job. `attempt` counts the runs begun."""
+
+    state: State
+    attempt: int = 0
+    dead: DeadLetter | None = None
+
+
+class Depth(NamedTuple):
+    """A queue in numbers. `delayed` by their sender, `retrying` after a failure."""
+
+    waiting: int = 0
+    delayed: int = 0
+    retrying: int = 0
+    running: int = 0
+
+
+class Lag(NamedTuple):
+    """How many records of a topic a group has not finished."""
+
+    group: str
+    topic: str
+    behind: int
+
+
+class Redriven(NamedTuple):
+    """How many dead letters run again, and why others may not."""
+
+    again: int
+    refused: tuple[str, ...] = ()
+
+
+class Inspector(Protocol):
+    """For people, the command line and Job; never on the hot path."""
+
+    async def look(self, id: str) -> Look:
+        """What is known of a job. A queue without look-up by id may say `waiting` of a young id it knows nothing of."""
+
+    async def depth(self) -> Mapping[str, Depth]: ...
+
+    async def lag(self) -> Sequence[Lag]: ...
+
+    async def counts(self) -> Mapping[str, Counts]:
+        """What was settled so far, per handler, by every process."""
+
+    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+        """Dead letters, oldest first, `limit` at most, beginning after the letter whose id is `after`."""
+
+    async def redrive(self, ids: Sequence[str]) -> Redriven:
+        """Each goes back to the handler it died in, as it came, and is no longer dead. A job whose unique key is held
+        by a living one is refused and stays."""
+
+    async def purge(self, ids: Sequence[str]) -> int:
+        """Forgets them for ever; returns how many there were."""

@@ -1,0 +1,187 @@
+"""A function's parameters, read once: its body or arguments, and what is injected."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from busline.core.depends import INJECTED, Depends, Header, Key, Node, Provide
+from busline.core.errors import Invalid, wrong
+from busline.core.message import Delivery
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+Given = Mapping[type, object]
+"""Values injected by their type alone, such as the App."""
+
+
+@dataclass(slots=True)
+class Injected:
+    """The parameters that busline fills in: at once, or by opening a dependency."""
+
+    provided: dict[str, Provide] = field(default_factory=dict)
+    needed: dict[str, Node] = field(default_factory=dict)
+
+
+def place(function: Callable[..., Any]) -> str:
+    """Where a function stands, for an error text: `module.name`."""
+    inner = inspect.unwrap(function)
+    return f"{inner.__module__}.{inner.__qualname__}"
+
+
+def local_names(depth: int) -> Mapping[str, Any]:
+    """The names around a declaration, if it stands in a function: annotations that are text may mean them."""
+    frame: FrameType | None = sys._getframe(depth)
+    if frame is None or frame.f_locals is frame.f_globals:
+        return {}
+    return dict(frame.f_locals)
+
+
+def hints(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations, resolved. Raises Invalid naming the first that cannot be."""
+    inner = inspect.unwrap(function)
+    names = {**around, **inspect.getclosurevars(inner).nonlocals} if inspect.isfunction(inner) else dict(around)
+    try:
+        return get_type_hints(inner, localns=names or None, include_extras=True)
+    except NameError as error:
+        text = _text_of(inner, error.name)
+        remedy = f"Import '{error.name}' at run time (not only under TYPE_CHECKING), in the module of the function."
+        raise Invalid(wrong(text[0], "an annotation that can be resolved", f"'{text[1]}'", remedy, place=place(function))) from error
+
+
+def _text_of(function: Callable[..., Any], name: str | None) -> tuple[str, str]:
+    for parameter, annotation in getattr(function, "__annotations__", {}).items():
+        if isinstance(annotation, str) and name and name in annotation:
+            return parameter, annotation
+    return str(name), str(name)
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The function's parameters; refuses *args and **kwargs, which no message can name."""
+    found = list(inspect.signature(function).parameters.values())
+    for parameter in found:
+        if parameter.kind in VARIADIC:
+            raise Invalid(wrong(parameter.name, "parameters with names", f"'{parameter}'", "Name each of them.", place=place(function)))
+    return found
+
+
+class Reader:
+    """Reads injected parameters, for one App: `given` is injected by type, `replaced` stands in for dependencies."""
+
+    def __init__(self, given: Given, replaced: Mapping[Callable[..., Any], Callable[..., Any]], shared: Mapping[Node, object]) -> None:
+        self._given = given
+        self._replaced = replaced
+        self._nodes: dict[tuple[Callable[..., Any], bool], Node] = {}
+        self._shared = shared
+
+    @property
+    def app_nodes(self) -> list[Node]:
+        """The dependencies that live as long as the App consumes."""
+        return [node for (_, app_scope), node in self._nodes.items() if app_scope]
+
+    def injected(self, function: Callable[..., Any], rest: Sequence[inspect.Parameter], types: Mapping[str, Any], *, app_scope: bool = False) -> Injected:
+        """Where each of these parameters comes from. Raises Invalid for one that nothing provides."""
+        found = Injected()
+        for parameter in rest:
+            annotation = types.get(parameter.name, Any)
+            marker = _marker(annotation, parameter.default)
+            if isinstance(marker, Depends):
+                self._depend(found, parameter.name, marker, function, app_scope)
+            elif provide := self._provide(annotation, marker, parameter, app_scope):
+                found.provided[parameter.name] = provide
+            elif parameter.default in (inspect.Parameter.empty, INJECTED):
+                raise Invalid(_nothing_provides(function, parameter, annotation, app_scope))
+        return found
+
+    def _depend(self, found: Injected, name: str, marker: Depends, function: Callable[..., Any], app_scope: bool) -> None:
+        if app_scope and marker.scope != "app":
+            remedy = 'Give it scope="app" as well.'
+            raise Invalid(wrong(name, "a dependency that lives as long as the App", "one for each delivery", remedy, place=place(function)))
+        node = self.node(marker)
+        if node.app_scope and not app_scope:
+            found.provided[name] = lambda _: self._shared[node]
+        else:
+            found.needed[name] = node
+
+    def node(self, marker: Depends) -> Node:
+        """The compiled dependency, one for each function and scope."""
+        app_scope = marker.scope == "app"
+        function = self._replaced.get(marker.dependency, marker.dependency)
+        known = self._nodes.get((function, app_scope))
+        if known is None:
+            inside = self.injected(function, parameters(function), hints(_callable(function), {}), app_scope=app_scope)
+            known = Node(function, inside.provided, inside.needed, app_scope)
+            self._nodes[function, app_scope] = known
+        return known
+
+    def _provide(self, annotation: Any, marker: object, parameter: inspect.Parameter, app_scope: bool) -> Provide | None:
+        kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        if isinstance(kind, type) and kind in self._given:
+            value = self._given[kind]
+            return lambda _: value
+        if app_scope:
+            return None
+        if kind is Delivery:
+            return lambda delivery: delivery
+        if isinstance(marker, Header):
+            return _header(marker.name or parameter.name.replace("_", "-"), kind, parameter)
+        if isinstance(marker, Key):
+            return _key(kind)
+        return None
+
+
+def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isclass(function):
+        return function.__init__
+    return function if hasattr(function, "__annotations__") else type(function).__call__
+
+
+def _marker(annotation: Any, default: object) -> object:
+    candidates = [default, *(get_args(annotation)[1:] if get_origin(annotation) is Annotated else ())]
+    for candidate in candidates:
+        if isinstance(candidate, (Header, Key, Depends)):
+            return candidate
+        if isinstance(candidate, type) and candidate in (Header, Key):
+            return candidate()
+        if type(candidate).__name__ == "Depends" and callable(getattr(candidate, "dependency", None)):
+            return Depends(candidate.dependency)  # FastAPI's, known by its shape
+    return None
+
+
+def is_marked(annotation: Any, default: object, given: Given) -> bool:
+    """Whether a parameter asks to be injected by its annotation or default."""
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return default is INJECTED or _marker(annotation, default) is not None or kind is Delivery or (isinstance(kind, type) and kind in given)
+
+
+def _nothing_provides(function: Callable[..., Any], parameter: inspect.Parameter, annotation: Any, app_scope: bool) -> str:
+    expected = "Depends(..., scope='app') or App" if app_scope else "Delivery, App, or Annotated with Header(), Key() or Depends()"
+    got = getattr(annotation, "__name__", str(annotation))
+    remedy = "A function has one body, its first parameter: merge the two into one model, or say where the other comes from."
+    return wrong(parameter.name, expected, f"'{got}'", remedy, place=place(function))
+
+
+def _header(name: str, kind: Any, parameter: inspect.Parameter) -> Provide:
+    optional = type(None) in get_args(kind) or parameter.default not in (inspect.Parameter.empty, INJECTED)
+    fallback = None if parameter.default in (inspect.Parameter.empty, INJECTED) else parameter.default
+
+    def provide(delivery: Delivery) -> object:
+        value = delivery.headers.get(name)
+        if value is None and not optional:
+            raise MissingHeader(wrong(name, "a header of this name", "none", "Send it, or annotate the parameter with `| None`.", place=delivery.handler))
+        return fallback if value is None else value
+
+    return provide
+
+
+class MissingHeader(Invalid):
+    """The message lacks a header that its function asks for."""
+
+
+def _key(kind: Any) -> Provide:
+    kinds = get_args(kind) or (kind,)
+    if bytes in kinds:
+        return lambda delivery: delivery.key
+    convert: Callable[[str], object] = int if int in kinds else str
+    return lambda delivery: None if delivery.key is None else convert(delivery.key.decode("utf-8", "surrogateescape"))

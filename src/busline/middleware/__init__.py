@@ -1,0 +1,1 @@
+"""The fixed ends of every handler's chain. None imports another."""

@@ -1,0 +1,261 @@
+"""Router: the two decorators, and what they collect."""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from busline.core.chain import Middleware
+from busline.core.clock import Seconds, seconds
+from busline.core.errors import ConfigError, wrong
+from busline.core.message import Delivery
+from busline.core.policy import Retry
+from busline.core.ports import Order
+from busline.core.signature import Given, local_names, place
+from busline.runtime.bus import Bus
+from busline.task import Declared, Queue, Task
+from busline.topic import Source, Topic
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+O = TypeVar("O")  # noqa: E741 - what a function publishes: out
+R = TypeVar("R")
+
+
+class Subscribe(Protocol[T]):
+    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Callable[Concatenate[T, P], R]: ...
+
+
+class SubscribeOut(Protocol[T, O]):
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, O | None]], /
+    ) -> Callable[Concatenate[T, P], Coroutine[Any, Any, O | None]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, P], AsyncIterator[O]], /) -> Callable[Concatenate[T, P], AsyncIterator[O]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[T, P], O | None], /) -> Callable[Concatenate[T, P], O | None]: ...
+
+
+class Declare(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+
+
+@dataclass(slots=True)
+class Subscriber:
+    """A function bound to a source, as declared."""
+
+    function: Callable[..., Any]
+    source: Source[Any]
+    router: "Router"
+    name: str
+    publish: Topic[Any] | None = None
+    group: str | None = None
+    order: Order = "partition"
+    concurrency: int | None = None
+    start: Literal["earliest", "latest"] | datetime = "earliest"
+    retry: Retry | None = None
+    timeout: float | None = None
+    around: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        return self.router.full_name(self.name)
+
+
+class Router:
+    """Subscribers and tasks that belong together: a prefix for their names, middleware and a retry policy for all."""
+
+    def __init__(self, *, prefix: str = "", middleware: Sequence[Middleware] = (), retry: Retry | None = None) -> None:
+        self.prefix, self.middleware, self.retry = prefix, tuple(middleware), retry
+        self.subscribers: list[Subscriber] = []
+        self.tasks: list[Task[..., Any, Any]] = []
+        self.routers: list[Router] = []
+        self.parent: Router | None = None
+        self._included_at = ""
+
+    def __repr__(self) -> str:
+        return f"<Router {self.prefix!r}: {len(self.subscribers)} subscribers, {len(self.tasks)} tasks>"
+
+    # --- declaring -----------------------------------------------------------------------------------------
+
+    @overload
+    def subscriber(
+        self,
+        source: Source[T],
+        *,
+        publish: Topic[O],
+        group: str | None = None,
+        name: str | None = None,
+        order: Order = "partition",
+        concurrency: int | None = None,
+        start: Literal["earliest", "latest"] | datetime = "earliest",
+        retry: Retry | None = None,
+        timeout: Seconds | None = None,
+    ) -> SubscribeOut[T, O]: ...
+    @overload
+    def subscriber(
+        self,
+        source: Source[T],
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        order: Order = "partition",
+        concurrency: int | None = None,
+        start: Literal["earliest", "latest"] | datetime = "earliest",
+        retry: Retry | None = None,
+        timeout: Seconds | None = None,
+    ) -> Subscribe[T]: ...
+    def subscriber(
+        self,
+        source: Source[Any],
+        *,
+        publish: Topic[Any] | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        order: Order = "partition",
+        concurrency: int | None = None,
+        start: Literal["earliest", "latest"] | datetime = "earliest",
+        retry: Retry | None = None,
+        timeout: Seconds | None = None,
+    ) -> Any:
+        """Runs the function for every message of a source; each group of subscribers sees every message.
+
+        The function's first parameter is the body. `publish`: where its return value goes, with its outcome; None is
+        nothing, an async generator many. `group`: default `{app}.{name}`. `order`: one at a time in each partition,
+        for each key, or none. `concurrency`: how many at once; default one for each partition, 100 for key and none.
+        `start`: where a new group begins. `timeout`: seconds for one attempt.
+        """
+        around = dict(local_names(2))
+
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            limit = None if timeout is None else seconds(timeout)
+            known = name or _name(function)
+            self.subscribers.append(Subscriber(function, source, self, known, publish, group, order, concurrency, start, retry, limit, around))
+            return function
+
+        return declare
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | Queue | None = None,
+        retry: Retry | None = None,
+        timeout: Seconds | None = None,
+        keep_result: Seconds | None = None,
+    ) -> Declare: ...
+    def task(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | Queue | None = None,
+        retry: Retry | None = None,
+        timeout: Seconds | None = None,
+        keep_result: Seconds | None = None,
+    ) -> Any:
+        """Makes a function callable from afar: `await function.enqueue(...)`.
+
+        `queue`: default one for the App. `timeout`: seconds for one attempt. `keep_result`: seconds; default an hour
+        if the function returns something, else none.
+        """
+        around = dict(local_names(2))
+
+        def declare(function: Callable[..., Any]) -> Task[..., Any, Any]:
+            declared = Declared(
+                name or _name(function),
+                queue.name if isinstance(queue, Queue) else queue,
+                retry,
+                None if timeout is None else seconds(timeout),
+                None if keep_result is None else seconds(keep_result),
+            )
+            task: Task[..., Any, Any] = Task(function, self, declared, around)
+            self.tasks.append(task)
+            return task
+
+        return declare if function is None else declare(function)
+
+    def include(self, router: "Router") -> None:
+        """Takes another router's declarations in, also those still to come. Raises ConfigError for a second include."""
+        here = _caller()
+        if router.parent is not None:
+            raise ConfigError([wrong(router.prefix or "router", "a router that belongs to nobody yet", f"one included at {router._included_at}", "Make two routers.", place=here)])
+        if not isinstance(router, Router) or router.is_root or router is self:
+            raise ConfigError([wrong(router, "a Router", "an App or itself", "Put the declarations into a Router.", place=here)])
+        router.parent, router._included_at = self, here
+        self.routers.append(router)
+
+    # --- belonging -----------------------------------------------------------------------------------------
+
+    is_root = False
+
+    def root(self) -> "Router":
+        return self if self.parent is None else self.parent.root()
+
+    def bus(self) -> Bus:
+        root = self.root()
+        if root is self:
+            raise ConfigError([wrong(self.prefix or "router", "a router that an App includes", "one on its own", "Call app.include(router).")])
+        return root.bus()
+
+    def full_name(self, name: str) -> str:
+        """A name with the prefixes of every router above."""
+        own = self.prefix + name
+        return own if self.parent is None else self.parent.full_name(own)
+
+    def queue_name(self, queue: str | None) -> str:
+        root = self.root()
+        return (queue or "") if root is self else root.queue_name(queue)
+
+    def given(self) -> Given:
+        root = self.root()
+        return {Delivery: None} if root is self else root.given()
+
+    def check_queue(self, queue: str) -> None:
+        root = self.root()
+        if root is not self:
+            root.check_queue(queue)
+
+    def layers(self) -> tuple[Middleware, ...]:
+        """The middleware around this router's functions, outermost first."""
+        return self.middleware if self.parent is None else self.parent.layers() + self.middleware
+
+    def policy(self) -> Retry | None:
+        """The nearest retry policy of the routers and the App."""
+        return self.retry if self.retry is not None or self.parent is None else self.parent.policy()
+
+    def all_subscribers(self) -> Iterator[Subscriber]:
+        yield from self.subscribers
+        for router in self.routers:
+            yield from router.all_subscribers()
+
+    def all_tasks(self) -> Iterator[Task[..., Any, Any]]:
+        yield from self.tasks
+        for router in self.routers:
+            yield from router.all_tasks()
+
+
+def _name(function: Callable[..., Any]) -> str:
+    known: str = getattr(function, "__name__", type(function).__name__)
+    return known
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    return f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno}"
+
+
+def where(declaration: "Subscriber | Task[..., Any, Any]") -> str:
+    return place(declaration.function)

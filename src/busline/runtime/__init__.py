@@ -1,0 +1,1 @@
+"""What is alive while an App is open."""

@@ -1,0 +1,228 @@
+"""An App while it is open: its engines, its workers, and the one task that owns them all."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from busline.core.address import Address
+from busline.core.clock import Clock, SystemClock
+from busline.core.counts import Counts
+from busline.core.depends import Node, in_order
+from busline.core.errors import BuslineError, Invalid, Unavailable
+from busline.core.ids import new_id
+from busline.core.message import Delivery, Message
+from busline.core.outcome import Outcome, Rejected, Send
+from busline.core.ports import Transport
+from busline.runtime.sending import handling, leave_with, record_job_id
+from busline.runtime.worker import Settled, Trouble, Work, Worker
+
+log = logging.getLogger("busline")
+STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
+
+
+@dataclass(slots=True)
+class Engines:
+    """The transports an App uses: the same object twice where streams and jobs share one engine."""
+
+    streams: Transport | None = None
+    jobs: Transport | None = None
+
+    def of(self, address: Address) -> Transport:
+        transport = self.streams if address.kind == "topic" else self.jobs
+        if transport is None:
+            raise Invalid(f"'{address.name}' has no engine: nothing that this App declares needs one for a {address.kind}.")
+        return transport
+
+    def all(self) -> list[Transport]:
+        return list({id(one): one for one in (self.streams, self.jobs) if one is not None}.values())
+
+
+@dataclass(slots=True)
+class Plan:
+    """What an open App does besides sending."""
+
+    works: Sequence[Work] = ()
+    app_nodes: Sequence[Node] = ()
+    shared: dict[Node, object] = field(default_factory=dict)
+    lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None
+
+
+class Bus:
+    """Sends, and while it is running, consumes."""
+
+    def __init__(self, engines: Engines, clock: Clock | None = None) -> None:
+        self.engines = engines
+        self.clock: Clock = clock or SystemClock()
+        self.counts: dict[str, Counts] = {}
+        self.workers: list[Worker] = []
+
+    # --- sending -------------------------------------------------------------------------------------------
+
+    async def send(self, address: Address, messages: Sequence[Message], *, now: bool = False) -> Mapping[int, str]:
+        """Inside a handler they leave with its outcome, unless `now`. Returns those that were there already."""
+        delivery = None if now else handling()
+        if delivery is None:
+            return await self.engines.of(address).publish(address, messages)
+        for message in messages:
+            self.leave(delivery, address, message)
+        return {}
+
+    def leave(self, delivery: Delivery, address: Address, message: Message) -> None:
+        """Adds a message to what leaves with a delivery's outcome."""
+        sends = delivery.sends
+        assert sends is not None
+        if address.kind == "queue" and delivery.in_lane and not message.remember:
+            message.id = record_job_id(delivery, sends, address.name, message)
+            if self.engines.jobs is not self.engines.streams:
+                message.remember = STREAM_SENT
+        leave_with(delivery, sends, Send(address, message))
+
+    def message(self, body: bytes | None, **fields: Any) -> Message:
+        return Message(fields.pop("id", None) or new_id(), body, at=self.clock.time(), **fields)
+
+    # --- consuming -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """The engines, open."""
+        async with AsyncExitStack() as stack:
+            for transport in self.engines.all():
+                await stack.enter_async_context(transport)
+            yield
+
+    @asynccontextmanager
+    async def consuming(self, plan: Plan, drain: float, cancel: float) -> AsyncIterator["Consuming"]:
+        """Lifespan, then app-scoped dependencies, then the workers; left in the opposite order, drained."""
+        async with AsyncExitStack() as stack:
+            if plan.lifespan is not None:
+                await stack.enter_async_context(plan.lifespan())
+            await self._open_shared(plan, stack)
+            self.workers = [Worker(work, self.clock, self._send_foreign, self.counts) for work in plan.works]
+            async with Consuming(self.workers, drain, cancel) as consuming:
+                yield consuming
+        plan.shared.clear()
+
+    @staticmethod
+    async def _open_shared(plan: Plan, stack: AsyncExitStack) -> None:
+        nobody = Delivery(Message("", None), "", 0, None, None, None)
+        for node in in_order(plan.app_nodes):
+            plan.shared[node] = await node.open(nobody, plan.shared, stack)
+
+    async def _send_foreign(self, batch: Sequence[Settled], own: Transport) -> list[Settled]:
+        if len(self.engines.all()) == 1:
+            return list(batch)
+        left: list[Settled] = []
+        for delivery, outcome in batch:
+            effects = getattr(outcome, "effects", ())
+            away = [one for one in effects if isinstance(one, Send) and self.engines.of(one.address) is not own]
+            left.append((delivery, await self._confirm(delivery, outcome, away) if away else outcome))
+        return left
+
+    async def _confirm(self, delivery: Delivery, outcome: Outcome, away: Sequence[Send]) -> Outcome:
+        trouble = Trouble(delivery.handler)
+        for address, messages in _grouped(away):
+            while True:
+                try:
+                    await self.engines.of(address).publish(address, messages)
+                    break
+                except Unavailable as error:
+                    await self.clock.sleep(trouble.again(error))
+                except BuslineError as error:
+                    return Rejected(str(error), error)
+        trouble.over()
+        return without(outcome, away)
+
+
+def without(outcome: Any, away: Sequence[Send]) -> Outcome:
+    """The outcome with only what its own engine keeps."""
+    gone = set(map(id, away))
+    kept: Outcome = replace(outcome, effects=tuple(one for one in outcome.effects if id(one) not in gone))
+    return kept
+
+
+def _grouped(sends: Sequence[Send]) -> list[tuple[Address, list[Message]]]:
+    groups: dict[Address, list[Message]] = {}
+    for send in sends:
+        groups.setdefault(send.address, []).append(send.message)
+    return list(groups.items())
+
+
+class Consuming:
+    """Workers, running. Entered when each of them receives; left when each has drained."""
+
+    def __init__(self, workers: Sequence[Worker], drain: float, cancel: float) -> None:
+        self.workers = workers
+        self._drain, self._cancel = drain, cancel
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Consuming":
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(one.run(self._drain, self._cancel), name=f"busline {one.work.name}") for one in self.workers]
+        ready = loop.create_task(self._all_ready())
+        await asyncio.wait((ready, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            await self.__aexit__()
+        return self
+
+    async def _all_ready(self) -> None:
+        for worker in self.workers:
+            await worker.ready.wait()
+
+    async def ended(self) -> None:
+        """Returns when a worker ended by itself, which none does unless its engine is gone for good."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.Event().wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.stop.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        failures = [error for task in self._tasks if not task.cancelled() and (error := task.exception())]
+        if failures:
+            raise failures[0]
+
+
+class Owner:
+    """One task in which everything that lives while an App is open is entered and left, whichever tasks ask for it."""
+
+    def __init__(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._body = body
+        self._stop = asyncio.Event()
+        self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.get_running_loop().create_task(self._own(), name="busline owner")
+
+    async def _own(self) -> None:
+        try:
+            async with self._body() as value:
+                self._ready.set_result(value)
+                await self._stop.wait()
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def open(self) -> Any:
+        """What the body yields. Raises what kept it from opening; cancelled, it closes again."""
+        try:
+            return await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Leaves the body and waits for it. Raises what went wrong in it."""
+        self._stop.set()
+        await asyncio.shield(self._task)
+
+
+def describe_counts(counts: Mapping[str, Counts]) -> str:
+    """One line for the log: every handler's numbers, without the zeros."""
+    shown = {name: " ".join(f"{what} {n}" for what, n in asdict(one).items() if n) for name, one in sorted(counts.items())}
+    return ", ".join(f"{name}: {text or 'nothing'}" for name, text in shown.items()) or "nothing handled"

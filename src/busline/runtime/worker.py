@@ -1,0 +1,357 @@
+"""The loop that receives, handles and settles for one subscription."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Protocol
+
+from busline.core.clock import Clock, Timer
+from busline.core.counts import Counts, tally
+from busline.core.errors import Unavailable
+from busline.core.handler import Handler
+from busline.core.lanes import Lanes
+from busline.core.message import Delivery
+from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
+from busline.core.ports import Receiver, Subscription, Transport
+from busline.runtime.sending import HANDLING
+
+log = logging.getLogger("busline")
+Settled = tuple[Delivery, Outcome]
+TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
+UNKNOWN_LIMIT = 900.0
+
+
+class Foreign(Protocol):
+    """Sends, before the settling, what an outcome sends to other engines. Returns what is left to settle."""
+
+    async def __call__(self, batch: Sequence[Settled], own: Transport, /) -> list[Settled]: ...
+
+
+@dataclass(slots=True)
+class Running:
+    task: asyncio.Task[None]
+    delivery: Delivery
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker is to do. `handlers`: by the task's name; a stream's only one under the empty name."""
+
+    name: str
+    transport: Transport
+    subscription: Subscription
+    handlers: Mapping[str, Handler]
+    concurrency: int
+    buffer: int
+
+
+class Worker:
+    """Receives what there is room for, runs each delivery in its lane, settles what finished in groups."""
+
+    def __init__(self, work: Work, clock: Clock, foreign: Foreign, counts: dict[str, Counts]) -> None:
+        self.work = work
+        self.clock = clock
+        self._foreign = foreign
+        self._counts = counts
+        self._lanes = Lanes(work.concurrency)
+        self._running: dict[object, Running] = {}
+        self._held = 0  # received and not settled
+        self._parked: dict[object, tuple[Timer, Delivery]] = {}  # in-lane retries that wait
+        self._finished: list[Settled] = []
+        self._settling: asyncio.Task[None] | None = None
+        self._starting = False
+        self._stopping = False
+        self._timer: Timer | None = None
+        self._next_deadline = float("inf")
+        self._receiver: Receiver | None = None
+        self._changed = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.stop = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.work.name}: {len(self._running)} running, {self._held} held>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is to be done now; a retry that waits for its time is not."""
+        return self._held > len(self._parked)
+
+    @property
+    def idle(self) -> bool:
+        return self._held == 0
+
+    def running(self) -> list[str]:
+        """The names of the functions that run now."""
+        return [running.delivery.handler for running in self._running.values()]
+
+    async def run(self, drain: float, cancel: float) -> None:
+        """Until `stop` is set: then nothing new starts, what runs has `drain` seconds to end, and is cancelled.
+        Raises what ended the receiving for good."""
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        async with self.work.transport.subscribe(self.work.subscription, self) as self._receiver:
+            fetching = self._loop.create_task(self._fetch(self._receiver), name=f"busline fetch {self.work.name}")
+            self.ready.set()
+            await self._stopped(fetching)
+            await self._shut_down(fetching, drain, cancel)
+        fetching.cancelled() or fetching.result()
+
+    async def _stopped(self, fetching: asyncio.Task[None]) -> None:
+        stop = self._loop.create_task(self.stop.wait())
+        await asyncio.wait((stop, fetching), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+
+    # --- receiving -----------------------------------------------------------------------------------------
+
+    async def _fetch(self, receiver: Receiver) -> None:
+        trouble = Trouble(self.work.name)
+        while True:
+            room = await self._room()
+            try:
+                deliveries = await receiver.receive(room)
+            except Unavailable as error:
+                await self.clock.sleep(trouble.again(error))
+                continue
+            trouble.over()
+            self._held += len(deliveries)
+            self._lanes.add(deliveries)
+            self._start()
+
+    async def _room(self) -> int:
+        await asyncio.sleep(0)  # whoever else finishes in this turn of the loop makes room as well
+        while self._held >= self.work.buffer:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.work.buffer - self._held
+
+    # --- handling ------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._starting = False
+        if self._stopping:
+            return
+        handlers, running, base = self.work.handlers, self._running, self._context
+        create, ticks = self._loop.create_task, self.clock.ticks
+        for delivery in self._lanes.take():
+            handler = handlers.get(delivery.message.task)
+            if handler is None:
+                self._unknown(delivery)
+                continue
+            delivery.handler = handler.name
+            task = create(self._handle(delivery, handler), name=handler.name, context=base.copy())
+            timeout = handler.timeout
+            if delivery.message.options is not None:
+                timeout = delivery.message.options.timeout or timeout
+            deadline = None if timeout is None else ticks() + timeout
+            running[delivery.receipt] = Running(task, delivery, deadline)
+            if deadline is not None and deadline < self._next_deadline:
+                self._watch(deadline)
+
+    async def _handle(self, delivery: Delivery, handler: Handler) -> None:
+        HANDLING.set(delivery)
+        delivery.sends = []
+        try:
+            outcome: Outcome | None = await handler.run(delivery)
+        except BaseException as error:  # cancellations and exits: whatever a function raises, its worker lives
+            outcome = self._cut_short(delivery, handler, error)
+        delivery.sends = None
+        del self._running[delivery.receipt]
+        if outcome is not None:
+            self._finish(delivery, outcome)
+
+    def _cut_short(self, delivery: Delivery, handler: Handler, error: BaseException) -> Outcome | None:
+        if delivery.cut == LOST:
+            self._held -= 1
+            self._lanes.leave(delivery)
+            return None
+        if delivery.cut == SHUTDOWN:
+            return RELEASED
+        if delivery.cut == TIMEOUT:
+            return handler.fail(delivery, TimeoutError(f"ran longer than its {self._limit(delivery, handler):g} s"))
+        return handler.fail(delivery, error)
+
+    @staticmethod
+    def _limit(delivery: Delivery, handler: Handler) -> float:
+        options = delivery.message.options
+        return (options and options.timeout) or handler.timeout or 0.0
+
+    def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
+        if type(outcome) is Retried and delivery.in_lane and not self._stopping:
+            self._park(delivery, outcome)
+        else:
+            self._lanes.leave(delivery)
+            self._finished.append((delivery, outcome))
+            if self._settling is None:
+                self._settle_soon()
+        if not self._starting:
+            self._start_soon()
+
+    def _settle_soon(self) -> None:
+        if self._finished and self._settling is None:
+            self._settling = self._loop.create_task(self._settle(), name=f"busline settle {self.work.name}")
+
+    def _start_soon(self) -> None:
+        if not self._starting:
+            self._starting = True
+            self._loop.call_soon(self._start)
+
+    def _park(self, delivery: Delivery, outcome: Retried) -> None:
+        self._lanes.hold()
+        fresh = delivery.again()
+        fresh.attempt += outcome.counted
+        timer = self.clock.after(outcome.after, lambda: self._unpark(fresh))
+        self._parked[delivery.receipt] = timer, fresh
+
+    def _unpark(self, delivery: Delivery) -> None:
+        del self._parked[delivery.receipt]
+        self._lanes.resume(delivery)
+        self._start_soon()
+
+    def _unknown(self, delivery: Delivery) -> None:
+        """A job whose task this App does not have: perhaps a newer worker has it. A quarter of an hour, then dead."""
+        message = delivery.message
+        delivery.handler = message.task
+        age = self.clock.time() - max(message.at, message.due or 0.0)
+        known = ", ".join(sorted(self.work.handlers)) or "none"
+        reason = f"no worker knows the task '{message.task}' (this one knows {known})"
+        outcome = Rejected(reason) if age > UNKNOWN_LIMIT else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
+        if isinstance(outcome, Retried):
+            log.warning("%s: it waits for %.0f s, for another worker", reason, outcome.after)
+        self._finish(delivery, outcome)
+
+    # --- deadlines -----------------------------------------------------------------------------------------
+
+    def _watch(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_deadline = deadline
+        self._timer = self.clock.after(deadline - self.clock.ticks(), self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._next_deadline = None, float("inf")
+        now, earliest = self.clock.ticks(), float("inf")
+        for running in self._running.values():
+            if running.deadline is None or running.delivery.cut:
+                continue
+            if running.deadline <= now:
+                self._cut(running, TIMEOUT)
+            else:
+                earliest = min(earliest, running.deadline)
+        if earliest < float("inf"):
+            self._watch(earliest)
+
+    @staticmethod
+    def _cut(running: Running, why: str) -> None:
+        if running.delivery.cut is None or why == LOST:
+            first = running.delivery.cut is None
+            running.delivery.cut = why
+            if first:
+                running.task.cancel()
+
+    # --- settling ------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        while self._finished:
+            batch, self._finished = self._finished, []
+            left = await self._foreign(batch, self.work.transport)
+            refused = await self._persist(left)
+            self._held -= len(batch)
+            self._count(left, refused)
+            self._changed.set()
+        self._settling = None
+
+    async def _persist(self, batch: Sequence[Settled]) -> Sequence[Delivery]:
+        trouble = Trouble(self.work.name)
+        assert self._receiver is not None
+        while True:
+            try:
+                refused = await self._receiver.settle(batch)
+            except Unavailable as error:
+                await self.clock.sleep(trouble.again(error))
+            else:
+                trouble.over()
+                return refused
+
+    def _count(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
+        if refused:
+            late = {delivery.receipt for delivery in refused}
+            batch = [one for one in batch if one[0].receipt not in late]
+            log.warning("%s: %d finished too late, when they were no longer ours; they run again", self.work.name, len(late))
+            for delivery in refused:
+                self._counts.setdefault(delivery.handler, Counts()).refused += 1
+        for name, counts in tally(batch).items():
+            self._counts.setdefault(name, Counts()).add(counts)
+        for delivery, outcome in batch:
+            if type(outcome) is Rejected:
+                log.error("%r is in the dead letters: %s", delivery, outcome.reason, exc_info=outcome.error)
+
+    # --- losing and stopping -------------------------------------------------------------------------------
+
+    def recall(self, deliveries: Sequence[Delivery]) -> None:
+        """These are no longer ours: whatever runs is cut, nothing it says will count."""
+        gone = {delivery.receipt for delivery in deliveries}
+        unstarted = self._lanes.drop()
+        self._lanes.add(delivery for delivery in unstarted if delivery.receipt not in gone)
+        self._held -= sum(delivery.receipt in gone for delivery in unstarted)
+        for receipt in gone:
+            if receipt in self._running:
+                self._cut(self._running[receipt], LOST)
+            elif receipt in self._parked:
+                self._parked.pop(receipt)[0].cancel()
+                self._held -= 1
+        self._changed.set()
+
+    async def _shut_down(self, fetching: asyncio.Task[None], drain: float, cancel: float) -> None:
+        self._stopping = True
+        fetching.cancel()
+        await asyncio.wait((fetching,))
+        self._give_back()
+        await self._until_settled(drain)
+        for running in list(self._running.values()):
+            self._cut(running, SHUTDOWN)
+        await self._until_settled(cancel)
+        if self._timer is not None:
+            self._timer.cancel()
+        for name in self.running():
+            log.warning("'%s' did not end in time: its delivery is handed back and runs again", name)
+
+    def _give_back(self) -> None:
+        unstarted = self._lanes.drop()
+        for timer, delivery in self._parked.values():
+            timer.cancel()
+            unstarted.append(delivery)
+        self._parked.clear()
+        self._finished.extend((delivery, RELEASED) for delivery in unstarted)
+        self._settle_soon()
+
+    async def _until_settled(self, limit: float) -> None:
+        try:
+            async with asyncio.timeout(limit):
+                while self._running or self._settling is not None:
+                    waits = [running.task for running in self._running.values()]
+                    waits += [self._settling] if self._settling is not None else []
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass
+
+
+class Trouble:
+    """An engine that is away: said once, waited for longer and longer."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._tries = name, 0
+
+    def again(self, error: Unavailable) -> float:
+        """Seconds to wait before the next try."""
+        if self._tries == 0:
+            log.warning("%s: %s Nothing is lost; it goes on when the engine is back.", self._name, error)
+        self._tries += 1
+        return float(min(0.1 * 2**self._tries, 2.0))
+
+    def over(self) -> None:
+        if self._tries:
+            log.warning("%s: the engine is back", self._name)
+        self._tries = 0

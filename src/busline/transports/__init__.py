@@ -1,0 +1,1 @@
+"""The engines' clients: each moves messages and knows nothing of handlers."""
