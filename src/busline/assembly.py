@@ -30,7 +30,8 @@ from busline.task import Task, result_key
 from busline.topic import Topic, unwanted
 
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
-STREAM_BUFFER = 1000
+STREAM_BUFFER = 2000  # what a subscriber has at hand,
+STREAM_AHEAD = 100  # and of it from one partition: a slow one starves nobody
 DEFAULT_CONCURRENCY = 100
 DEFAULT_PARTITIONS = 16
 
@@ -127,7 +128,7 @@ class Assembly:
         limit = min(limit, run.concurrency or limit)
         if streams is None:
             return []
-        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), STREAM_BUFFER // 2)
+        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), STREAM_AHEAD)
         work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit))
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
@@ -183,8 +184,8 @@ class Assembly:
         return collect
 
     def _handler(self, name: str, router: Router, innermost: Step, judge: Judge, timeout: float | None) -> Handler:
-        run = chain((retries(judge, skipped=SKIPPED), *router.layers()), innermost)
-        return Handler(name, run, judge.failed, timeout)  # type: ignore[arg-type]  # the outermost layer makes Outcomes
+        run = retries(judge, chain(router.layers(), innermost), skipped=SKIPPED)
+        return Handler(name, run, judge.failed, timeout)
 
     # --- queues --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What became of a handler's deliveries, in numbers, kept once for everyone who shows them."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Retried
@@ -20,8 +20,12 @@ class Counts:
     gaps: int = 0
 
     def add(self, other: "Counts") -> None:
-        for name, value in asdict(other).items():
-            setattr(self, name, getattr(self, name) + value)
+        self.handled += other.handled
+        self.retried += other.retried
+        self.dead += other.dead
+        self.skipped += other.skipped
+        self.refused += other.refused
+        self.gaps += other.gaps
 
 
 def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:

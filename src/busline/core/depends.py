@@ -13,6 +13,11 @@ from busline.core.message import Delivery
 Provide: TypeAlias = Callable[[Delivery], object]
 
 
+def itself(delivery: Delivery) -> Delivery:
+    """Provides the delivery."""
+    return delivery
+
+
 class _Injected:
     def __repr__(self) -> str:
         return "INJECTED"

@@ -10,11 +10,12 @@ class Frontier:
     beyond `low`.
     """
 
-    __slots__ = ("_ahead", "_open", "low", "next")
+    __slots__ = ("_ahead", "_end", "_open", "low", "next")
 
     def __init__(self, low: int, ahead: Iterable[int] = ()) -> None:
         self.low = low
         self.next = low
+        self._end = low  # the highest `next` so far: below it, a rewind may have left some open
         self._open: dict[int, None] = {}  # handed out and not finished, in order
         self._ahead = set(ahead)  # finished beyond `low`
 
@@ -31,9 +32,11 @@ class Frontier:
         """What is finished beyond `low`."""
         return self._ahead
 
-    def wanted(self, offset: int) -> bool:
-        """Whether this offset is to be handed out: neither finished nor in anybody's hand."""
-        return offset >= self.low and offset not in self._ahead and offset not in self._open
+    def wanted(self, offsets: Sequence[int]) -> Sequence[int]:
+        """Those of these offsets, from `next` on, that are neither finished nor in anybody's hand."""
+        if not self._ahead and self.next == self._end:
+            return offsets
+        return [one for one in offsets if one not in self._ahead and one not in self._open]
 
     def behind(self, end: int) -> int:
         """How many offsets below `end` are not finished, in a partition without holes."""
@@ -46,21 +49,20 @@ class Frontier:
         else:
             self._open.update(dict.fromkeys(offsets))
         self.next = upto
+        self._end = max(self._end, upto)
 
     def with_finished(self, offsets: Collection[int]) -> int:
         """Where `low` would stand were these finished too. Changes nothing."""
         return min(next((one for one in self._open if one not in offsets), self.next), self.next)
 
-    def finish(self, offsets: Collection[int]) -> int:
+    def finish(self, offsets: Sequence[int]) -> int:
         """These are finished. Returns where `low` stands now."""
         for offset in offsets:
-            if offset in self._open:
-                del self._open[offset]
-                self._ahead.add(offset)
-        self.low = min(next(iter(self._open), self.next), self.next)
-        if self._ahead:
-            self._ahead = {one for one in self._ahead if one >= self.low}
-        return self.low
+            self._open.pop(offset, None)
+        self.low = low = min(next(iter(self._open), self.next), self.next)
+        if self._ahead or max(offsets) > low:
+            self._ahead = {one for one in (*self._ahead, *offsets) if one > low}
+        return low
 
     def rewind(self, offset: int) -> None:
         """This one is given back: it is handed out again, and whatever is open behind it keeps its place."""

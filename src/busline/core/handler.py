@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import anyio
 import anyio.to_thread
 
-from busline.core.depends import Node, in_order
+from busline.core.depends import Node, in_order, itself
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.signature import Injected
@@ -73,6 +73,9 @@ def _with_provided(call: Function, injected: Injected, spread: bool) -> Invoke:
         return lambda delivery, value: call(**value, **{name: provide(delivery) for name, provide in provided})
     if not provided:
         return lambda delivery, value: call(value)
+    if len(provided) == 1 and provided[0][1] is itself:
+        name = provided[0][0]
+        return lambda delivery, value: call(value, **{name: delivery})
     if len(provided) == 1:  # by far the commonest: no dict comprehension, which is a frame of its own in 3.11
         name, provide = provided[0]
         return lambda delivery, value: call(value, **{name: provide(delivery)})

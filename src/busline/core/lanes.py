@@ -44,10 +44,6 @@ class Lanes:
     def leave(self, delivery: Delivery) -> None:
         """It ended: its lane opens for the next."""
         self.running -= 1
-        self.open(delivery)
-
-    def open(self, delivery: Delivery) -> None:
-        """A lane that was held is given up without running again."""
         lane = delivery.lane
         if lane is not None:
             queue = self._queues[lane]

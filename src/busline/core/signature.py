@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from busline.core.depends import INJECTED, Depends, Header, Key, Node, Provide
+from busline.core.depends import INJECTED, Depends, Header, Key, Node, Provide, itself
 from busline.core.errors import Invalid, wrong
 from busline.core.message import Delivery
 
@@ -123,7 +123,7 @@ class Reader:
         if app_scope:
             return None
         if kind is Delivery:
-            return lambda delivery: delivery
+            return itself
         if isinstance(marker, Header):
             return _header(marker.name or parameter.name.replace("_", "-"), kind, parameter)
         if isinstance(marker, Key):

@@ -1,9 +1,9 @@
 """The outer end of every chain: a return or an exception becomes an Outcome, by the policy."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from busline.core.chain import CallNext, Middleware
+from busline.core.chain import Step
 from busline.core.clock import Clock, seconds
 from busline.core.errors import Invalid, Reject, RetryLater
 from busline.core.message import Delivery
@@ -15,10 +15,10 @@ log = logging.getLogger("busline")
 Bury = Callable[[Delivery, Rejected], Rejected]  # what a dead letter carries with it
 
 
-def retries(judge: "Judge", *, skipped: object) -> Middleware:
+def retries(judge: "Judge", call_next: Step, *, skipped: object) -> Callable[[Delivery], Awaitable[Outcome]]:
     """`skipped`: the value that means the function did not run."""
 
-    async def retries(delivery: Delivery, call_next: CallNext) -> Outcome:
+    async def retries(delivery: Delivery) -> Outcome:
         try:
             value = await call_next(delivery)
         except Exception as error:

@@ -21,6 +21,7 @@ log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
 UNKNOWN_LIMIT = 900.0
+GROUP = 100  # settled together: more brings no more speed
 
 
 class Foreign(Protocol):
@@ -122,10 +123,15 @@ class Worker:
 
     async def _room(self) -> int:
         await asyncio.sleep(0)  # whoever else finishes in this turn of the loop makes room as well
-        while self._held >= self.work.buffer:
+        while not self._wants_more():
             self._changed.clear()
             await self._changed.wait()
         return self.work.buffer - self._held
+
+    def _wants_more(self) -> bool:
+        """Room for a quarter of the buffer, or for anything once less waits here than runs."""
+        room, running = self.work.buffer - self._held, self._lanes.running
+        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held - running <= running)
 
     # --- handling ------------------------------------------------------------------------------------------
 
@@ -255,6 +261,7 @@ class Worker:
 
     async def _settle(self) -> None:
         while self._finished:
+            await self._gather()
             batch, self._finished = self._finished, []
             left = await self._foreign(batch, self.work.transport)
             refused = await self._persist(left)
@@ -262,6 +269,13 @@ class Worker:
             self._count(left, refused)
             self._changed.set()
         self._settling = None
+
+    async def _gather(self) -> None:
+        """Lets those who finish in the next turns of the loop come along, as long as each turn brings some."""
+        count = 0
+        while count < len(self._finished) < GROUP:
+            count = len(self._finished)
+            await asyncio.sleep(0)
 
     async def _persist(self, batch: Sequence[Settled]) -> Sequence[Delivery]:
         trouble = Trouble(self.work.name)

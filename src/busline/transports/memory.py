@@ -3,11 +3,11 @@
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal, Self
+from typing import Self
 
 from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
@@ -258,6 +258,7 @@ class Waiting:
             self.transport.counts.setdefault(name, Counts()).add(counts)
         for delivery in refused:
             self.transport.counts.setdefault(delivery.handler, Counts()).refused += 1
+        self.wake()
         return refused
 
     def end(self, settled: Sequence[Settled]) -> None:
@@ -338,7 +339,6 @@ class TopicReceiver(Waiting):
 
     def __init__(self, transport: MemoryTransport, subscription: Subscription, host: Host) -> None:
         super().__init__(transport, subscription, host)
-        self._lane = LANES[subscription.order]
         for address in subscription.addresses:
             self._frontiers(address)
 
@@ -375,17 +375,15 @@ class TopicReceiver(Waiting):
         return taken
 
     def _read(self, address: Address, n: int, part: list[Message], frontier: Frontier, room: int, taken: list[Delivery]) -> None:
-        held, lane, name = self.held, self._lane, address.name
-        place, offset, offsets = f"{name}/{n}@", frontier.next, []
-        while len(offsets) < room and offset < len(part):
-            if frontier.wanted(offset):
-                offsets.append(offset)
-            offset += 1
+        held, lane, name = self.held, self.subscription.order, address.name
+        upto = min(frontier.next + room, len(part))
+        offsets, place, every = frontier.wanted(range(frontier.next, upto)), f"{name}/{n}@", (name, n)
         for at in offsets:
             message, receipt = part[at], (name, n, at)
-            held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", lane(name, n, message), receipt)
+            own = every if lane == "partition" else (name, n, message.key) if lane == "key" else None
+            held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", own, receipt)
             taken.append(delivery)
-        frontier.hand_out(offsets, offset)
+        frontier.hand_out(offsets, upto)
 
     def end(self, settled: Sequence[Settled]) -> None:
         finished: dict[tuple[str, int], list[int]] = {}
@@ -424,14 +422,6 @@ def _first(part: list[Message], start: Start) -> int:
     if start == "latest":
         return len(part)
     return next((n for n, one in enumerate(part) if one.at >= start), len(part))
-
-
-Laned = Callable[[str, int, Message], object]
-LANES: Mapping[Literal["partition", "key", "none"], Laned] = {
-    "partition": lambda name, n, message: (name, n),
-    "key": lambda name, n, message: (name, n, message.key),
-    "none": lambda name, n, message: None,
-}
 
 
 class MemoryStore:
