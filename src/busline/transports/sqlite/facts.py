@@ -1,0 +1,81 @@
+"""Facts by key, each with a time to live."""
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from busline.transports.sqlite import SqliteTransport
+
+GET = "SELECT value FROM fact WHERE key = ? AND until > ?"
+EXPIRED = 1000  # facts and ids removed at a time
+
+
+def keep(db: sqlite3.Connection, key: str, value: bytes, until: float) -> None:
+    db.execute("INSERT OR REPLACE INTO fact VALUES(?, ?, ?)", (key, value, until))
+
+
+class SqliteStore:
+    """The store of one file. Waiters are woken by a settle here, or by the pipe when it happened elsewhere."""
+
+    def __init__(self, transport: "SqliteTransport") -> None:
+        self._of = transport
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+
+    async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        now = self._of.clock.time()
+        rows = await self._of.file.read(lambda db: [db.execute(GET, (key, now)).fetchone() for key in keys])
+        return [None if row is None else row[0] for row in rows]
+
+    async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
+        now = self._of.clock.time()
+
+        def put(db: sqlite3.Connection) -> bool:
+            if absent and db.execute(GET, (key, now)).fetchone():
+                return False
+            keep(db, key, value, now + ttl)
+            return True
+
+        stored = await self._of.file.write(put)
+        self.arrived({key: value})
+        self._of.wake()
+        return stored
+
+    async def wait(self, key: str, until: float | None) -> bytes | None:
+        event, clock = asyncio.Event(), self._of.clock
+        self._waiters.setdefault(key, set()).add(event)
+        timer = None if until is None or until == float("inf") else clock.after(until - clock.ticks(), event.set)
+        try:
+            while True:
+                event.clear()
+                value = (await self.get([key]))[0]
+                if value is not None or (until is not None and clock.ticks() >= until):
+                    return value
+                await event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiters[key].discard(event)
+            if not self._waiters[key]:
+                del self._waiters[key]
+
+    def arrived(self, facts: Mapping[str, bytes]) -> None:
+        """Wakes those who wait for these."""
+        if self._waiters:
+            for key in facts:
+                for event in self._waiters.get(key, ()):
+                    event.set()
+
+    def look_again(self) -> None:
+        """Something was written elsewhere: every waiter looks."""
+        for events in self._waiters.values():
+            for event in events:
+                event.set()
+
+    async def expire(self, now: float) -> None:
+        """Removes a few facts and ids whose time is over."""
+        stale = "SELECT EXISTS(SELECT 1 FROM fact WHERE until BETWEEN 1 AND ?)"
+        if (await self._of.file.read(lambda db: db.execute(stale, (now,)).fetchone()))[0]:
+            delete = f"DELETE FROM fact WHERE key IN (SELECT key FROM fact WHERE until BETWEEN 1 AND ? LIMIT {EXPIRED})"
+            await self._of.file.write(lambda db: db.execute(delete, (now,)))

@@ -1,0 +1,102 @@
+"""Looks into the file, and steers its dead letters."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from busline.core.counts import Counts
+from busline.core.errors import wrong
+from busline.core.ids import new_id
+from busline.core.message import DeadLetter, Message
+from busline.core.ports import Depth, Lag, Look, Redriven
+from busline.transports.sqlite import jobs, topics
+from busline.transports.sqlite.wire import unpack, unpack_options
+
+if TYPE_CHECKING:
+    from busline.transports.sqlite import SqliteTransport
+
+SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at"
+STATES = ("waiting", "delayed", "delayed", "running")
+
+
+class SqliteInspector:
+    def __init__(self, transport: "SqliteTransport") -> None:
+        self._of = transport
+
+    async def look(self, id: str) -> Look:
+        return await self._of.file.read(lambda db: _look(db, id, self._of.clock.time()))
+
+    async def depth(self) -> Mapping[str, Depth]:
+        rows = await self._of.file.read(lambda db: db.execute("SELECT queue, state, COUNT(*) FROM job GROUP BY queue, state").fetchall())
+        found: dict[str, list[int]] = {}
+        for queue, state, count in rows:
+            found.setdefault(queue, [0, 0, 0, 0])[state] = count
+        return {queue: Depth(*counts) for queue, counts in sorted(found.items())}
+
+    async def lag(self) -> Sequence[Lag]:
+        return [Lag(*row) for row in await self._of.file.read(topics.lag)]
+
+    async def counts(self) -> Mapping[str, Counts]:
+        rows = await self._of.file.read(lambda db: db.execute("SELECT * FROM count ORDER BY handler").fetchall())
+        return {row[0]: Counts(*row[1:]) for row in rows}
+
+    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+        where, values = ["seq > COALESCE((SELECT seq FROM dead WHERE id = ?), 0)"], [after]
+        if handlers is not None:
+            where.append(f"handler IN ({','.join('?' * len(handlers))})")
+            values += handlers
+        if id is not None:
+            where.append("id = ?")
+            values.append(id)
+        sql = f"SELECT {SHOWN} FROM dead WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"
+        rows = await self._of.file.read(lambda db: db.execute(sql, (*values, limit)).fetchall())
+        return [_letter(row) for row in rows]
+
+    async def redrive(self, ids: Sequence[str]) -> Redriven:
+        now = self._of.clock.time()
+        done = await self._of.file.write(lambda db: _redrive(db, ids, now))
+        self._of.wake()
+        return done
+
+    async def purge(self, ids: Sequence[str]) -> int:
+        return await self._of.file.write(lambda db: sum(db.execute("DELETE FROM dead WHERE id = ?", (id,)).rowcount for id in ids))
+
+
+def _look(db: sqlite3.Connection, id: str, now: float) -> Look:
+    if row := db.execute("SELECT state, attempts FROM job WHERE id = ?", (id,)).fetchone():
+        return Look(STATES[row[0]], row[1] + (row[0] == 3))  # type: ignore[arg-type]  # one of the four
+    if row := db.execute(f"SELECT {SHOWN} FROM dead WHERE id = ?", (id,)).fetchone():
+        return Look("failed", row[10], _letter(row))
+    kept = db.execute("SELECT 1 FROM fact WHERE key = ? AND until > ?", (f"result/{id}", now)).fetchone()
+    return Look("succeeded" if kept else "unknown")
+
+
+def _letter(row: Any) -> DeadLetter:
+    id, address, handler, position, key, body, headers, *rest = row
+    return DeadLetter(id, address, handler, position, key, body, unpack(headers), *rest)
+
+
+def _redrive(db: sqlite3.Connection, ids: Sequence[str], now: float) -> Redriven:
+    again, refused = 0, []
+    for id in ids:
+        row = db.execute("SELECT body, headers, key, at, task, uniq, remember, options, position, queue FROM dead WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            continue
+        body, headers, key, at, task, unique, remember, options, position, queue = row
+        message = Message(id, body, unpack(headers), key, at, task, None, unique, remember, unpack_options(options), position)
+        if unique is not None and (holder := jobs.holder(db, replace(message, remember=0.0), now)) is not None:
+            refused.append(wrong(id, "no living job of the same unique key", f"the job {holder}", "Redrive it when that one is final."))
+            continue
+        _bring_back(db, queue, message, now)
+        again += 1
+    return Redriven(again, tuple(refused))
+
+
+def _bring_back(db: sqlite3.Connection, queue: str, message: Message, now: float) -> None:
+    db.execute("DELETE FROM dead WHERE id = ?", (message.id,))
+    db.execute("DELETE FROM known WHERE id = ?", (message.id,))
+    db.execute("DELETE FROM fact WHERE key = ?", (f"result/{message.id}",))
+    if db.execute("SELECT 1 FROM job WHERE id = ?", (message.id,)).fetchone():
+        message = replace(message, id=new_id())
+    jobs.insert(db, queue, [message], now)

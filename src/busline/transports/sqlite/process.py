@@ -1,0 +1,101 @@
+"""Who is alive, and how they wake each other: a locked file and a pipe for each process."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+
+class Process:
+    """This process as the others see it: a number, a lock held as long as it lives, its last beat, a pipe."""
+
+    def __init__(self, database: Path) -> None:
+        self.folder = Path(f"{database}.workers")
+        self.n = 0
+        self._lock = self.pipe = -1
+
+    def register(self, db: sqlite3.Connection) -> None:
+        """Takes a new number, inside a transaction: no other process sees the number before its lock."""
+        self.folder.mkdir(exist_ok=True)
+        self.n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock = lock
+        self.beat()
+        os.mkfifo(self._path("wake"))
+        self.pipe = os.open(self._path("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _path(self, what: str) -> Path:
+        return self.folder / f"{self.n}.{what}"
+
+    def beat(self) -> None:
+        """Says that this process is not frozen. A plain write to its own file, no transaction."""
+        if self._lock >= 0:
+            os.pwrite(self._lock, b"%020d" % ticks(), 0)
+
+    def withdraw(self, db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM worker WHERE n = ?", (self.n,))
+
+    def close(self) -> None:
+        """Gives the lock up and removes its files."""
+        for descriptor in (self.pipe, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lock = self.pipe = -1
+        remove(self.folder, self.n)
+
+    def drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.pipe, 4096)
+
+    def wake_others(self) -> None:
+        """One byte for every other process: look again."""
+        for name in os.listdir(self.folder):
+            if name.endswith(".wake") and name != f"{self.n}.wake":
+                _poke(self.folder / name)
+
+    def dead(self, others: list[int], lease: float) -> list[int]:
+        """Those of these processes that ended, or have not beaten for `lease` seconds."""
+        return [n for n in others if self._is_dead(n, lease)]
+
+    def _is_dead(self, n: int, lease: float) -> bool:
+        try:
+            lock = os.open(self.folder / f"{n}.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            beaten = os.pread(lock, 20, 0)
+            return bool(beaten) and ticks() - int(beaten) > lease * 1e9
+        finally:
+            os.close(lock)
+
+
+def ticks() -> int:
+    """Nanoseconds since the machine started, sleep included: the same for all its processes."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+
+def remove(folder: Path, n: int) -> None:
+    for what in ("wake", "lock"):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / f"{n}.{what}").unlink()
+
+
+def _poke(pipe: Path) -> None:
+    try:
+        descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ENOENT):  # nobody reads it: its process is gone
+            raise
+        return
+    try:
+        with contextlib.suppress(BlockingIOError):
+            os.write(descriptor, b"!")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,148 @@
+"""The statements of topics and groups: each function is one step inside a transaction."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from busline.core.address import Address
+from busline.core.errors import Invalid, wrong
+from busline.core.frontier import Frontier
+from busline.core.message import Message
+from busline.core.partition import partition
+from busline.core.ports import Start
+from busline.transports.sqlite.wire import pack
+
+PARTITIONS = 16
+INSERT = "INSERT INTO log(topic, part, id, key, headers, at, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
+READ = "SELECT seq, id, key, headers, at, body FROM log WHERE topic = ? AND part = ? AND seq >= ? ORDER BY seq LIMIT ?"
+
+
+@dataclass(slots=True)
+class Owned:
+    """A topic that this process reads for a group, with the frontier of each partition."""
+
+    group: int
+    topic: int
+    name: str
+    frontiers: list[Frontier]
+    persisted: list[set[int]] = field(default_factory=list[set[int]])  # the rows of `done`, by partition
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a settle writes of one partition: where its frontier then stands, and what is finished beyond it."""
+
+    part: int
+    low: int
+    ahead: Sequence[int]
+    passed: Sequence[int]
+
+
+def topic(db: sqlite3.Connection, address: Address) -> tuple[int, int]:
+    """A topic's id and its number of partitions, made at first use."""
+    row = db.execute("SELECT id, parts FROM topic WHERE name = ?", (address.name,)).fetchone()
+    if row is None:
+        parts = address.partitions or PARTITIONS
+        return db.execute("INSERT INTO topic(name, parts) VALUES(?, ?)", (address.name, parts)).lastrowid or 0, parts
+    if address.partitions not in (None, row[1]):
+        remedy = "Partitions are fixed at a topic's first use: correct the declaration."
+        raise Invalid(wrong(address.name, f"partitions={row[1]}, as the topic has", f"{address.partitions}", remedy))
+    return int(row[0]), int(row[1])
+
+
+def append(db: sqlite3.Connection, address: Address, messages: Sequence[Message], turn: int) -> None:
+    """Adds records, each to the partition of its key; those without one by turns."""
+    id, parts = topic(db, address)
+    db.executemany(
+        INSERT,
+        [
+            (id, (turn + n) % parts if one.key is None else partition(one.key, parts), one.id, one.key, pack(one.headers), one.at, one.body)
+            for n, one in enumerate(messages)
+        ],
+    )
+
+
+def join(db: sqlite3.Connection, group: str, address: Address, start: Start) -> None:
+    """Makes a group's positions, if it has none on the topic."""
+    id, parts = topic(db, address)
+    made = db.execute("INSERT OR IGNORE INTO grp(name, topic) VALUES(?, ?)", (group, id))
+    if made.rowcount == 1:
+        rows = [(made.lastrowid, part, _first(db, id, part, start)) for part in range(parts)]
+        db.executemany("INSERT INTO lane(grp, part, low) VALUES(?, ?, ?)", rows)
+
+
+def _first(db: sqlite3.Connection, topic: int, part: int, start: Start) -> int:
+    if start == "earliest":
+        return 0
+    end = int(db.execute("SELECT COALESCE(MAX(seq), 0) + 1 FROM log").fetchone()[0])
+    if start == "latest":
+        return end
+    row = db.execute("SELECT MIN(seq) FROM log WHERE topic = ? AND part = ? AND at >= ?", (topic, part, start)).fetchone()
+    return end if row[0] is None else int(row[0])
+
+
+def take_over(db: sqlite3.Connection, group: str, names: Sequence[str], owner: int) -> list[Owned]:
+    """Takes the group's topics that nobody reads."""
+    found = []
+    if not db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone():
+        return []
+    for name in names:
+        row = db.execute("SELECT grp.id, topic.id, owner FROM grp JOIN topic ON topic.id = grp.topic WHERE grp.name = ? AND topic.name = ?", (group, name)).fetchone()
+        if row is not None and row[2] is None:
+            db.execute("UPDATE grp SET owner = ? WHERE id = ?", (owner, row[0]))
+            found.append(_owned(db, row[0], row[1], name))
+    return found
+
+
+def _owned(db: sqlite3.Connection, group: int, topic: int, name: str) -> Owned:
+    lows = [row[0] for row in db.execute("SELECT low FROM lane WHERE grp = ? ORDER BY part", (group,))]
+    done: list[set[int]] = [set() for _ in lows]
+    for part, seq in db.execute("SELECT part, seq FROM done WHERE grp = ?", (group,)):
+        done[part].add(seq)
+    return Owned(group, topic, name, [Frontier(low, done[n]) for n, low in enumerate(lows)], done)
+
+
+def owns(db: sqlite3.Connection, group: int, owner: int) -> bool:
+    """The fence: whether the group is still this process's."""
+    return db.execute("SELECT 1 FROM grp WHERE id = ? AND owner = ?", (group, owner)).fetchone() is not None
+
+
+def advance(db: sqlite3.Connection, group: int, progress: Sequence[Progress]) -> None:
+    """Writes how far the partitions are finished."""
+    db.executemany("UPDATE lane SET low = ? WHERE grp = ? AND part = ?", [(one.low, group, one.part) for one in progress])
+    ahead = [(group, one.part, seq) for one in progress for seq in one.ahead]
+    if ahead:
+        db.executemany("INSERT OR IGNORE INTO done(grp, part, seq) VALUES(?, ?, ?)", ahead)
+    passed = [(group, one.part, one.low) for one in progress if one.passed]
+    if passed:
+        db.executemany("DELETE FROM done WHERE grp = ? AND part = ? AND seq < ?", passed)
+
+
+def leave(db: sqlite3.Connection, groups: Sequence[int], owner: int) -> None:
+    db.executemany("UPDATE grp SET owner = NULL WHERE id = ? AND owner = ?", [(group, owner) for group in groups])
+
+
+def lag(db: sqlite3.Connection) -> list[tuple[str, str, int]]:
+    """For each group and topic, how many records are not finished."""
+    behind = (
+        "SELECT grp.name, topic.name, (SELECT COUNT(*) FROM lane JOIN log ON log.topic = grp.topic AND log.part = lane.part"
+        " AND log.seq >= lane.low WHERE lane.grp = grp.id) - (SELECT COUNT(*) FROM done WHERE done.grp = grp.id)"
+        " FROM grp JOIN topic ON topic.id = grp.topic ORDER BY 1, 2"
+    )
+    return [(str(group), str(name), int(count)) for group, name, count in db.execute(behind)]
+
+
+def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]]) -> list[list[Any]]:
+    """For each (topic, partition, first, limit), its records in order."""
+    return [db.execute(READ, want).fetchall() for want in wants]
+
+
+def counted(db: sqlite3.Connection, counts: Mapping[str, Sequence[int]]) -> None:
+    """Adds to the handlers' numbers."""
+    sql = (
+        "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET handled = handled + excluded.handled,"
+        " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
+        " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
+    )
+    db.executemany(sql, [(name, *numbers) for name, numbers in counts.items()])
