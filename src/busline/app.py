@@ -75,6 +75,7 @@ class App(Router):
         self._declared_in: Mapping[str, Any] = sys._getframe(1).f_globals
         self._bus: Bus | None = None
         self._owner: Owner | None = None
+        self._consuming_now: Consuming | None = None
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
@@ -102,11 +103,17 @@ class App(Router):
         finally:
             await self._close()
 
+    async def ended(self) -> None:
+        """Returns when something that `running` runs ended by itself: leaving `running` then raises why."""
+        if self._consuming_now is not None:
+            await self._consuming_now.ended()
+
     async def _open(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._refuse_second()
         self._owner = Owner(body)
         try:
-            await self._owner.open()
+            opened = await self._owner.open()
+            self._consuming_now = opened if isinstance(opened, Consuming) else None
         except BaseException:
             self._owner = None
             raise
@@ -143,7 +150,7 @@ class App(Router):
         """Compiles the declarations. Raises ConfigError with all that is wrong with them."""
         problems: list[str] = []
         bus = Bus(self._engines(problems), self.setting.clock)
-        assembly = Assembly(self, self._prefix, self.name, bus, self.setting.replaced, self.publishes, problems)
+        assembly = Assembly(self, self._prefix, self.name, bus, self.setting.replaced, self.topics(), problems)
         plan = assembly.plan(run)
         if problems:
             raise ConfigError(problems)
@@ -167,6 +174,13 @@ class App(Router):
             raise Invalid(wrong(self.name, "an App that is closed", "one that is open", "Leave the other `async with` first; inside it, just use the App."))
 
     # --- engines -------------------------------------------------------------------------------------------
+
+    def topics(self) -> list[Topic[Any]]:
+        """Every topic that a declaration names."""
+        subscribers = list(self.all_subscribers())
+        read = [topic for one in subscribers for topic, _ in one.source.parts]
+        written = [one.publish for one in subscribers if one.publish is not None]
+        return list(dict.fromkeys([*read, *written, *self.publishes]))
 
     def needs(self) -> tuple[bool, bool]:
         """Whether anything declared needs an engine for streams, and one for jobs."""
@@ -232,8 +246,7 @@ class App(Router):
 
     def _announce(self, topic: Topic[Any]) -> None:
         self._announced.add(topic.name)
-        known = [one.publish for one in self.all_subscribers()] + [part[0] for one in self.all_subscribers() for part in one.source.parts]
-        if topic not in self.publishes and topic not in known:
+        if topic not in self.topics():
             log.warning("'%s' publishes to '%s', which it does not name: add it to App(publishes=[...])", self.name, topic.name)
 
     async def enqueue(self, call: Call[R], *, now: bool = False) -> Job[R]:

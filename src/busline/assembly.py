@@ -54,7 +54,7 @@ class Assembly:
     group_prefix: str
     bus: Bus
     replaced: Functions
-    publishes: Sequence[Topic[Any]] = ()
+    topics: Sequence[Topic[Any]] = ()
     problems: list[str] = field(default_factory=list)
     shared: dict[Node, object] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Assembly:
         """Everything this process is to run. Problems are collected, not raised."""
         reader = Reader(self.given, self.replaced, self.shared)
         self.problems += self._double_names()
-        for topic in self.topics():
+        for topic in self.topics:
             self.problems += topic.problems()
         works = [*self._streams(reader, run), *self._queues(reader, run)]
         self._check_run(run)
@@ -71,12 +71,6 @@ class Assembly:
     @property
     def given(self) -> Given:
         return {kind: value for kind, value in self.root.given().items() if kind is not Delivery}
-
-    def topics(self) -> list[Topic[Any]]:
-        """Every topic that a declaration names."""
-        read = [topic for one in self.root.all_subscribers() for topic, _ in one.source.parts]
-        written = [one.publish for one in self.root.all_subscribers() if one.publish is not None]
-        return list(dict.fromkeys([*read, *written, *self.publishes]))
 
     def _try(self, build: Callable[[], Any]) -> Any:
         try:

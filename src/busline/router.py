@@ -148,6 +148,8 @@ class Router:
     @overload
     def task(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         queue: str | Queue | None = None,

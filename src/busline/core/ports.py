@@ -63,8 +63,11 @@ class Transport(Protocol):
     """Moves messages and knows nothing of handlers. Entered before use; leaving it closes what it opened."""
 
     features: Features
-    store: "Store"
-    inspector: "Inspector"
+
+    @property
+    def store(self) -> "Store": ...
+    @property
+    def inspector(self) -> "Inspector": ...
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...

@@ -71,6 +71,7 @@ class Worker:
         self._changed = asyncio.Event()
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()  # set: what runs is cancelled now
 
     def __repr__(self) -> str:
         return f"<Worker {self.work.name}: {len(self._running)} running, {self._held} held>"
@@ -323,7 +324,7 @@ class Worker:
         fetching.cancel()
         await asyncio.wait((fetching,))
         self._give_back()
-        await self._until_settled(drain)
+        await self._until_settled(drain, self.hurry)
         for running in list(self._running.values()):
             self._cut(running, SHUTDOWN)
         await self._until_settled(cancel)
@@ -341,15 +342,17 @@ class Worker:
         self._finished.extend((delivery, RELEASED) for delivery in unstarted)
         self._settle_soon()
 
-    async def _until_settled(self, limit: float) -> None:
+    async def _until_settled(self, limit: float, hurry: asyncio.Event | None = None) -> None:
+        hurried = self._loop.create_task((hurry or asyncio.Event()).wait())
         try:
             async with asyncio.timeout(limit):
-                while self._running or self._settling is not None:
-                    waits = [running.task for running in self._running.values()]
+                while (self._running or self._settling is not None) and not hurried.done():
+                    waits = [hurried, *(running.task for running in self._running.values())]
                     waits += [self._settling] if self._settling is not None else []
                     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             pass
+        hurried.cancel()
 
 
 class Trouble:

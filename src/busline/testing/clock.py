@@ -45,7 +45,7 @@ class SimClock:
 
     async def sleep(self, delay: float) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.after(delay, lambda: done.done() or done.set_result(None))
+        timer = self.after(delay, lambda: None if done.done() else done.set_result(None))
         try:
             await done
         finally:

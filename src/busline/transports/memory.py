@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Self
 
@@ -18,7 +19,7 @@ from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.outcome import Acked, Effect, Outcome, Rejected, Retried, Send
 from busline.core.partition import partition
-from busline.core.ports import Depth, Features, Host, Lag, Look, Receiver, Redriven, Start, Subscription
+from busline.core.ports import Depth, Features, Host, Lag, Look, Receiver, Redriven, Start, State, Subscription
 
 PARTITIONS = 16
 Settled = tuple[Delivery, Outcome]
@@ -458,7 +459,7 @@ class MemoryStore:
         while (value := self.look(key)) is None and (until is None or self._clock.ticks() < until):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(key, []).append(waiter)
-            timer = None if until is None else self._clock.after(until - self._clock.ticks(), lambda one=waiter: one.done() or one.set_result(None))  # type: ignore[misc]  # binds this turn's waiter
+            timer = None if until is None else self._clock.after(until - self._clock.ticks(), partial(_wake, waiter))
             try:
                 await waiter
             finally:
@@ -467,6 +468,11 @@ class MemoryStore:
                 if waiter in self._waiters.get(key, ()):
                     self._waiters[key].remove(waiter)
         return value
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class MemoryInspector:
@@ -478,7 +484,7 @@ class MemoryInspector:
     async def look(self, id: str) -> Look:
         if (job := self._of.jobs.get(id)) is not None:
             line = self._of.line(job.queue)
-            state = "running" if job.owner is not None else "waiting" if id in line.waiting else "delayed"
+            state: State = "running" if job.owner is not None else "waiting" if id in line.waiting else "delayed"
             return Look(state, job.attempts + (state == "running"))
         if (letter := self._of.letters.get(id)) is not None:
             return Look("failed", letter.shown.attempts, letter.shown)

@@ -157,7 +157,7 @@ class SqliteTransport:
         dead = self.process.dead([n for n in others if n != self.process.n], self._lease)
         now = self.clock.time()
         if dead:
-            await self.file.write(lambda db: [jobs.free(db, n, now) for n in dead])
+            await self.file.write(lambda db: jobs.free_all(db, dead, now))
             for n in dead:
                 remove(self.process.folder, n)
             log.warning("took over what %d dead process(es) had in hand", len(dead))
@@ -197,5 +197,5 @@ class SqliteTransport:
         if subscription.group is None:
             return JobReceiver(self, subscription, host)
         group, addresses, start = subscription.group, subscription.addresses, subscription.start
-        await self._patiently(lambda db: [topics.join(db, group, address, start) for address in addresses])
+        await self._patiently(lambda db: topics.join_all(db, group, addresses, start))
         return LogReceiver(self, subscription, host)

@@ -50,6 +50,7 @@ class File:
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"busline {path.name}", daemon=True)
         self._db: sqlite3.Connection
+        self._checkpointed = 0
 
     def __repr__(self) -> str:
         return f"<File {self.path}>"
@@ -169,7 +170,6 @@ class File:
             raise Invalid(wrong(self.path, "a file in a folder that can be written", error.strerror or "another", "Name another path, or mend the permissions.")) from error
         except sqlite3.Error as error:
             raise self._said(error, opening=True) from error
-        self._checkpointed = 0
 
     def _open(self) -> None:
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)

@@ -176,6 +176,11 @@ def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: s
     )  # fmt: skip
 
 
+def free_all(db: sqlite3.Connection, dead: Sequence[int], now: float) -> None:
+    for n in dead:
+        free(db, n, now)
+
+
 def free(db: sqlite3.Connection, n: int, now: float) -> None:
     """Gives back what a dead process had in hand; what died with its third process is dead."""
     for row in db.execute(f"SELECT {COLUMNS} FROM job WHERE owner = ? AND state = 3 AND deaths >= ?", (n, DEATHS - 1)).fetchall():

@@ -63,6 +63,11 @@ def append(db: sqlite3.Connection, address: Address, messages: Sequence[Message]
     )
 
 
+def join_all(db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start) -> None:
+    for address in addresses:
+        join(db, group, address, start)
+
+
 def join(db: sqlite3.Connection, group: str, address: Address, start: Start) -> None:
     """Makes a group's positions, if it has none on the topic."""
     id, parts = topic(db, address)

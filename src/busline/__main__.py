@@ -1,0 +1,5 @@
+"""`python -m busline` is the command `busline`."""
+
+from busline.cli import main
+
+main()
