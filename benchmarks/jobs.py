@@ -72,4 +72,3 @@ def huey(count: int) -> float:
             peer.execute(task)
         assert len(done) == count
         return count / (time.perf_counter() - begun)
-

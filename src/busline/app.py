@@ -219,7 +219,9 @@ class App(Router):
         message = record(self.bus(), topic, value, key=key, headers=encode_headers(headers))
         await self._send(topic, [message], now)
 
-    async def publish_many(self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False) -> int:
+    async def publish_many(
+        self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False
+    ) -> int:
         """Publishes values, a thousand at a time; returns how many. What was sent before an error stays sent."""
         encoded, bus, count = encode_headers(headers), self.bus(), 0
         chunk: list[Message] = []

@@ -95,7 +95,9 @@ class Assembly:
             for topic, _ in one.source.parts:
                 known = groups.setdefault((self.group(one), topic.name), where(one))
                 if known != where(one):
-                    yield wrong(self.group(one), f"one function in this group on '{topic.name}'", f"two: {known} and {where(one)}", "Give one of them another group=.")
+                    yield wrong(
+                        self.group(one), f"one function in this group on '{topic.name}'", f"two: {known} and {where(one)}", "Give one of them another group=."
+                    )
 
     def _check_run(self, run: Run) -> None:
         names = {one.full_name for one in self.root.all_subscribers()} | {task.name for task in self.root.all_tasks()}
@@ -140,7 +142,11 @@ class Assembly:
         partitions = sum(topic.partitions or DEFAULT_PARTITIONS for topic, _ in subscriber.source.parts)
         if given is not None and given > partitions:
             remedy = "Use order='key' or more partitions, or lower concurrency=."
-            raise Invalid(wrong(subscriber.full_name, f"concurrency up to {partitions}, the partitions, with order='partition'", str(given), remedy, place=where(subscriber)))
+            raise Invalid(
+                wrong(
+                    subscriber.full_name, f"concurrency up to {partitions}, the partitions, with order='partition'", str(given), remedy, place=where(subscriber)
+                )
+            )
         return given or STREAM_BUFFER
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:

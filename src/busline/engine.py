@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -44,11 +45,16 @@ def implicit_file(module_file: str | None) -> Path:
         raise Invalid(wrong("engine", "a named one with BUSLINE_ENV=production", "none", "Set BUSLINE_STREAMS and BUSLINE_JOBS."))
     if home := os.environ.get("BUSLINE_HOME"):
         return Path(home).absolute() / "bus.db"
-    if Path("/.dockerenv").exists():
-        log.warning("the embedded engine's file lives in this container and is lost with it: set BUSLINE_HOME to a volume")
     folder = (Path(module_file) if module_file else Path.cwd() / "_").absolute().parent
     project = next((one for one in (folder, *folder.parents) if (one / "pyproject.toml").exists()), folder)
     return project / ".busline" / "bus.db"
+
+
+def warn_in_container(engines: Sequence[Named | None]) -> None:
+    """Says once, at the start of a run, that an embedded file does not outlive its container."""
+    embedded = any(one is not None and one.by == "embedded" for one in engines)
+    if embedded and "BUSLINE_HOME" not in os.environ and Path("/.dockerenv").exists():
+        log.warning("the embedded engine's file lives in this container and is lost with it: set BUSLINE_HOME to a volume")
 
 
 def shown(url: str) -> str:

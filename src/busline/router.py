@@ -193,7 +193,17 @@ class Router:
         """Takes another router's declarations in, also those still to come. Raises ConfigError for a second include."""
         here = _caller()
         if router.parent is not None:
-            raise ConfigError([wrong(router.prefix or "router", "a router that belongs to nobody yet", f"one included at {router._included_at}", "Make two routers.", place=here)])
+            raise ConfigError(
+                [
+                    wrong(
+                        router.prefix or "router",
+                        "a router that belongs to nobody yet",
+                        f"one included at {router._included_at}",
+                        "Make two routers.",
+                        place=here,
+                    )
+                ]
+            )
         if not isinstance(router, Router) or router.is_root or router is self:
             raise ConfigError([wrong(router, "a Router", "an App or itself", "Put the declarations into a Router.", place=here)])
         router.parent, router._included_at = self, here

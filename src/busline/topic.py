@@ -43,10 +43,16 @@ class Topic(Source[T]):
 
     # type[T] first: plain models then type-check in every checker; unions need TypeForm
     @overload
-    def __init__(self, name: str, model: type[T], *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False) -> None: ...
+    def __init__(
+        self, name: str, model: type[T], *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False
+    ) -> None: ...
     @overload
-    def __init__(self, name: str, model: TypeForm[T], *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False) -> None: ...
-    def __init__(self, name: str, model: Any, *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False) -> None:
+    def __init__(
+        self, name: str, model: TypeForm[T], *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False
+    ) -> None: ...
+    def __init__(
+        self, name: str, model: Any, *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False
+    ) -> None:
         self.name, self.model, self.key = name, model, key
         self.partitions, self.compact = partitions, compact
         super().__init__(((self, None),))
@@ -67,9 +73,7 @@ class Topic(Source[T]):
         """The topic's JSON. Raises Invalid for a model that cannot be read, or not as it is written."""
         codec = Codec(self.model, self.name)
         for name in one_way_aliases(codec.schema):
-            raise Invalid(
-                wrong(name, "a field that reads the name it is written under", "two different aliases", "Give it one alias.", place=self.name)
-            )
+            raise Invalid(wrong(name, "a field that reads the name it is written under", "two different aliases", "Give it one alias.", place=self.name))
         return codec
 
     def problems(self) -> Iterator[str]:

@@ -37,6 +37,7 @@ def _work(work: Work) -> dict[str, Any]:
         "handlers": [handler.name for handler in work.handlers.values()],
         "order": subscription.order if subscription.group else None,
         "concurrency": work.concurrency,
+        "at_once": work.at_once,
         "timeout": {handler.name: handler.timeout for handler in work.handlers.values()},
     }
 
@@ -45,5 +46,5 @@ def _text(plan: dict[str, Any]) -> str:
     lines = [plan["app"]] + [f"  {name}: {engine}" for name, engine in plan["engines"].items() if engine]
     for work in plan["work"]:
         group = f", group {work['group']}, order {work['order']}" if work["group"] else ""
-        lines.append(f"  {', '.join(work['from'])} -> {', '.join(work['handlers'])}{group}, {work['concurrency']} at once")
+        lines.append(f"  {', '.join(work['from'])} -> {', '.join(work['handlers'])}{group}, {work['at_once']}")
     return "\n".join(lines)

@@ -57,7 +57,9 @@ async def _publish(app: App, name: str, value: str, key: str | None, headers: tu
 def _topic(app: App, name: str) -> Topic[Any]:
     known = {topic.name: topic for topic in app.topics()}
     if name not in known:
-        raise Invalid(wrong(name, f"a topic of '{app.name}' ({', '.join(sorted(known)) or 'none'})", "another", "Name it in a subscriber or in App(publishes=[...])."))
+        raise Invalid(
+            wrong(name, f"a topic of '{app.name}' ({', '.join(sorted(known)) or 'none'})", "another", "Name it in a subscriber or in App(publishes=[...]).")
+        )
     return known[name]
 
 
@@ -124,5 +126,3 @@ def _progress(many: bool) -> Any:
     if not many or not sys.stderr.isatty():
         return _Silent()
     return click.progressbar(length=0, label="published", file=sys.stderr, show_pos=True, show_eta=False, show_percent=False)
-
-

@@ -20,6 +20,7 @@ from busline.assembly import Run
 from busline.cli.find import INTERNAL, Fail, find, guarded
 from busline.core.counts import Counts
 from busline.core.errors import Unavailable
+from busline.engine import warn_in_container
 from busline.runtime.bus import describe_counts
 from busline.runtime.idle import until_idle
 
@@ -37,7 +38,9 @@ SAME_SIGNAL = 1.0  # seconds within which a repeated signal is the same one, sen
 @click.option("--wait", type=float, default=60.0, show_default=True, help="Seconds to wait for an engine that is away at the start.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(app: str | None, only: tuple[str, ...], queues: tuple[str, ...], concurrency: int | None, idle: bool, wait: float, log_level: str, log_format: str) -> None:
+def command(
+    app: str | None, only: tuple[str, ...], queues: tuple[str, ...], concurrency: int | None, idle: bool, wait: float, log_level: str, log_format: str
+) -> None:
     """Run the subscribers and tasks of APP (module:app).
 
     SIGTERM and Ctrl-C drain: nothing new starts, what runs has 20 s. A second Ctrl-C cancels it.
@@ -121,8 +124,9 @@ class Runner:
 
     def _started(self) -> str:
         streams, jobs = self.app.engine_names()
+        warn_in_container((streams, jobs))
         engines = {f"{name}: {engine}" for name, engine in (("streams", streams), ("jobs", jobs)) if engine is not None}
-        works = [f"{worker.work.name} ({worker.work.concurrency} at once)" for worker in self.app.bus().workers]
+        works = [f"{worker.work.name} ({worker.work.at_once})" for worker in self.app.bus().workers]
         return f"'{self.app.name}' runs, {', '.join(sorted(engines)) or 'no engine'}: {', '.join(works) or 'nothing to run'}"
 
 

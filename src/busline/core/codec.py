@@ -39,9 +39,7 @@ class Codec:
             adapter.rebuild(raise_errors=True)
             return adapter
         except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
-            raise Invalid(
-                wrong(name, "a type that pydantic can validate", excerpt(model), f"pydantic says: {str(error).splitlines()[0]}")
-            ) from error
+            raise Invalid(wrong(name, "a type that pydantic can validate", excerpt(model), f"pydantic says: {str(error).splitlines()[0]}")) from error
 
     def _admits_none(self) -> bool:
         try:

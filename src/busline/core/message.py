@@ -63,9 +63,7 @@ class Delivery:
     position: str | None
     """Where a record stands, `topic/partition@offset`; None for a job."""
 
-    def __init__(
-        self, message: Message, address: str, attempt: int, position: str | None, lane: object, receipt: Any
-    ) -> None:
+    def __init__(self, message: Message, address: str, attempt: int, position: str | None, lane: object, receipt: Any) -> None:
         self.message, self.address, self.attempt, self.position = message, address, attempt, position
         self.lane, self.receipt = lane, receipt
         self.handler = ""
@@ -169,9 +167,7 @@ def encode_headers(headers: Mapping[str, str] | None) -> Headers:
 
 def header_name(name: str) -> str:
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise Invalid(
-            wrong("headers", "names without control characters", repr(name)[:60], "Take line breaks and tabs out of the name.")
-        )
+        raise Invalid(wrong("headers", "names without control characters", repr(name)[:60], "Take line breaks and tabs out of the name."))
     if name.startswith(RESERVED):
         raise Invalid(wrong(name, f"a name that does not begin with '{RESERVED}'", "a reserved one", "Choose another name."))
     return name

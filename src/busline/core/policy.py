@@ -63,9 +63,7 @@ class Retry:
     def numbers(self) -> dict[str, Any]:
         """What can travel with a job. Raises Invalid where `on` or `never` were given: classes do not travel."""
         if self.on is not Exception or self.never != ():
-            raise Invalid(
-                wrong("retry", "a policy without on= and never=", repr(self)[:60], "Put on= and never= into the task's declaration.")
-            )
+            raise Invalid(wrong("retry", "a policy without on= and never=", repr(self)[:60], "Put on= and never= into the task's declaration."))
         return {name: value for name in NUMBERS if (value := _plain(getattr(self, name))) is not None}
 
 

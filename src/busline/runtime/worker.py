@@ -48,6 +48,12 @@ class Work:
     concurrency: int
     buffer: int
 
+    @property
+    def at_once(self) -> str:
+        """How many run at once, in words."""
+        each = self.subscription.order == "partition" and self.concurrency >= self.buffer and self.subscription.group
+        return "one for each partition" if each else f"{self.concurrency} at once"
+
 
 class Worker:
     """Receives what there is room for, runs each delivery in its lane, settles what finished in groups."""

@@ -123,7 +123,9 @@ class MemoryTransport:
         if log is None:
             log = self.logs[address.name] = Log([[] for _ in range(address.partitions or PARTITIONS)])
         elif address.partitions not in (None, len(log.parts)):
-            raise Invalid(wrong(address.name, f"partitions={len(log.parts)}, as the topic has", f"{address.partitions}", "Partitions are fixed at a topic's first use."))
+            raise Invalid(
+                wrong(address.name, f"partitions={len(log.parts)}, as the topic has", f"{address.partitions}", "Partitions are fixed at a topic's first use.")
+            )
         return log
 
     def line(self, name: str) -> Line:

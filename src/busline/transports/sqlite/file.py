@@ -167,7 +167,9 @@ class File:
             with Lock(self._lock):
                 self._open()
         except OSError as error:
-            raise Invalid(wrong(self.path, "a file in a folder that can be written", error.strerror or "another", "Name another path, or mend the permissions.")) from error
+            raise Invalid(
+                wrong(self.path, "a file in a folder that can be written", error.strerror or "another", "Name another path, or mend the permissions.")
+            ) from error
         except sqlite3.Error as error:
             raise self._said(error, opening=True) from error
 

@@ -93,7 +93,9 @@ def take_over(db: sqlite3.Connection, group: str, names: Sequence[str], owner: i
     if not db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone():
         return []
     for name in names:
-        row = db.execute("SELECT grp.id, topic.id, owner FROM grp JOIN topic ON topic.id = grp.topic WHERE grp.name = ? AND topic.name = ?", (group, name)).fetchone()
+        row = db.execute(
+            "SELECT grp.id, topic.id, owner FROM grp JOIN topic ON topic.id = grp.topic WHERE grp.name = ? AND topic.name = ?", (group, name)
+        ).fetchone()
         if row is not None and row[2] is None:
             db.execute("UPDATE grp SET owner = ? WHERE id = ?", (owner, row[0]))
             found.append(_owned(db, row[0], row[1], name))

@@ -1,0 +1,1 @@
+"""Flight records through typed handlers: statistics, late flights, and rows that are broken on purpose."""
