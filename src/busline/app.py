@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
@@ -91,7 +92,7 @@ class App(Router):
         await self._close()
 
     @asynccontextmanager
-    async def running(self, run: Run | None = None) -> AsyncIterator[Self]:
+    async def running(self, run: Run | None = None) -> AsyncGenerator[Self]:
         """Open, and consuming: all subscribers and tasks, or what `run` names.
 
         Left, it drains: nothing new starts, what runs has 20 s to end. Raises ConfigError with every wrong
@@ -124,7 +125,7 @@ class App(Router):
             await owner.close()
 
     @asynccontextmanager
-    async def _sending(self) -> AsyncIterator[Bus]:
+    async def _sending(self) -> AsyncGenerator[Bus]:
         bus, _ = self.assemble(Run())
         async with bus.opened():
             self._bus = bus
@@ -134,7 +135,7 @@ class App(Router):
                 self._bus = None
 
     @asynccontextmanager
-    async def _consuming(self, run: Run) -> AsyncIterator[Consuming]:
+    async def _consuming(self, run: Run) -> AsyncGenerator[Consuming]:
         bus, plan = self.assemble(run)
         setting = self.setting
         async with AsyncExitStack() as stack:
@@ -159,7 +160,7 @@ class App(Router):
         return bus, plan
 
     @asynccontextmanager
-    async def running_with(self, setting: Setting) -> AsyncIterator[Self]:
+    async def running_with(self, setting: Setting) -> AsyncGenerator[Self]:
         """As `running`, with other engines, another clock or other functions; for tests."""
         self._refuse_second()
         own, self.setting = self.setting, setting

@@ -145,6 +145,6 @@ def _tags(model: type, name: str) -> list[object]:
 
 
 def _alias(model: type, name: str) -> str:
-    field = getattr(model, "model_fields", {})[name] if name in getattr(model, "model_fields", {}) else None
+    field = getattr(model, "model_fields", {}).get(name)
     alias = None if field is None else field.validation_alias or field.alias
     return alias if isinstance(alias, str) else name

@@ -1,7 +1,6 @@
 """The command line. Each command is a file; its imports wait until it is called."""
 
 import importlib
-import sys
 
 import click
 
@@ -53,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -113,7 +113,8 @@ async def _letters(app: App, handlers: tuple[str, ...], limit: int, id: str | No
 
 
 async def _redrive(app: App, ids: tuple[str, ...], handlers: tuple[str, ...]) -> Redriven:
-    again, refused = 0, []
+    again = 0
+    refused: list[str] = []
     async with _inspectors(app) as inspectors:
         for inspector in inspectors:
             chosen = list(ids) or await _all_ids(inspector, handlers)
@@ -138,7 +139,7 @@ async def _all_ids(inspector: Inspector, handlers: tuple[str, ...]) -> list[str]
 
 
 @asynccontextmanager
-async def _inspectors(app: App) -> AsyncIterator[list[Inspector]]:
+async def _inspectors(app: App) -> AsyncGenerator[list[Inspector]]:
     async with app:
         yield [engine.inspector for engine in app.bus().engines.all()]
 

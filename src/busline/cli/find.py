@@ -24,7 +24,11 @@ class Fail(click.ClickException):
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.exit_code = status
+        self.status = status
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # pyright: ignore  # click asks the instance
+        return self.status
 
     def show(self, file: Any = None) -> None:
         click.echo(self.format_message(), file=file or sys.stderr)
@@ -98,7 +102,8 @@ def _load(path: str) -> App:
 
 def _anchored(name: str) -> str:
     """The module's full name: started inside a package, `app` is `package.app`, or it would be imported twice."""
-    folder, parts = Path.cwd(), []
+    folder = Path.cwd()
+    parts: list[str] = []
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
         folder = folder.parent

@@ -98,10 +98,7 @@ def _chunks(value: str, many: bool) -> Iterator[list[tuple[int, str]]]:
     if not many:
         yield [(1, value)]
         return
-    try:
-        lines = sys.stdin if value == "-" else Path(value[1:]).open(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise Invalid(wrong(value[1:], "a file of JSON lines", error.strerror or "none", "Correct the path.")) from error
+    lines = sys.stdin if value == "-" else _lines(Path(value[1:]))
     chunk: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -111,6 +108,14 @@ def _chunks(value: str, many: bool) -> Iterator[list[tuple[int, str]]]:
             chunk = []
     if chunk:
         yield chunk
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+            yield from file
+    except OSError as error:
+        raise Invalid(wrong(path, "a file of JSON lines", error.strerror or "none", "Correct the path.")) from error
 
 
 class _Silent:

@@ -33,6 +33,8 @@ class Arguments:
 
 
 def _as_dict(own: Sequence[inspect.Parameter], types: Mapping[str, Any]) -> Any:
-    fields = {one.name: types.get(one.name, Any) for one in own}
-    optional = {one.name for one in own if one.default is not inspect.Parameter.empty}
-    return TypedDict("Arguments", {name: NotRequired[kind] if name in optional else kind for name, kind in fields.items()})  # type: ignore[operator]  # fields known at run time
+    fields: dict[str, Any] = {}
+    for one in own:
+        kind = types.get(one.name, Any)
+        fields[one.name] = kind if one.default is inspect.Parameter.empty else NotRequired[kind]
+    return TypedDict("Arguments", fields)  # type: ignore[operator]  # pyright: ignore  # the fields are known at run time only

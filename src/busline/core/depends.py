@@ -1,7 +1,7 @@
 """What a function may ask for beside its body: the markers, and dependencies opened in order."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -72,7 +72,7 @@ class Node:
 
 
 @asynccontextmanager
-async def _in_thread(manager: Any) -> Any:
+async def _in_thread(manager: Any) -> AsyncGenerator[Any]:
     value = await anyio.to_thread.run_sync(manager.__enter__)
     try:
         yield value

@@ -45,6 +45,7 @@ class Host(Protocol):
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         """These are no longer ours: whatever runs is cut, nothing it says will count. Returns at once."""
+        ...
 
 
 class Receiver(Protocol):
@@ -53,10 +54,12 @@ class Receiver(Protocol):
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """Waits for at least one delivery; returns at most `limit`. One call at a time. Cancelled, it loses none.
         Raises Unavailable while the engine is away: call again."""
+        ...
 
     async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         """Applies outcomes: any mix, any order, each with its effects in one step, again if unsure.
         Returns those no longer ours: nothing was done for them. Raises Unavailable: nothing is known, call again."""
+        ...
 
 
 class Transport(Protocol):
@@ -75,9 +78,11 @@ class Transport(Protocol):
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         """Confirmed by the engine: all of them or none. Returns those that were there already, by their index: the id
         of the job that holds the id or unique key. Empty: all are new. Raises Unavailable: the outcome is unknown."""
+        ...
 
     def subscribe(self, subscription: Subscription, host: Host) -> AbstractAsyncContextManager[Receiver]:
         """Entered, it receives; leaving gives back what is unsettled."""
+        ...
 
 
 class Store(Protocol):
@@ -87,9 +92,11 @@ class Store(Protocol):
 
     async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
         """Keeps `value` for `ttl` seconds. `absent`: only where nothing is kept. Returns whether it was stored."""
+        ...
 
     async def wait(self, key: str, until: float | None) -> bytes | None:
         """The value as soon as there is one; None once the clock's ticks reach `until`. Woken, not polled."""
+        ...
 
 
 class Look(NamedTuple):
@@ -129,6 +136,7 @@ class Inspector(Protocol):
 
     async def look(self, id: str) -> Look:
         """What is known of a job. A queue without look-up by id may say `waiting` of a young id it knows nothing of."""
+        ...
 
     async def depth(self) -> Mapping[str, Depth]: ...
 
@@ -136,13 +144,17 @@ class Inspector(Protocol):
 
     async def counts(self) -> Mapping[str, Counts]:
         """What was settled so far, per handler, by every process."""
+        ...
 
     async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
         """Dead letters, oldest first, `limit` at most, beginning after the letter whose id is `after`."""
+        ...
 
     async def redrive(self, ids: Sequence[str]) -> Redriven:
         """Each goes back to the handler it died in, as it came, and is no longer dead. A job whose unique key is held
         by a living one is refused and stays."""
+        ...
 
     async def purge(self, ids: Sequence[str]) -> int:
         """Forgets them for ever; returns how many there were."""
+        ...

@@ -144,8 +144,9 @@ def _marker(annotation: Any, default: object) -> object:
             return candidate
         if isinstance(candidate, type) and candidate in (Header, Key):
             return candidate()
-        if type(candidate).__name__ == "Depends" and callable(getattr(candidate, "dependency", None)):
-            return Depends(candidate.dependency)  # FastAPI's, known by its shape
+        dependency = getattr(candidate, "dependency", None)
+        if type(candidate).__name__ == "Depends" and callable(dependency):
+            return Depends(dependency)  # FastAPI's, known by its shape
     return None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -86,7 +86,7 @@ class Bus:
     # --- consuming -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncGenerator[None]:
         """The engines, open."""
         async with AsyncExitStack() as stack:
             for transport in self.engines.all():
@@ -94,7 +94,7 @@ class Bus:
             yield
 
     @asynccontextmanager
-    async def consuming(self, plan: Plan, drain: float, cancel: float) -> AsyncIterator["Consuming"]:
+    async def consuming(self, plan: Plan, drain: float, cancel: float) -> AsyncGenerator["Consuming"]:
         """Lifespan, then app-scoped dependencies, then the workers; left in the opposite order, drained."""
         async with AsyncExitStack() as stack:
             if plan.lifespan is not None:

@@ -105,7 +105,8 @@ class Worker:
             self.ready.set()
             await self._stopped(fetching)
             await self._shut_down(fetching, drain, cancel)
-        fetching.cancelled() or fetching.result()
+        if not fetching.cancelled():
+            fetching.result()
 
     async def _stopped(self, fetching: asyncio.Task[None]) -> None:
         stop = self._loop.create_task(self.stop.wait())

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -158,7 +158,7 @@ async def in_memory(
     start: datetime | None = None,
     override: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
     errors: Literal["raise", "keep"] = "raise",
-) -> AsyncIterator[TestBus]:
+) -> AsyncGenerator[TestBus]:
     """Runs Apps on one memory engine with a clock of its own, empty at first; topics are shared among them.
 
     `start`: the clock's first moment. `override`: other functions in the place of dependencies, subscribers or tasks.

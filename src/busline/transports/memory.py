@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -199,7 +199,7 @@ class MemoryTransport:
     # --- receiving -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncIterator[Receiver]:
+    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
         made = QueueReceiver if subscription.group is None else TopicReceiver
         receiver = made(self, subscription, host)
         self.receivers.append(receiver)

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -143,10 +143,8 @@ class SqliteTransport:
         self._looking = asyncio.get_running_loop().create_task(self._look(), name="busline sqlite look")
 
     async def _look(self) -> None:
-        try:
+        with suppress(Unavailable):  # whoever works with the file says so
             await self._look_once()
-        except Unavailable:
-            pass  # whoever works with the file says so
         self._heard()
         self._look_later()
 
@@ -180,7 +178,7 @@ class SqliteTransport:
     # --- receiving -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncIterator[Receiver]:
+    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
         receiver = await self._receiver(subscription, host)
         self.receivers.append(receiver)
         try:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -115,10 +116,8 @@ class File:
     def _turn(self, requests: list[Request]) -> None:
         answers = self._write([one for one in requests if one.writes])
         answers += [self._attempt(one, self._db) for one in requests if not one.writes]
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(_deliver, answers)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
 
     def _write(self, requests: list[Request]) -> list[tuple[Request, Any, BaseException | None]]:
         if not requests:
