@@ -39,6 +39,7 @@ class Receiving:
     async def _answer(self, ask: Callable[[], "asyncio.Future[Any]"]) -> Any:
         """The answer to a request; a cancelled call leaves it to the next."""
         if self._asked is None:
+            self.woken.clear()  # what wakes from now on is not in the answer
             self._asked = ask()
         try:
             answer = await asyncio.shield(self._asked)
@@ -86,7 +87,6 @@ class JobReceiver(Receiving):
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while not self._spare:
-            self.woken.clear()
             claim = await self._answer(lambda: self._claim(limit))
             if claim.lost:
                 await self.transport.lost()
