@@ -1,6 +1,7 @@
 """The command line. Each command is a file; its imports wait until it is called."""
 
 import importlib
+import sys
 
 import click
 
@@ -13,6 +14,7 @@ COMMANDS = {
     "check": "Build the plan of an App, print it, and say everything that is wrong.",
     "completion": "Print the shell's completion script.",
 }
+INTERNAL = 70
 
 
 class Lazy(click.Group):
@@ -43,12 +45,23 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
 def cli() -> None:
-    """Streams and jobs in one asyncio App."""
+    """Streams and jobs in one asyncio App.
+
+    APP is `module:app`; BUSLINE_APP, or app under [tool.busline] in pyproject.toml, names the default.
+
+    Exit status: 0 clean, 1 a job failed, 2 wrong use, 69 engine unreachable, 70 internal error.
+    """
 
 
 def main() -> None:
-    """Runs the command; exit status 0 clean, 1 a job failed, 2 wrong use, 69 engine unreachable, 70 internal error."""
-    cli(prog_name="busline")
+    """Runs the command that the arguments name, and leaves with its status."""
+    try:
+        cli(prog_name="busline")
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(INTERNAL)
 
 
 if __name__ == "__main__":

@@ -2,54 +2,106 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import click
 import orjson
+from pydantic import ValidationError
 
 from busline.app import App
-from busline.cli.find import Fail, guarded, split_app
-from busline.cli.publish import reason
-from busline.core.errors import Invalid, JobFailed, wrong
-from busline.task import Call, Job, Task
+from busline.cli.fail import FAILED, Fail, guarded
+from busline.cli.find import find
+from busline.core.codec import explain
+from busline.core.errors import Invalid, JobFailed, NoResult, wrong
+from busline.task import Call, Task
 
-FAILED = 1
+FOR_EVER = "inf"
 
 
-@click.command("enqueue")
-@click.argument("words", nargs=-1, metavar="[APP] TASK ARGUMENTS")
-@click.option("--wait", is_flag=True, help="Wait for the result and print it.")
-@click.option("--timeout", type=float, help="Seconds to wait at most.")
-@click.option("--delay", type=float, help="Seconds before it starts.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(words: tuple[str, ...], wait: bool, timeout: float | None, delay: float | None, as_json: bool) -> None:
-    """Enqueue TASK with ARGUMENTS, a JSON object whose keys are the parameters' names."""
-    app, rest = split_app(words, "TASK ARGUMENTS")
-    if len(rest) not in (1, 2):
-        raise click.UsageError("Expected TASK and ARGUMENTS.")
-    body = rest[1] if len(rest) == 2 else "{}"
+class Waiting(click.Command):
+    """`--wait` with or without a number behind it, wherever it stands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for index, word in enumerate(args):
+            if word == "--":
+                break
+            if word == "--wait" and not _number(args[index + 1 : index + 2]):
+                args[index] = f"--wait={FOR_EVER}"
+        return super().parse_args(ctx, args)
+
+
+def _number(words: list[str]) -> bool:
     try:
-        id, result = guarded(lambda: asyncio.run(_enqueue(app, rest[0], body, wait, timeout, delay)))
-    except TimeoutError as error:
-        raise Fail(str(error), FAILED) from error
-    except Fail as error:
-        raise Fail(str(error), FAILED) if isinstance(error.__cause__, JobFailed) else error from error.__cause__
+        return bool(words) and float(words[0]) >= 0
+    except ValueError:
+        return False
+
+
+@click.command("enqueue", cls=Waiting)
+@click.argument("words", nargs=-1, metavar="[APP] TASK ARGUMENTS")
+@click.option("--wait", type=click.FloatRange(0), metavar="[SECONDS]", help="Wait for the result and print it as JSON.")
+@click.option("--delay", type=float, metavar="SECONDS", help="Seconds before it starts.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(words: tuple[str, ...], wait: float | None, delay: float | None, as_json: bool) -> None:
+    """Enqueue TASK with ARGUMENTS, a JSON object whose keys are the parameters' names, and print the job's id.
+
+    With --wait: the result. Status 1 if the job failed, or if there was no result in time; then it goes on.
+    """
+    app, name, body = _words(words)
+    sent = guarded(lambda: asyncio.run(_enqueue(app, name, body, wait, delay)))
     if as_json:
-        click.echo(json.dumps({"id": id, **({"result": json.loads(result)} if wait else {})}))
-    else:
-        click.echo(result if wait else id)
+        click.echo(json.dumps(sent.as_data()))
+    elif sent.error is None:
+        click.echo(sent.id if wait is None else sent.result)
+    if sent.error is not None:
+        raise Fail(f"the job {sent.id}: {sent.error}", FAILED)
 
 
-async def _enqueue(app: App, name: str, body: str, wait: bool, timeout: float | None, delay: float | None) -> tuple[str, str]:
+def _words(words: tuple[str, ...]) -> tuple[App, str, str]:
+    if len(words) == 3:
+        return find(words[0]), words[1], words[2]
+    if len(words) == 2 and ":" in words[0] and not words[1].lstrip().startswith("{"):
+        return find(words[0]), words[1], "{}"
+    if len(words) not in (1, 2):
+        raise click.UsageError("Expected TASK and ARGUMENTS, with the App before them if none is configured.")
+    return find(None), words[0], words[1] if len(words) == 2 else "{}"
+
+
+@dataclass(slots=True)
+class Sent:
+    """A job, and how the wait for it ended. `result`: JSON text."""
+
+    id: str
+    result: str | None = None
+    error: JobFailed | TimeoutError | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"id": self.id}
+        if self.result is not None:
+            data["result"] = json.loads(self.result)
+        if isinstance(self.error, JobFailed):
+            data["failed"] = {"error_type": self.error.error_type, "error": self.error.message, "attempts": self.error.attempts}
+        elif self.error is not None:
+            data["timeout"] = str(self.error)
+        return data
+
+
+async def _enqueue(app: App, name: str, body: str, wait: float | None, delay: float | None) -> Sent:
     task = _task(app, name)
+    if wait is not None and not task.keep_result:
+        raise NoResult(wrong(name, "a task that keeps its results", "one that keeps none", "Declare keep_result= on it, or leave --wait out."))
+    chosen = task if delay is None else task.options(delay=delay)
     async with app:
-        chosen = task if delay is None else task.options(delay=delay)
-        job: Job[Any] = await app.enqueue(Call(chosen, _arguments(task, body)))
-        return job.id, (await _result(task, job, timeout) if wait else "")
-
-
-async def _result(task: Task[..., Any, Any], job: Job[Any], timeout: float | None) -> str:
-    return task.result_codec.encode(await job.result(timeout)).decode()
+        job = await app.enqueue(Call(chosen, _arguments(task, body)))
+        sent = Sent(job.id)
+        if wait is not None:
+            try:
+                value = await job.result(None if wait == float(FOR_EVER) else wait)
+                sent.result = task.result_codec.encode(value).decode()
+            except (JobFailed, TimeoutError) as error:
+                sent.error = error
+        return sent
 
 
 def _task(app: App, name: str) -> Task[..., Any, Any]:
@@ -60,15 +112,24 @@ def _task(app: App, name: str) -> Task[..., Any, Any]:
 
 
 def _arguments(task: Task[..., Any, Any], body: str) -> bytes:
-    codec = task.arguments.codec
     try:
         given = orjson.loads(body)
-        for key in given if isinstance(given, dict) else ():
-            if key not in task.arguments.names:
-                raise Invalid(wrong(key, f"one of {', '.join(sorted(task.arguments.names))}", "another", "Correct the argument's name."))
-        return codec.encode(codec.decode(body.encode()))
+        _check_names(task, given)
+        return task.arguments.codec.encode(task.arguments.codec.decode(body.encode()))
+    except Invalid:
+        raise
     except ValueError as error:
-        if isinstance(error, Invalid):
-            raise
         remedy = "Write a JSON object whose keys are the parameters' names."
         raise Invalid(wrong(task.name, "arguments that it reads", reason(error), remedy)) from error
+
+
+def _check_names(task: Task[..., Any, Any], given: object) -> None:
+    for key in given if isinstance(given, dict) else ():
+        if key not in task.arguments.names:
+            expected = f"one of {', '.join(sorted(task.arguments.names)) or 'none'}"
+            raise Invalid(wrong(key, expected, "another", "Correct the argument's name."))
+
+
+def reason(error: ValueError) -> str:
+    """Why a body was not read, in one line."""
+    return explain(error) if isinstance(error, ValidationError) else str(error)

@@ -1,153 +1,173 @@
-"""Finding the App: `module:app`, [tool.busline] in pyproject.toml, or BUSLINE_APP."""
+"""Finding the App: `module:app`, or what BUSLINE_APP or [tool.busline] in a pyproject.toml names."""
 
 import importlib
-import importlib.util
 import os
+import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, TracebackType
 from typing import Any
 
-import click
-
 from busline.app import App
-from busline.core.errors import BuslineError, ConfigError, Unavailable, wrong
+from busline.cli.fail import USAGE, Fail
+from busline.core.errors import BuslineError, ConfigError, wrong
 
-USAGE, UNREACHABLE, INTERNAL = 2, 69, 70
-Function = Callable[..., Any]
-
-
-class Fail(click.ClickException):
-    """An error text and the status to leave with."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]  # pyright: ignore  # click asks the instance
-        return self.status
-
-    def show(self, file: Any = None) -> None:
-        click.echo(self.format_message(), file=file or sys.stderr)
-
-
-def guarded(call: Callable[[], Any]) -> Any:
-    """What the call returns; busline's errors become texts and statuses."""
-    try:
-        return call()
-    except Unavailable as error:
-        raise Fail(str(error), UNREACHABLE) from error
-    except (BuslineError, TypeError) as error:
-        if isinstance(error, TypeError) and not getattr(error, "busline", False):
-            raise
-        raise Fail(str(error), USAGE) from error
+FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:([^\W\d]\w*(\.[^\W\d]\w*)*)?)?")
+PACKAGE = str(Path(__file__).parent.parent)
+UNNAMED = "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.busline] in pyproject.toml."
 
 
 def find(path: str | None) -> App:
     """The App. Ends the command with one clear text, or the user's own traceback, if there is none."""
     try:
-        return _load(_path(path))
+        return _load(path, Path.cwd()) if path else _load(*_default())
     except ConfigError as error:
         raise Fail(str(error), USAGE) from error
 
 
-def split_app(words: tuple[str, ...], names: str) -> tuple[App, tuple[str, ...]]:
-    """The App and the other words: the first is the App's path where it has a colon and more follow than are needed."""
-    if words and ":" in words[0] and not words[0].lstrip().startswith(("{", "[", '"')):
-        return find(words[0]), words[1:]
-    if not words:
-        raise click.UsageError(f"Missing {names}.")
-    return find(None), words
+def named_app(word: str) -> bool:
+    """Whether a word reads as `module:app` or `module:`."""
+    return ":" in word and FORM.fullmatch(word) is not None
 
 
-def _path(path: str | None) -> str:
-    if path := path or _configured() or os.environ.get("BUSLINE_APP"):
-        return path
-    raise ConfigError([wrong("APP", "module:app", "nothing", "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.busline] in pyproject.toml.")])
-
-
-def _configured() -> str | None:
+def _default() -> tuple[str, Path]:
+    if path := os.environ.get("BUSLINE_APP"):
+        return path, Path.cwd()
     for folder in (Path.cwd(), *Path.cwd().parents):
-        file = folder / "pyproject.toml"
-        if file.exists():
-            try:
-                found = tomllib.loads(file.read_text()).get("tool", {}).get("busline", {}).get("app")
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ConfigError([wrong(file, "a TOML file", str(error), "Correct it.")]) from error
-            if found:
-                _search(folder)
-                return str(found)
-            return None
-    return None
+        if path := _configured(folder / "pyproject.toml"):
+            return path, folder
+    raise ConfigError([wrong("APP", "module:app", "nothing", UNNAMED)])
 
 
-def _search(folder: Path) -> None:
-    for one in (folder / "src", folder):
-        if one.is_dir() and str(one) not in sys.path:
-            sys.path.insert(0, str(one))
+def _configured(file: Path) -> str | None:
+    try:
+        found = tomllib.loads(file.read_text()).get("tool", {}).get("busline", {}).get("app")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError([wrong(file, "a TOML file", str(error), "Correct it.")]) from error
+    return None if found is None else str(found)
 
 
-def _load(path: str) -> App:
+def _load(path: str, folder: Path) -> App:
+    if not FORM.fullmatch(path):
+        remedy = "Write the module with dots, a colon and the App's name: shop.main:app."
+        raise ConfigError([wrong(path, "module:app", "another form", remedy)])
     name, _, attribute = path.partition(":")
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigError([wrong(path, "module:app", "another form", "Write the module with dots, a colon and the App's name.")])
-    _search(Path.cwd())
-    name = _anchored(name)
+    name, root = _anchored(name, folder)
+    _search([root, folder, *([folder / "src"] if _holds(folder / "src", name) else [])])
     module = _imported(name, path)
+    _refuse_doubles(path, root)
     return _attribute(module, attribute, path)
 
 
-def _anchored(name: str) -> str:
-    """The module's full name: started inside a package, `app` is `package.app`, or it would be imported twice."""
-    folder = Path.cwd()
-    parts: list[str] = []
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    if not parts:
-        return name
-    _search(folder)
-    inside = Path.cwd().joinpath(*name.split("."))
-    return ".".join([*parts, name]) if inside.with_suffix(".py").exists() or (inside / "__init__.py").exists() else name
+# --- where it is looked for ------------------------------------------------------------------------------------
 
 
-def _imported(name: str, path: str) -> Any:
-    try:
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(name=name)
-    except ModuleNotFoundError as error:
-        missing = error.name or name
-        if name == missing or name.startswith(missing + "."):
-            where = f"no module '{missing}' in {', '.join(sys.path[:3])}"
-            raise ConfigError([wrong(path, "a module that can be imported", where, "Start in the project's folder, or correct the name.")]) from error
-        raise
+def _anchored(name: str, folder: Path) -> tuple[str, Path]:
+    """The module's full name and the folder above its package: started inside a package, `app` is `package.app`, or
+    it would be imported twice."""
+    root, packages = folder, list[str]()
+    while (root / "__init__.py").exists() and root.name.isidentifier() and root != root.parent:
+        packages.insert(0, root.name)
+        root = root.parent
+    inside = folder.joinpath(*name.split("."))
+    found = inside.with_suffix(".py").exists() or (inside / "__init__.py").exists()
+    return (".".join([*packages, name]) if found else name), root
+
+
+def _holds(folder: Path, name: str) -> bool:
+    top = folder / name.partition(".")[0]
+    return top.is_dir() or top.with_suffix(".py").exists()
+
+
+def _search(folders: list[Path]) -> None:
+    """Puts them first, in this order, wherever Python's own start has put them."""
+    places = list(dict.fromkeys(map(str, folders)))
+    sys.path[:] = [*places, *(one for one in sys.path if one and one not in places)]
+    importlib.invalidate_caches()
+
+
+# --- importing -------------------------------------------------------------------------------------------------
+
+
+def _imported(name: str, path: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # whatever the user's module raises: their own traceback says it best
-        _show(error)
-        raise Fail(f"'{name}' could not be imported: the error above is its own.", USAGE) from error
+    except Exception as error:
+        own = _own_frames(error.__traceback__)
+        if own is None and isinstance(error, ModuleNotFoundError):
+            raise ConfigError([_missing(error, path)]) from error
+        raise _failed(error, own, name) from error
 
 
-def _show(error: BaseException) -> None:
-    frames = error.__traceback__
-    while frames is not None and ("importlib" in frames.tb_frame.f_code.co_filename or "/busline/cli/" in frames.tb_frame.f_code.co_filename):
+def _missing(error: ModuleNotFoundError, path: str) -> str:
+    if path.endswith(".py"):
+        return wrong(path, "a module's name", "a file's", f"Write {path.removesuffix('.py')}:app.")
+    return wrong(
+        path,
+        "a module that can be imported",
+        f"no module '{error.name}' in {', '.join(sys.path[:2])}",
+        "Start in the project's folder, or correct the name.",
+    )
+
+
+def _failed(error: Exception, own: TracebackType | None, name: str) -> Fail:
+    """The user's own traceback; an error of busline needs only the place."""
+    if isinstance(error, BuslineError):
+        frames = [one for one in traceback.extract_tb(own) if not one.filename.startswith(PACKAGE)]
+        at = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+        return Fail(f"{error}{at}", USAGE)
+    traceback.print_exception(type(error), error, own)
+    return Fail(f"'{name}' could not be imported: the error above is its own.", USAGE)
+
+
+def _own_frames(frames: TracebackType | None) -> TracebackType | None:
+    """From the first frame of the user's code on."""
+    while frames is not None and _of_the_import(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
-    traceback.print_exception(type(error), error, frames)
+    return frames
 
 
-def _attribute(module: Any, attribute: str, path: str) -> App:
+def _of_the_import(file: str) -> bool:
+    return file.startswith("<frozen importlib") or file == importlib.__file__ or file == __file__
+
+
+def _refuse_doubles(path: str, root: Path) -> None:
+    """A file imported under two names has two Apps, two tasks and two of everything else."""
+    seen: dict[str, tuple[str, ModuleType]] = {}
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or "site-packages" in file or not Path(file).is_relative_to(root):
+            continue
+        first, known = seen.setdefault(os.path.realpath(file), (name, module))
+        if known is not module:
+            longer = max(first, name, key=len)
+            got = f"{file} as '{first}' and as '{name}'"
+            raise ConfigError([wrong(path, "every module imported under one name", got, f"Import it as {longer} everywhere.")])
+
+
+# --- the App in its module -------------------------------------------------------------------------------------
+
+
+def _attribute(module: ModuleType, attribute: str, path: str) -> App:
     apps = {name: value for name, value in vars(module).items() if isinstance(value, App)}
     if not attribute:
-        if len(set(map(id, apps.values()))) == 1:
-            return next(iter(apps.values()))
-        raise ConfigError([wrong(path, "one App in the module", f"{len(apps)} ({', '.join(apps) or 'none'})", "Name it after a colon.")])
+        return _only(apps, path)
     found: Any = module
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if not isinstance(found, App):
-        known = ", ".join(apps) or "none"
-        raise ConfigError([wrong(path, f"an App (the module has {known})", type(found).__name__, "Correct the name after the colon.")])
-    return found
+    if isinstance(found, App):
+        return found
+    got = "nothing of that name" if found is None else f"a {type(found).__name__}"
+    expected = f"an App (the module has {', '.join(apps) or 'none'})"
+    raise ConfigError([wrong(path, expected, got, "Correct the name after the colon.")])
+
+
+def _only(apps: dict[str, App], path: str) -> App:
+    if len({id(app) for app in apps.values()}) == 1:
+        return next(iter(apps.values()))
+    got = f"{len(apps)} ({', '.join(apps)})" if apps else "none"
+    raise ConfigError([wrong(path, "one App in the module", got, "Name it after a colon.")])

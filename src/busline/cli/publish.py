@@ -3,131 +3,182 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from busline.app import App
-from busline.cli.find import USAGE, Fail, guarded, split_app
-from busline.core.errors import Invalid, wrong
-from busline.core.message import Message, encode_headers, encode_key
+from busline.assembly import record
+from busline.cli.enqueue import reason
+from busline.cli.fail import USAGE, Fail, guarded
+from busline.cli.find import find
+from busline.cli.progress import progress
+from busline.core.errors import Invalid, Unavailable, wrong
+from busline.core.message import Headers, Message, encode_headers
 from busline.topic import Topic
 
-CHUNK = 1000
+T = TypeVar("T")
+READ = 64 * 1024
+LINE_LIMIT = 4 * 1024 * 1024  # no accepted body is as long
 
 
 @click.command("publish")
 @click.argument("words", nargs=-1, metavar="[APP] TOPIC VALUE")
 @click.option("--key", help="Instead of the topic's own key.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print the count as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(words: tuple[str, ...], key: str | None, headers: tuple[str, ...], as_json: bool) -> None:
-    """Publish VALUE, JSON as the topic's model reads it, to TOPIC. `-` reads JSON lines from stdin, `@file` from a file.
+    """Publish VALUE, JSON as the topic's model reads it, to TOPIC. `-` reads JSON lines from stdin, `@file` a file.
 
     A line that does not fit is named and left out, and the status is 2.
     """
-    app, rest = split_app(words, "TOPIC VALUE")
-    if len(rest) != 2:
-        raise click.UsageError("Expected TOPIC and VALUE.")
-    published, bad = guarded(lambda: asyncio.run(_publish(app, rest[0], rest[1], key, headers)))
-    click.echo(json.dumps({"published": published, "refused": len(bad)}) if as_json else f"published {published}")
-    if bad:
-        raise Fail("\n".join(bad[:20]) + (f"\nand {len(bad) - 20} more" if len(bad) > 20 else ""), USAGE)
+    app, name, value = _words(words)
+    done = guarded(lambda: asyncio.run(_publish(app, name, value, key, headers, quiet=as_json)))
+    click.echo(json.dumps({"published": done.count, "refused": done.refused}) if as_json else f"published {done.count}")
+    if done.refused:
+        raise Fail(f"{len(done.refused)} of {done.count + len(done.refused)} lines were refused", USAGE)
 
 
-async def _publish(app: App, name: str, value: str, key: str | None, headers: tuple[str, ...]) -> tuple[int, list[str]]:
+def _words(words: tuple[str, ...]) -> tuple[App, str, str]:
+    if len(words) == 3:
+        return find(words[0]), words[1], words[2]
+    if len(words) != 2 or ":" in words[0]:  # a topic's name has no colon: that is an App without a topic
+        raise click.UsageError("Expected TOPIC and VALUE, with the App before them if none is configured.")
+    return find(None), words[0], words[1]
+
+
+async def _publish(app: App, name: str, value: str, key: str | None, headers: tuple[str, ...], *, quiet: bool) -> "Publishing":
     topic = _topic(app, name)
     encoded = encode_headers(dict(_pair(one) for one in headers))
-    many = value == "-" or value.startswith("@")
-    bad: list[str] = []
-    count = 0
-    async with app:
-        with _progress(many) as bar:
-            for chunk in _chunks(value, many):
-                messages = [one for number, line in chunk if (one := _message(app, topic, number if many else 0, line, key, encoded, bad)) is not None]
-                if messages:
-                    await app.bus().send(topic.address, messages)
-                count += len(messages)
-                bar.update(len(chunk))
-    return count, bad
+    with ExitStack() as stack:
+        lines = None if value != "-" and not value.startswith("@") else stack.enter_context(_opened(value))
+        async with app:
+            publishing = Publishing(app, topic, key, encoded, quiet)
+            if lines is None:
+                await publishing.one(value.encode("utf-8", "surrogateescape"))
+            else:
+                await publishing.all(lines)
+    return publishing
 
 
 def _topic(app: App, name: str) -> Topic[Any]:
     known = {topic.name: topic for topic in app.topics()}
     if name not in known:
-        raise Invalid(
-            wrong(name, f"a topic of '{app.name}' ({', '.join(sorted(known)) or 'none'})", "another", "Name it in a subscriber or in App(publishes=[...]).")
-        )
+        expected = f"a topic of '{app.name}' ({', '.join(sorted(known)) or 'none'})"
+        raise Invalid(wrong(name, expected, "another", "Name it in a subscriber or in App(publishes=[...])."))
     return known[name]
 
 
 def _pair(text: str) -> tuple[str, str]:
     name, found, value = text.partition("=")
-    if not found:
-        raise Invalid(wrong(text, "NAME=VALUE", "no '='", "Write --header name=value."))
+    if not (name and found):
+        raise Invalid(wrong(text, "NAME=VALUE", "another form", "Write --header name=value."))
     return name, value
 
 
-def _message(app: App, topic: Topic[Any], number: int, line: str, key: str | None, headers: Any, bad: list[str]) -> Message | None:
-    try:
+@dataclass(slots=True)
+class Publishing:
+    """What one command publishes. `refused`: the lines that did not fit, by their number."""
+
+    app: App
+    topic: Topic[Any]
+    key: str | None
+    headers: Headers
+    quiet: bool
+    count: int = 0
+    refused: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    async def one(self, text: bytes) -> None:
+        await self.app.bus().send(self.topic.address, [self._message(text)])
+        self.count = 1
+
+    async def all(self, lines: FileIO) -> None:
+        size = Path(lines.name).stat().st_size if isinstance(lines.name, str) else None
+        with progress("published", size) as bar:
+            async for chunk in _chunks(lines):
+                await self._send(chunk)
+                bar.update(len(chunk) if size is None else sum(len(line) + 1 for _, line in chunk))
+
+    async def _send(self, chunk: list[tuple[int, bytes]]) -> None:
+        messages = [one for number, line in chunk if line.strip() and (one := self._fitting(number, line)) is not None]
         try:
-            value = topic.codec.decode(line.encode("utf-8", "surrogateescape"))
+            if messages:
+                await self.app.bus().send(self.topic.address, messages)
+        except Unavailable as error:
+            first, last = chunk[0][0], chunk[-1][0]
+            raise Unavailable(f"{error} Published before: {self.count}. Unknown: the lines {first} to {last}; begin again there.") from error
+        self.count += len(messages)
+
+    def _fitting(self, number: int, line: bytes) -> Message | None:
+        try:
+            return self._message(line)
+        except Invalid as error:
+            self.refused.append({"line": number, "error": str(error)})
+            if not self.quiet:
+                click.echo(f"line {number}: {error}", err=True)
+            return None
+
+    def _message(self, text: bytes) -> Message:
+        try:
+            value = self.topic.codec.decode(text)
         except ValueError as error:
-            raise Invalid(wrong(topic.name, "JSON that its model reads", reason(error), "Correct it.")) from error
-        encoded = encode_key(topic.key_of(value, key))
-        topic.check_key(encoded)
-        return app.bus().message(topic.codec.encode(value), key=encoded, headers=headers)
-    except Invalid as error:
-        if not number:
-            raise
-        bad.append(f"line {number}: {error}")
-        return None
+            raise Invalid(wrong(self.topic.name, "JSON that its model reads", reason(error), "Correct it.")) from error
+        message: Message = record(self.app.bus(), self.topic, value, key=self.key, headers=self.headers)
+        return message
 
 
-def reason(error: ValueError) -> str:
-    from pydantic import ValidationError
-
-    from busline.core.codec import explain
-
-    return explain(error) if isinstance(error, ValidationError) else str(error)
+# --- reading ---------------------------------------------------------------------------------------------------
 
 
-def _chunks(value: str, many: bool) -> Iterator[list[tuple[int, str]]]:
-    if not many:
-        yield [(1, value)]
-        return
-    lines = sys.stdin if value == "-" else _lines(Path(value[1:]))
-    chunk: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            chunk.append((number, line))
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _lines(path: Path) -> Iterator[str]:
+def _opened(value: str) -> FileIO:
+    if value == "-":
+        return FileIO(sys.stdin.fileno(), closefd=False)
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
-            yield from file
+        return FileIO(value[1:])
     except OSError as error:
-        raise Invalid(wrong(path, "a file of JSON lines", error.strerror or "none", "Correct the path.")) from error
+        raise Invalid(wrong(value[1:], "a file of JSON lines", error.strerror or "none", "Correct the path.")) from error
 
 
-class _Silent:
-    def __enter__(self) -> "_Silent":
-        return self
+async def _chunks(lines: FileIO) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """Numbered lines, as many as there are at once: a pipe that writes slowly is published as it writes."""
+    number, rest = 0, b""
+    while piece := await _beside(lambda: lines.read(READ)):
+        *whole, rest = (rest + piece).split(b"\n")
+        if len(rest) > LINE_LIMIT:
+            raise Invalid(wrong(f"line {number + len(whole) + 1}", f"a line of at most {LINE_LIMIT} bytes", "a longer one", "Write one value a line."))
+        if whole:
+            yield list(enumerate(whole, number + 1))
+            number += len(whole)
+    if rest:
+        yield [(number + 1, rest)]
 
-    def __exit__(self, *_: object) -> None: ...
 
-    def update(self, _: int) -> None: ...
+def _beside(call: Callable[[], T]) -> asyncio.Future[T]:
+    """What the call returns, from a daemon thread: a read that never ends does not keep the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
 
+    def deliver(value: T | None, error: OSError | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)  # type: ignore[arg-type]  # no error: it is what the call returned
 
-def _progress(many: bool) -> Any:
-    if not many or not sys.stderr.isatty():
-        return _Silent()
-    return click.progressbar(length=0, label="published", file=sys.stderr, show_pos=True, show_eta=False, show_percent=False)
+    def run() -> None:
+        value, failed = None, None
+        try:
+            value = call()
+        except OSError as error:
+            failed = error
+        loop.call_soon_threadsafe(deliver, value, failed)
+
+    threading.Thread(target=run, daemon=True, name="busline read").start()
+    return future

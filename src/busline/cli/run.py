@@ -1,32 +1,35 @@
 """`busline run`: everything an App declares, until it is told to stop."""
 
 import asyncio
-import json
 import logging
-import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import click
 
 from busline.app import App
 from busline.assembly import Run
-from busline.cli.find import INTERNAL, Fail, find, guarded
-from busline.core.counts import Counts
-from busline.core.errors import Unavailable
+from busline.cli.ending import Ending
+from busline.cli.fail import INTERNAL, Fail, guarded
+from busline.cli.find import find
+from busline.cli.logs import FORMATS, LEVELS, configure
+from busline.core.errors import Invalid, Unavailable, wrong
 from busline.engine import warn_in_container
-from busline.runtime.bus import describe_counts
+from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
 
 log = logging.getLogger("busline")
 SAY_EVERY = 5.0
+TRY_EVERY = 0.2
 SAME_SIGNAL = 1.0  # seconds within which a repeated signal is the same one, sent to parent and child
+CLOSING = 4.0  # seconds for engines to close, after the drain
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command("run")
@@ -35,9 +38,11 @@ SAME_SIGNAL = 1.0  # seconds within which a repeated signal is the same one, sen
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="Take jobs from this queue only. Repeatable.")
 @click.option("--concurrency", type=click.IntRange(1), help="At most so many at once, for each subscriber and queue.")
 @click.option("--until-idle", "idle", is_flag=True, help="End when nothing runs, waits or is to be retried.")
-@click.option("--wait", type=float, default=60.0, show_default=True, help="Seconds to wait for an engine that is away at the start.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--wait", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS", help="Wait so long for an engine that is away at the start."
+)
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
 def command(
     app: str | None, only: tuple[str, ...], queues: tuple[str, ...], concurrency: int | None, idle: bool, wait: float, log_level: str, log_format: str
 ) -> None:
@@ -45,29 +50,45 @@ def command(
 
     SIGTERM and Ctrl-C drain: nothing new starts, what runs has 20 s. A second Ctrl-C cancels it.
     """
-    configure(log_level, log_format)
-    found = find(app)
-    runner = Runner(found, Run(only, queues, concurrency), idle, wait)
-    status = 0
+    for one in SIGNALS:  # until there is a loop to stop
+        signal.signal(one, lambda *_: sys.exit(0))
+    ending = Ending()
+    runner = asyncio.Runner()
     try:
-        guarded(lambda: asyncio.run(runner.serve()))
+        status = _status(lambda: _run(runner, app, Run(only, queues, concurrency), idle, wait, (log_level, log_format), ending))
+        ending.within(CLOSING, status)
+        runner.close()
+    except RuntimeError:
+        log.exception("the loop did not close")
+    ending.leave(status)
+
+
+def _status(call: Any) -> int:
+    try:
+        guarded(call)
     except Fail as error:
         error.show()
-        status = error.exit_code
+        return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
-        log.exception("busline ended by an error of its own")
-        status = INTERNAL
-    leave(status)
+        log.exception("ended by an error that nothing handled")
+        return INTERNAL
+    return 0
 
 
-def leave(status: int) -> None:
-    """Ends the process, also where a thread is stuck in a function that nothing can cut."""
-    stuck = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
-    if stuck:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+def _run(runner: asyncio.Runner, path: str | None, run: Run, idle: bool, wait: float, logs: tuple[str, str], ending: Ending) -> None:
+    app = find(path)
+    configure(*logs)  # after the App's module, which may do it
+    _check_queues(app, run)
+    runner.run(Runner(app, run, idle, wait, ending).serve())
+
+
+def _check_queues(app: App, run: Run) -> None:
+    known = sorted({task.declared.queue or app.name for task in app.all_tasks()})
+    for queue in run.queues:
+        if queue not in known:
+            raise Invalid(wrong(queue, f"a queue of '{app.name}' ({', '.join(known) or 'none'})", "another", "Correct --queue."))
 
 
 @dataclass(slots=True)
@@ -78,38 +99,29 @@ class Runner:
     run: Run
     idle: bool
     wait: float
+    ending: Ending
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    signalled: float | None = None
-    _counts: dict[str, Counts] = field(default_factory=dict[str, Counts])
+    _bus: Bus | None = None
+    _signalled: float | None = None
 
     async def serve(self) -> None:
         self._listen()
         async with AsyncExitStack() as stack:
             if await first(self._enter(stack), self.stop.wait()) == 0:
-                log.info("%s", self._started())
-                ends: list[Coroutine[Any, Any, Any]] = [self.stop.wait(), self.app.ended()]
-                await first(*ends, *([until_idle(self.app.bus())] if self.idle else []))
-                self._counts = self.app.bus().counts
+                self._bus = self.app.bus()
+                log.info("%s", self._started(self._bus))
+                await self._until_told(self._bus)
                 log.info("draining: nothing new starts, what runs has %g s", self.app.setting.drain)
-        log.info("done: %s", describe_counts(self._counts))
+        log.info("done: %s", describe_counts(self._bus.counts if self._bus is not None else {}))
 
-    def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        for one in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(one, self._signalled, one)
-
-    def _signalled(self, number: int) -> None:
-        now = time.monotonic()
-        again = self.signalled is not None and now - self.signalled > SAME_SIGNAL
-        if self.signalled is None or again:
-            self.signalled = now
-        if again and number == signal.SIGINT:
-            for worker in self.app.bus().workers:
-                worker.hurry.set()
-        self.stop.set()
+    async def _until_told(self, bus: Bus) -> None:
+        ends: list[Coroutine[Any, Any, Any]] = [self.stop.wait(), self.app.ended()]
+        if self.idle:
+            ends.append(until_idle(bus))
+        await first(*ends)
 
     async def _enter(self, stack: AsyncExitStack) -> None:
-        limit, said = time.monotonic() + self.wait, 0.0
+        limit, said = time.monotonic() + self.wait, float("-inf")
         while True:
             try:
                 await stack.enter_async_context(self.app.running(self.run))
@@ -120,14 +132,54 @@ class Runner:
                 if time.monotonic() - said >= SAY_EVERY:
                     log.warning("waiting for the engine: %s", error)
                     said = time.monotonic()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(TRY_EVERY)
 
-    def _started(self) -> str:
+    # --- signals -----------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """With handlers that run also while a function blocks the loop."""
+        loop = asyncio.get_running_loop()
+
+        def told(number: int, _: FrameType | None) -> None:
+            now = time.monotonic()
+            if self._signalled is not None and now - self._signalled < SAME_SIGNAL:
+                return
+            hurry = self._signalled is not None and number == signal.SIGINT
+            self._signalled = now
+            self._limit(hurry)
+            loop.call_soon_threadsafe(self._told, hurry)
+
+        for one in SIGNALS:
+            signal.signal(one, told)
+
+    def _limit(self, hurry: bool) -> None:
+        setting = self.app.setting
+        if self._bus is None:
+            self.ending.within(setting.cancel + CLOSING, 0)  # nothing was begun
+        elif hurry or self.ending.at == float("inf"):
+            self.ending.within((0.0 if hurry else setting.drain) + setting.cancel + CLOSING, INTERNAL)
+
+    def _told(self, hurry: bool) -> None:
+        self.stop.set()
+        if hurry and self._bus is not None:
+            for worker in self._bus.workers:
+                worker.hurry.set()
+
+    # --- the first line ----------------------------------------------------------------------------------------
+
+    def _started(self, bus: Bus) -> str:
         streams, jobs = self.app.engine_names()
         warn_in_container((streams, jobs))
-        engines = {f"{name}: {engine}" for name, engine in (("streams", streams), ("jobs", jobs)) if engine is not None}
-        works = [f"{worker.work.name} ({worker.work.at_once})" for worker in self.app.bus().workers]
-        return f"'{self.app.name}' runs, {', '.join(sorted(engines)) or 'no engine'}: {', '.join(works) or 'nothing to run'}"
+        works = [worker.work for worker in bus.workers if not worker.work.redriven]
+        groups = [f"{one.subscription.group} on {_names(one)} ({one.at_once})" for one in works if one.subscription.group]
+        queues = [f"{_names(one)} ({one.at_once})" for one in works if not one.subscription.group]
+        parts = [f"{name} {engine}" for name, engine in (("streams", streams), ("jobs", jobs)) if engine is not None]
+        parts += [f"{what} {', '.join(names)}" for what, names in (("groups", groups), ("queues", queues)) if names]
+        return f"'{self.app.name}' runs: {'; '.join(parts) or 'nothing'}"
+
+
+def _names(work: Any) -> str:
+    return ", ".join(address.name for address in work.subscription.addresses)
 
 
 async def first(*ways: Coroutine[Any, Any, Any]) -> int:
@@ -145,24 +197,3 @@ async def first(*ways: Coroutine[Any, Any, Any]) -> int:
             task.result()
             return number
     return -1
-
-
-class Json(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {"time": record.created, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
-        if record.exc_info and record.exc_info[0] is not None:
-            entry["error"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def configure(level: str, form: str) -> None:
-    """Sets logging up, only where the user has not."""
-    root = logging.getLogger()
-    if root.handlers:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(level.upper())

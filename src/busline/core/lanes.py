@@ -20,6 +20,11 @@ class Lanes:
     def __repr__(self) -> str:
         return f"<Lanes {self.running} of {self._limit} running, {len(self._ready)} ready>"
 
+    @property
+    def ready(self) -> int:
+        """How many could start, were there room."""
+        return len(self._ready)
+
     def add(self, deliveries: Iterable[Delivery]) -> None:
         ready, queues = self._ready, self._queues
         for delivery in deliveries:

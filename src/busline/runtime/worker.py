@@ -85,7 +85,7 @@ class Worker:
     @property
     def busy(self) -> bool:
         """Whether anything is to be done now; a retry that waits for its time is not."""
-        return self._held > len(self._parked)
+        return bool(self._running or self._finished or self._settling is not None or self._starting or self._lanes.ready)
 
     @property
     def idle(self) -> bool:

@@ -13,8 +13,8 @@ from busline.transports.sqlite.wire import pack, pack_options, unpack, unpack_op
 
 COLUMNS = "seq, id, task, key, headers, at, due, uniq, remember, options, origin, attempts, queue, body"
 INSERT = (
-    "INSERT OR IGNORE INTO job(id, queue, state, due, uniq, task, key, headers, at, remember, options, origin, body)"
-    " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR IGNORE INTO job(id, queue, state, due, ready, uniq, task, key, headers, at, remember, options, origin, body)"
+    " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 DEATHS = 3
 Settled = tuple[Delivery, Outcome]
@@ -49,7 +49,7 @@ def _row(queue: str, message: Message, now: float) -> tuple[Any, ...]:
     due = message.due
     state = WAITING if due is None or due <= now else DELAYED
     return (
-        message.id, queue, state, due, message.unique, message.task, message.key, pack(message.headers), message.at,
+        message.id, queue, state, due, due, message.unique, message.task, message.key, pack(message.headers), message.at,
         message.remember, pack_options(message.options), message.origin, message.body,
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ def claim(db: sqlite3.Connection, queues: Sequence[str], limit: int, owner: int,
     """Takes the oldest jobs that are ready."""
     if not db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone():
         return Claim([], None, lost=True)
-    db.execute("UPDATE job SET state = 0 WHERE state IN (1, 2) AND due <= ?", (now,))
+    db.execute("UPDATE job SET state = 0 WHERE state IN (1, 2) AND ready <= ?", (now,))
     suspects = db.execute(f"SELECT {COLUMNS} FROM job WHERE state = 0 AND deaths >= 2 AND queue IN ({_marks(queues)}) LIMIT 1", queues).fetchall()
     if suspects or _holds_suspect(db, owner):
         rows = suspects if suspects and not _holds(db, owner) else []  # it is handed out alone, or it waits for that
@@ -78,7 +78,7 @@ def claim(db: sqlite3.Connection, queues: Sequence[str], limit: int, owner: int,
         rows = _oldest(db, queues, limit)
     if rows:
         db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list(row[0] for row in rows)))
-    due = db.execute("SELECT MIN(due) FROM job WHERE state IN (1, 2)").fetchone()[0]
+    due = db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0]
     return Claim([_delivery(row, owner) for row in rows], due)
 
 
@@ -143,7 +143,7 @@ def _end(db: sqlite3.Connection, delivery: Delivery, outcome: Outcome, owner: in
     """One job's end, whichever it is; False if it is not ours."""
     seq = delivery.receipt[0]
     if isinstance(outcome, Retried):
-        sql, values = f"state = {RETRYING}, due = ?, attempts = attempts + ?, owner = NULL", (now + outcome.after, outcome.counted)
+        sql, values = f"state = {RETRYING}, ready = ?, attempts = attempts + ?, owner = NULL", (now + outcome.after, outcome.counted)
         return db.execute(f"UPDATE job SET {sql} WHERE seq = ? AND owner = ?", (*values, seq, owner)).rowcount == 1
     if not isinstance(outcome, Acked | Rejected):
         return db.execute("UPDATE job SET state = 0, owner = NULL WHERE seq = ? AND owner = ?", (seq, owner)).rowcount == 1

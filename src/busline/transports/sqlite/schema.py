@@ -18,12 +18,12 @@ CREATE TABLE grp(id INTEGER PRIMARY KEY, name TEXT NOT NULL, topic INTEGER NOT N
 CREATE TABLE lane(grp INTEGER NOT NULL, part INTEGER NOT NULL, low INTEGER NOT NULL, PRIMARY KEY(grp, part)) STRICT, WITHOUT ROWID;
 CREATE TABLE done(grp INTEGER NOT NULL, part INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(grp, part, seq)) STRICT, WITHOUT ROWID;
 
-CREATE TABLE job(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, state INTEGER NOT NULL, due REAL,
+CREATE TABLE job(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, state INTEGER NOT NULL, due REAL, ready REAL,
                  owner INTEGER, attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, uniq TEXT,
                  task TEXT NOT NULL, key BLOB, headers BLOB NOT NULL, at REAL NOT NULL, remember REAL NOT NULL,
                  options TEXT, origin TEXT, body BLOB) STRICT;
 CREATE INDEX job_ready ON job(queue, seq) WHERE state = 0;
-CREATE INDEX job_due ON job(due) WHERE state IN (1, 2);
+CREATE INDEX job_due ON job(ready) WHERE state IN (1, 2);
 CREATE INDEX job_held ON job(owner) WHERE state = 3;
 CREATE INDEX job_suspect ON job(queue) WHERE state = 0 AND deaths >= 2;
 CREATE UNIQUE INDEX job_uniq ON job(uniq) WHERE uniq IS NOT NULL;
