@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from busline.app import App
 from busline.assembly import Run
-from busline.cli.find import find, guarded
+from busline.cli.fail import guarded
+from busline.cli.find import find
+from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
+from busline.router import Subscriber
 from busline.runtime.worker import Work
+from busline.task import Task
 
 
 @click.command("check")
@@ -22,29 +27,75 @@ def command(app: str | None, as_json: bool) -> None:
     click.echo(json.dumps(plan, indent=2) if as_json else _text(plan))
 
 
+# --- the plan as plain data ------------------------------------------------------------------------------------
+
+
 async def _plan(app: App) -> dict[str, Any]:
     _, plan = app.assemble(Run())
     streams, jobs = app.engine_names()
-    engines = {"streams": streams and str(streams), "jobs": jobs and str(jobs)}
-    return {"app": app.name, "engines": engines, "work": [_work(one) for one in plan.works]}
-
-
-def _work(work: Work) -> dict[str, Any]:
-    subscription = work.subscription
+    works = {work.name: work for work in plan.works}
     return {
-        "from": [address.name for address in subscription.addresses],
-        "group": subscription.group,
-        "handlers": [handler.name for handler in work.handlers.values()],
-        "order": subscription.order if subscription.group else None,
-        "concurrency": work.concurrency,
-        "at_once": work.at_once,
-        "timeout": {handler.name: handler.timeout for handler in work.handlers.values()},
+        "app": app.name,
+        "engines": {"streams": streams and str(streams), "jobs": jobs and str(jobs)},
+        "subscribers": [_subscriber(one, works[one.full_name]) for one in app.all_subscribers()],
+        "tasks": [_task(one, works) for one in app.all_tasks()],
+        "publishes": [topic.name for topic in app.publishes],
     }
 
 
-def _text(plan: dict[str, Any]) -> str:
+def _subscriber(subscriber: Subscriber, work: Work) -> dict[str, Any]:
+    return {
+        "handler": subscriber.full_name,
+        "topics": [address.name for address in work.subscription.addresses],
+        "group": work.subscription.group,
+        "publish": subscriber.publish and subscriber.publish.name,
+        "order": work.subscription.order,
+        "concurrency": work.at_once,
+        "retry": _retry(subscriber.retry or subscriber.router.policy() or STREAM_RETRY),
+        "timeout": subscriber.timeout,
+    }
+
+
+def _task(task: Task[..., Any, Any], works: Mapping[str, Work]) -> dict[str, Any]:
+    queue = task.queue_address().name
+    router: Any = task.home
+    return {
+        "handler": task.name,
+        "queue": queue,
+        "concurrency": works[queue].at_once,
+        "retry": _retry(task.declared.retry or router.policy() or TASK_RETRY),
+        "timeout": task.declared.timeout,
+        "keep_result": task.keep_result,
+    }
+
+
+def _retry(retry: Retry) -> str:
+    if retry.attempts == 1:
+        return "once"
+    jitter = "up to " if retry.jitter else ""
+    waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(10_000):g} s"
+    return f"{retry.attempts} runs, waiting {waits}"
+
+
+# --- the plan as text ------------------------------------------------------------------------------------------
+
+
+def _text(plan: Mapping[str, Any]) -> str:
     lines = [plan["app"]] + [f"  {name}: {engine}" for name, engine in plan["engines"].items() if engine]
-    for work in plan["work"]:
-        group = f", group {work['group']}, order {work['order']}" if work["group"] else ""
-        lines.append(f"  {', '.join(work['from'])} -> {', '.join(work['handlers'])}{group}, {work['at_once']}")
+    for one in plan["subscribers"]:
+        lines += [f"  subscriber {one['handler']}: {', '.join(one['topics'])}{_published(one)}", f"    group {one['group']}, order {one['order']}, {_how(one)}"]
+    for one in plan["tasks"]:
+        kept = f"result kept {one['keep_result']:g} s" if one["keep_result"] else "keeps no result"
+        lines += [f"  task {one['handler']}: queue {one['queue']}", f"    {_how(one)}, {kept}"]
+    if plan["publishes"]:
+        lines.append(f"  publishes {', '.join(plan['publishes'])}")
     return "\n".join(lines)
+
+
+def _published(one: Mapping[str, Any]) -> str:
+    return f" -> {one['publish']}" if one["publish"] else ""
+
+
+def _how(one: Mapping[str, Any]) -> str:
+    timeout = f", timeout {one['timeout']:g} s" if one["timeout"] else ""
+    return f"{one['concurrency']}, {one['retry']}{timeout}"

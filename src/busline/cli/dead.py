@@ -3,19 +3,24 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
 from busline.app import App
-from busline.cli.find import USAGE, Fail, find, guarded
+from busline.cli.fail import FAILED, USAGE, Fail, guarded
+from busline.cli.find import find, named_app
+from busline.cli.progress import progress
 from busline.core.clock import moment
+from busline.core.errors import wrong
 from busline.core.message import DeadLetter
-from busline.core.ports import Inspector, Redriven
+from busline.core.ports import Inspector
 
 PAGE = 500
+EXCERPT = 160
 
 
 @click.group("dead")
@@ -23,23 +28,22 @@ def command() -> None:
     """List, show, redrive or purge dead letters."""
 
 
-app_option = click.option("--app", "app", metavar="MODULE:APP", help="The App, if not configured.")
+app_option = click.option("--app", "app", metavar="MODULE:APP", help="The App; all words are then IDs.")
 handler_option = click.option("--handler", "handlers", multiple=True, metavar="NAME", help="Of this subscriber or task. Repeatable.")
-
-
-def _parts(words: tuple[str, ...], app: str | None) -> tuple[App, tuple[str, ...]]:
-    return (find(words[0]), words[1:]) if words and ":" in words[0] else (find(app), words)
+every_option = click.option("--all", "every", is_flag=True, help="All of them.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @command.command("list")
-@click.argument("words", nargs=-1, metavar="[APP]")
+@click.argument("path", metavar="[APP]", required=False)
 @app_option
 @handler_option
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def list_(words: tuple[str, ...], app: str | None, handlers: tuple[str, ...], limit: int, as_json: bool) -> None:
+@json_option
+def list_(path: str | None, app: str | None, handlers: tuple[str, ...], limit: int, as_json: bool) -> None:
     """List dead letters, oldest first."""
-    found, _ = _parts(words, app)
+    found = find(app or path)
+    _check_handlers(found, handlers)
     letters = guarded(lambda: asyncio.run(_letters(found, handlers, limit)))
     if as_json:
         click.echo(json.dumps([as_data(one) for one in letters], indent=2))
@@ -53,15 +57,15 @@ def list_(words: tuple[str, ...], app: str | None, handlers: tuple[str, ...], li
 @command.command("show")
 @click.argument("words", nargs=-1, metavar="[APP] ID")
 @app_option
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def show(words: tuple[str, ...], app: str | None, as_json: bool) -> None:
     """Show one dead letter whole."""
-    found, ids = _parts(words, app)
-    if len(ids) != 1:
-        raise click.UsageError("Expected one ID.")
-    letters = guarded(lambda: asyncio.run(_letters(found, (), 1, id=ids[0])))
+    if len(words) not in (1, 2) or (app and len(words) == 2):
+        raise click.UsageError("Expected one ID, with the App before it if none is configured.")
+    found, id = find(app or (words[0] if len(words) == 2 else None)), words[-1]
+    letters = guarded(lambda: asyncio.run(_letters(found, (), 1, id=id)))
     if not letters:
-        raise Fail(f"'{ids[0]}': expected a dead letter's id, got another. List them with `busline dead list`.", USAGE)
+        raise Fail(_unknown(id), USAGE)
     data = as_data(letters[0])
     click.echo(json.dumps(data, indent=2) if as_json else "\n".join(f"{name:11} {value}" for name, value in data.items()))
 
@@ -70,40 +74,121 @@ def show(words: tuple[str, ...], app: str | None, as_json: bool) -> None:
 @click.argument("words", nargs=-1, metavar="[APP] [ID]...")
 @app_option
 @handler_option
-@click.option("--all", "every", is_flag=True, help="All of them.")
-@click.option("--json", "as_json", is_flag=True)
+@every_option
+@json_option
 def redrive(words: tuple[str, ...], app: str | None, handlers: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Run dead letters again, as they came, by the handler they died in."""
-    found, ids = _parts(words, app)
-    _need_choice(ids, handlers, every)
-    done = guarded(lambda: asyncio.run(_redrive(found, ids, handlers)))
-    click.echo(json.dumps({"redriven": done.again, "refused": list(done.refused)}) if as_json else f"redriven {done.again}")
-    if done.refused:
-        raise Fail("\n".join(done.refused), USAGE)
+    """Run dead letters again, as they came, by the handler they died in. Status 1 if some were refused."""
+    found, chosen = _chosen(words, app, handlers, every)
+    done = guarded(lambda: asyncio.run(_all(found, chosen, "redriven", _redrive)))
+    click.echo(json.dumps({"redriven": done.count, "refused": done.refused}) if as_json else f"redriven {done.count}")
+    _end(done, as_json)
 
 
 @command.command("purge")
 @click.argument("words", nargs=-1, metavar="[APP] [ID]...")
 @app_option
 @handler_option
-@click.option("--all", "every", is_flag=True, help="All of them.")
+@every_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def purge(words: tuple[str, ...], app: str | None, handlers: tuple[str, ...], every: bool, yes: bool, as_json: bool) -> None:
-    """Forget dead letters for ever."""
-    found, ids = _parts(words, app)
-    _need_choice(ids, handlers, every)
+    """Forget dead letters for ever. Asks first; without a terminal it needs --yes."""
+    found, chosen = _chosen(words, app, handlers, every)
     if not yes and not sys.stdin.isatty():
-        raise Fail("'purge': expected --yes where nobody can be asked, got none. Add --yes.", USAGE)
+        raise Fail(wrong("purge", "--yes where nobody can be asked", "no terminal", "Add --yes."), USAGE)
     if not yes:
-        click.confirm("Forget them for ever?", abort=True)
-    count = guarded(lambda: asyncio.run(_purge(found, ids, handlers)))
-    click.echo(json.dumps({"purged": count}) if as_json else f"purged {count}")
+        click.confirm(f"Forget {chosen} for ever?", abort=True, err=True)
+    done = guarded(lambda: asyncio.run(_all(found, chosen, "purged", _purge)))
+    click.echo(json.dumps({"purged": done.count, "refused": done.refused}) if as_json else f"purged {done.count}")
+    _end(done, as_json)
 
 
-def _need_choice(ids: tuple[str, ...], handlers: tuple[str, ...], every: bool) -> None:
-    if not (ids or handlers or every):
-        raise click.UsageError("Say which: IDs, --handler NAME or --all.")
+# --- which ones ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The letters that a command is about: by their ids, or all of some handlers, or all."""
+
+    ids: tuple[str, ...]
+    handlers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.ids:
+            return f"{len(self.ids)} dead letter{'s' * (len(self.ids) > 1)}"
+        return f"all dead letters{' of ' * bool(self.handlers)}{', '.join(self.handlers)}"
+
+
+def _chosen(words: tuple[str, ...], app: str | None, handlers: tuple[str, ...], every: bool) -> tuple[App, Chosen]:
+    path, ids = (words[0], words[1:]) if words and not app and named_app(words[0]) else (app, words)
+    if bool(ids) + bool(handlers) + every != 1:
+        raise click.UsageError("Say which, in one way: IDs, --handler NAME or --all.")
+    found = find(path)
+    _check_handlers(found, handlers)
+    return found, Chosen(ids, handlers)
+
+
+def _check_handlers(app: App, handlers: tuple[str, ...]) -> None:
+    """A handler that the App no longer has may still have letters, so this is only said."""
+    known = {one.full_name for one in app.all_subscribers()} | {task.name for task in app.all_tasks()}
+    for name in handlers:
+        if name not in known:
+            click.echo(f"note: '{app.name}' has no handler '{name}' (it has {', '.join(sorted(known)) or 'none'})", err=True)
+
+
+def _unknown(id: str) -> str:
+    return wrong(id, "a dead letter's id", "one that is not there", "List them with `busline dead list`.")
+
+
+# --- doing it --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Done:
+    count: int = 0
+    refused: list[str] = field(default_factory=list[str])
+
+
+Act = Callable[[Inspector, Sequence[str]], Awaitable[Done]]
+
+
+async def _redrive(inspector: Inspector, ids: Sequence[str]) -> Done:
+    done = await inspector.redrive(ids)
+    return Done(done.again, list(done.refused))
+
+
+async def _purge(inspector: Inspector, ids: Sequence[str]) -> Done:
+    return Done(await inspector.purge(ids))
+
+
+async def _all(app: App, chosen: Chosen, label: str, act: Act) -> Done:
+    done = Done()
+    async with _inspectors(app) as inspectors:
+        found = [(one, await _ids(one, chosen)) for one in inspectors]  # before: a redriven one may die again meanwhile
+        known = {id for _, ids in found for id in ids}
+        done.refused += [_unknown(id) for id in chosen.ids if id not in known]
+        with progress(label, len(known)) as bar:
+            for inspector, ids in found:
+                for start in range(0, len(ids), PAGE):
+                    part = await act(inspector, ids[start : start + PAGE])
+                    done.count, done.refused = done.count + part.count, done.refused + part.refused
+                    bar.update(len(ids[start : start + PAGE]))
+    return done
+
+
+async def _ids(inspector: Inspector, chosen: Chosen) -> list[str]:
+    if chosen.ids:
+        return [id for id in dict.fromkeys(chosen.ids) if await inspector.dead(id=id, limit=1)]
+    return [one.id async for one in all_letters(inspector, chosen.handlers)]
+
+
+async def all_letters(inspector: Inspector, handlers: Sequence[str] = ()) -> AsyncIterator[DeadLetter]:
+    """Every dead letter, a page at a time."""
+    last = ""
+    while page := await inspector.dead(handlers=handlers or None, limit=PAGE, after=last):
+        for one in page:
+            yield one
+        last = page[-1].id
 
 
 async def _letters(app: App, handlers: tuple[str, ...], limit: int, id: str | None = None) -> list[DeadLetter]:
@@ -112,36 +197,18 @@ async def _letters(app: App, handlers: tuple[str, ...], limit: int, id: str | No
     return sorted(found, key=lambda one: one.died_at)[:limit]
 
 
-async def _redrive(app: App, ids: tuple[str, ...], handlers: tuple[str, ...]) -> Redriven:
-    again = 0
-    refused: list[str] = []
-    async with _inspectors(app) as inspectors:
-        for inspector in inspectors:
-            chosen = list(ids) or await _all_ids(inspector, handlers)
-            with click.progressbar(length=len(chosen), label="redriven", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-                for start in range(0, len(chosen), PAGE):
-                    done = await inspector.redrive(chosen[start : start + PAGE])
-                    again, refused = again + done.again, [*refused, *done.refused]
-                    bar.update(min(PAGE, len(chosen) - start))
-    return Redriven(again, tuple(refused))
-
-
-async def _purge(app: App, ids: tuple[str, ...], handlers: tuple[str, ...]) -> int:
-    async with _inspectors(app) as inspectors:
-        return sum([await one.purge(list(ids) or await _all_ids(one, handlers)) for one in inspectors])
-
-
-async def _all_ids(inspector: Inspector, handlers: tuple[str, ...]) -> list[str]:
-    found: list[str] = []
-    while page := await inspector.dead(handlers=handlers or None, limit=PAGE, after=found[-1] if found else ""):
-        found += [one.id for one in page]
-    return found
-
-
 @asynccontextmanager
 async def _inspectors(app: App) -> AsyncGenerator[list[Inspector]]:
     async with app:
         yield [engine.inspector for engine in app.bus().engines.all()]
+
+
+def _end(done: Done, as_json: bool) -> None:
+    if done.refused:
+        raise Fail(f"refused {len(done.refused)}" if as_json else "\n".join(done.refused), FAILED)
+
+
+# --- showing ---------------------------------------------------------------------------------------------------
 
 
 def as_data(letter: DeadLetter) -> dict[str, Any]:
@@ -168,4 +235,4 @@ def _text(value: bytes | None) -> str | None:
 
 def _short(letter: DeadLetter) -> str:
     text = letter.reason if letter.error is None or letter.error in letter.reason else f"{letter.reason}: {letter.error_type}: {letter.error}"
-    return " ".join(text.split())[:160]
+    return " ".join(text.split())[:EXCERPT]

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from busline.app import App
-from busline.cli.find import find, guarded
+from busline.cli.dead import all_letters
+from busline.cli.fail import guarded
+from busline.cli.find import find
 from busline.core.counts import Counts
-
-ALL = 1_000_000
+from busline.core.ports import Inspector
 
 
 @click.command("inspect")
@@ -31,16 +33,21 @@ async def look(app: App) -> dict[str, Any]:
         seen: dict[str, Any] = {"app": app.name, "engines": {"streams": streams and str(streams), "jobs": jobs and str(jobs)}}
         seen |= {"queues": {}, "groups": [], "handlers": {}, "dead": {}}
         for engine in app.bus().engines.all():
-            inspector = engine.inspector
-            seen["queues"] |= {name: one._asdict() for name, one in (await inspector.depth()).items()}
-            seen["groups"] += [one._asdict() for one in await inspector.lag()]
-            for name, counts in (await inspector.counts()).items():
-                total = Counts(**seen["handlers"].get(name, {}))
-                total.add(counts)
-                seen["handlers"][name] = asdict(total)
-            for letter in await inspector.dead(limit=ALL):
-                seen["dead"][letter.handler] = seen["dead"].get(letter.handler, 0) + 1
+            await _add(seen, engine.inspector)
         return seen
+
+
+async def _add(seen: dict[str, Any], inspector: Inspector) -> None:
+    seen["queues"] |= {name: one._asdict() for name, one in (await inspector.depth()).items()}
+    seen["groups"] += [one._asdict() for one in await inspector.lag()]
+    for name, counts in (await inspector.counts()).items():
+        total = Counts(**seen["handlers"].get(name, {}))
+        total.add(counts)
+        seen["handlers"][name] = asdict(total)
+    dead = Counter(seen["dead"])
+    async for letter in all_letters(inspector):
+        dead[letter.handler] += 1
+    seen["dead"] = dict(dead)
 
 
 def _text(seen: dict[str, Any]) -> str:

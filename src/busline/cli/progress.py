@@ -1,6 +1,7 @@
 """A bar on stderr, where a person looks at it."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, cast
 
@@ -20,7 +21,7 @@ def progress(label: str, length: int | None) -> AbstractContextManager[Bar]:
     if not sys.stderr.isatty():
         return nullcontext(Silent())
     if length is not None:
-        bar = click.progressbar(length=length, label=label, file=sys.stderr)
-    else:
-        bar = click.progressbar((one for one in ()), label=label, file=sys.stderr, show_pos=True, show_eta=False)
+        return cast(AbstractContextManager[Bar], click.progressbar(length=length, label=label, file=sys.stderr))
+    unknown: Iterator[None] = (None for _ in ())
+    bar = click.progressbar(unknown, label=label, file=sys.stderr, show_pos=True, show_eta=False)
     return cast(AbstractContextManager[Bar], bar)

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import os
+import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import FileIO
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -99,7 +100,7 @@ class Publishing:
         self.count = 1
 
     async def all(self, lines: FileIO) -> None:
-        size = Path(lines.name).stat().st_size if isinstance(lines.name, str) else None
+        size = _size(lines)
         with progress("published", size) as bar:
             async for chunk in _chunks(lines):
                 await self._send(chunk)
@@ -143,6 +144,12 @@ def _opened(value: str) -> FileIO:
         return FileIO(value[1:])
     except OSError as error:
         raise Invalid(wrong(value[1:], "a file of JSON lines", error.strerror or "none", "Correct the path.")) from error
+
+
+def _size(lines: FileIO) -> int | None:
+    """In bytes; None where nobody knows, as for a pipe."""
+    found = os.fstat(lines.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 async def _chunks(lines: FileIO) -> AsyncIterator[list[tuple[int, bytes]]]:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import FrameType
@@ -23,6 +23,7 @@ from busline.core.errors import Invalid, Unavailable, wrong
 from busline.engine import warn_in_container
 from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
+from busline.runtime.worker import Work
 
 log = logging.getLogger("busline")
 SAY_EVERY = 5.0
@@ -54,16 +55,13 @@ def command(
         signal.signal(one, lambda *_: sys.exit(0))
     ending = Ending()
     runner = asyncio.Runner()
-    try:
-        status = _status(lambda: _run(runner, app, Run(only, queues, concurrency), idle, wait, (log_level, log_format), ending))
-        ending.within(CLOSING, status)
-        runner.close()
-    except RuntimeError:
-        log.exception("the loop did not close")
+    status = _status(lambda: _run(runner, app, Run(only, queues, concurrency), idle, wait, (log_level, log_format), ending))
+    ending.within(CLOSING, status)
+    runner.close()
     ending.leave(status)
 
 
-def _status(call: Any) -> int:
+def _status(call: Callable[[], None]) -> int:
     try:
         guarded(call)
     except Fail as error:
@@ -170,7 +168,7 @@ class Runner:
     def _started(self, bus: Bus) -> str:
         streams, jobs = self.app.engine_names()
         warn_in_container((streams, jobs))
-        works = [worker.work for worker in bus.workers if not worker.work.redriven]
+        works = [worker.work for worker in bus.workers if not _names(worker.work).startswith("~")]  # without the redriven
         groups = [f"{one.subscription.group} on {_names(one)} ({one.at_once})" for one in works if one.subscription.group]
         queues = [f"{_names(one)} ({one.at_once})" for one in works if not one.subscription.group]
         parts = [f"{name} {engine}" for name, engine in (("streams", streams), ("jobs", jobs)) if engine is not None]
@@ -178,7 +176,7 @@ class Runner:
         return f"'{self.app.name}' runs: {'; '.join(parts) or 'nothing'}"
 
 
-def _names(work: Any) -> str:
+def _names(work: Work) -> str:
     return ", ".join(address.name for address in work.subscription.addresses)
 
 

@@ -60,8 +60,8 @@ class Frontier:
         for offset in offsets:
             self._open.pop(offset, None)
         self.low = low = min(next(iter(self._open), self.next), self.next)
-        if self._ahead or max(offsets) > low:
-            self._ahead = {one for one in (*self._ahead, *offsets) if one > low}
+        if self._ahead or max(offsets) >= low:
+            self._ahead = {one for one in (*self._ahead, *offsets) if one >= low}
         return low
 
     def rewind(self, offset: int) -> None:

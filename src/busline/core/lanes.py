@@ -67,9 +67,10 @@ class Lanes:
 
     def drop(self) -> list[Delivery]:
         """Takes out everything that has not started. Lanes stay closed while their head runs."""
-        unstarted = list(self._ready)
+        heads = list(self._ready)
+        unstarted = list(heads)
         self._ready.clear()
-        for delivery in unstarted:
+        for delivery in heads:
             if delivery.lane is not None:
                 unstarted.extend(self._queues.pop(delivery.lane) or ())
         for lane, queue in self._queues.items():

@@ -36,7 +36,7 @@ async def _idle(bus: Bus) -> bool:
     return all(worker.idle for worker in bus.workers)
 
 
-async def _empty(inspector: Inspector, queues: set[str], groups: set[tuple[str | None, str]]) -> bool:
+async def _empty(inspector: Inspector, queues: set[str], groups: set[tuple[str, str]]) -> bool:
     depth = await inspector.depth()
     if any(one.waiting or one.retrying or one.running for name, one in depth.items() if name in queues):
         return False

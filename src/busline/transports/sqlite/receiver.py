@@ -239,7 +239,7 @@ class LogReceiver(Receiving):
     def _progress(self, owned: Owned, part: int, seqs: list[int]) -> Progress:
         frontier, persisted = owned.frontiers[part], owned.persisted[part]
         low = frontier.with_finished(seqs)
-        ahead = [seq for seq in (*seqs, *frontier.ahead) if seq > low and seq not in persisted]
+        ahead = [seq for seq in (*seqs, *frontier.ahead) if seq >= low and seq not in persisted]
         return Progress(part, low, ahead, [seq for seq in persisted if seq < low])
 
     def _effects(self, db: sqlite3.Connection, settled: Sequence[Settled], now: float) -> None:

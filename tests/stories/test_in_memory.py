@@ -1,0 +1,85 @@
+"""The test bus that users get."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from busline import App, Invalid, Reject, Retry, Topic
+from busline.testing import in_memory
+from examples.shop import Order, orders
+from examples.shop import app as shop
+from tests.stories.test_streams import Item
+
+items = Topic("items", Item)
+
+
+async def test_each_entry_begins_empty() -> None:
+    for _ in range(50):
+        async with in_memory(shop) as bus:
+            assert bus.published(orders) == []
+            await bus.publish(orders, Order(id="a", email="b", cents=1))
+            assert len(bus.published(orders)) == 1
+
+
+async def test_what_dies_is_raised_with_its_cause_or_kept() -> None:
+    app = App("a")
+
+    @app.subscriber(items, retry=Retry(1))
+    async def handle(item: Item) -> None:
+        raise KeyError("why")
+
+    async with in_memory(app) as bus:
+        with pytest.raises(Exception, match="'a?.?handle' could not handle items/") as caught:
+            await bus.publish(items, Item(n=1))
+        assert isinstance(caught.value.__cause__, KeyError)
+        assert len(bus.dead(handle)) == len(bus.dead(items)) == 1
+    async with in_memory(app, errors="keep") as bus:
+        await bus.publish(items, Item(n=1))
+        assert bus.counts(handle)["dead"] == 1
+
+
+async def test_the_clock_begins_where_it_is_told_and_moves() -> None:
+    app, begin, at = App("a"), datetime(2026, 1, 1, tzinfo=UTC), list[float]()
+
+    @app.task
+    async def note() -> None:
+        at.append(app.bus().clock.time())
+
+    async with in_memory(app, start=begin) as bus:
+        await note.options(at=datetime(2026, 1, 2, tzinfo=UTC)).enqueue()
+        await bus.advance(86_399)
+        assert at == []
+        await bus.advance(2)
+        assert datetime.fromtimestamp(at[0], UTC) == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+async def test_a_second_bus_on_one_app_is_refused_by_name() -> None:
+    async with in_memory(shop):
+        with pytest.raises(Invalid, match="'shop': expected an App that is closed"):
+            async with in_memory(shop):
+                pass
+
+
+async def test_entered_and_left_in_different_tasks() -> None:
+    manager = in_memory(shop)
+    bus = await asyncio.ensure_future(manager.__aenter__())
+    await bus.publish(orders, Order(id="a", email="b", cents=1))
+    await asyncio.ensure_future(manager.__aexit__(None, None, None))
+
+
+async def test_followers_behind_a_waiting_retry_do_not_hold_the_test() -> None:
+    app = App("a")
+    topic = Topic("one", Item, partitions=1)
+
+    @app.subscriber(topic, retry=Retry(2, delay=10, jitter=False))
+    async def handle(item: Item) -> None:
+        raise Reject("later") if len(seen) > 2 else ValueError(seen.append(item.n))
+
+    seen: list[int] = []
+    async with in_memory(app, errors="keep") as bus:
+        await bus.publish(topic, Item(n=1))
+        await bus.publish(topic, Item(n=2))
+        assert seen == [1]
+        await bus.advance(10)
+        assert len(seen) >= 2
