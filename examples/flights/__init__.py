@@ -1,1 +1,1 @@
-"""Flight records through typed handlers: statistics, late flights, and rows that are broken on purpose."""
+"""Flights through a topic, a table and jobs: `./scripts/demo`, or `python -m examples.flights.demo [FILE]`."""

@@ -1,37 +1,52 @@
-"""A flight as the airport publishes it."""
+"""A flight as the airports publish it, before and after the fix."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Self
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 
 class Flight(BaseModel):
-    """One departure. A cancelled flight never left; some left and have no arrival delay, because they were diverted."""
+    """One planned departure. Cancelled, it has no times at all; diverted, it left and has no arrival delay."""
 
     time_hour: datetime
-    carrier: str
+    carrier: Annotated[str, Field(pattern="^[A-Z0-9]{2}$")]
     flight: int
     tailnum: str | None
     origin: str
     dest: str
     dep_time: int | None
-    dep_delay: int | None
+    dep_delay: int | None  # minutes, as the next
     arr_delay: int | None
+
+    @model_validator(mode="after")
+    def cancelled_has_no_delay(self) -> Self:
+        if self.cancelled and (self.dep_delay is not None or self.arr_delay is not None):
+            raise ValueError("a flight without dep_time never left, and has no delays")
+        return self
 
     @property
     def cancelled(self) -> bool:
         return self.dep_time is None
 
     @property
+    def diverted(self) -> bool:
+        return not self.cancelled and self.arr_delay is None
+
+    @property
     def id(self) -> str:
         return f"{self.time_hour:%Y-%m-%dT%H}/{self.carrier}/{self.flight}"
 
 
-class MendedFlight(Flight):
-    """The model after the fix: one airport writes its delays as text, such as "11 min"."""
+class FixedFlight(Flight):
+    """What the dead letters taught: some airports write "11 min" for 11, and carriers in lower case."""
 
     @field_validator("dep_delay", "arr_delay", mode="before")
     @classmethod
-    def without_unit(cls, value: Any) -> Any:
+    def without_unit(cls, value: object) -> object:
         return value.removesuffix(" min") if isinstance(value, str) else value
+
+    @field_validator("carrier", mode="before")
+    @classmethod
+    def in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value

@@ -1,53 +1,82 @@
-"""What did come out: the user's table, every job's result, and the command line's own figures."""
+"""What did come out, against what must: the table, every job's result, and what the command line says.
+
+`python -m examples.flights.verify FILE`, in the environment of a finished run.
+"""
 
 import asyncio
-import json
 import os
-import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from examples.flights.expected import expected
+from examples.flights.app import app, explain
+from examples.flights.child import busline
+from examples.flights.expected import Expected, expected
 from examples.flights.statistics import Statistics
 
-APP = "examples.flights.app:app"
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One figure. `detail` says where it differs, when the figure is a count of equal things."""
+
+    name: str
+    expected: int
+    actual: int
+    detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.expected == self.actual and not self.detail
 
 
-def busline(*words: str) -> Any:
-    """What a `busline` command prints with --json, in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "busline", *words, "--json"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def checks(want: Expected) -> Iterator[Check]:
+    """Every figure of a run whose broken rows were redriven."""
+    statistics = Statistics(Path(os.environ["FLIGHTS_STATISTICS"]))
+    carriers = statistics.carriers()
+    statistics.close()
+    for name in ("flights", "cancelled", "diverted", "minutes_late"):
+        label = {"flights": "flights in the table", "minutes_late": "minutes late, all together"}.get(name, name)
+        yield Check(label, _sum(want.carriers.values(), name), _sum(carriers.values(), name))
+    yield _equal("carriers with these figures", want.carriers, carriers)
+    yield _equal("late flights explained", want.late, asyncio.run(explanations(want.late)))
+    seen = busline("inspect")
+    yield Check("records handled, each once", want.rows, seen["handlers"]["record"]["handled"])
+    yield Check("broken rows that died, and came back", want.broken, seen["handlers"]["record"]["dead"])
+    yield Check("jobs handled, each once", len(want.late), seen["handlers"].get("explain", {}).get("handled", 0))
+    yield Check("jobs that failed once, and again did not", want.retried, seen["handlers"]["explain"]["retried"])
+    yield Check("records behind", 0, _sum(seen["groups"], "behind"))
+    yield Check("jobs left", 0, sum(sum(queue.values()) for queue in seen["queues"].values()))
+    yield Check("dead letters left", 0, len(busline("dead list")))
 
 
-def differences(path: Path) -> list[str]:
-    """Every figure that is not as expected; empty when all is well."""
-    want = expected(path)
-    table = Statistics(Path(os.environ["FLIGHTS_STATISTICS"]))
-    found = [_compare("statistics by carrier", want["carriers"], dict(table.carriers()))]
-    table.close()
-    seen = busline("inspect", APP)
-    found.append(_compare("records behind", 0, sum(group["behind"] for group in seen["groups"])))
-    found.append(_compare("jobs left", 0, sum(sum(queue.values()) for queue in seen["queues"].values())))
-    found.append(_compare("dead letters", 0, len(busline("dead", "list", APP, "--limit", "100000"))))
-    found.append(_compare("results of late flights", want["late"], asyncio.run(results(list(want["late"])))))
-    return [one for one in found if one]
+def _sum(rows: Iterable[dict[str, int]], name: str) -> int:
+    return sum(row[name] for row in rows)
 
 
-def _compare(name: str, want: object, got: object) -> str:
-    return "" if want == got else f"{name}: expected {str(want)[:300]}, got {str(got)[:300]}"
+def _equal(name: str, want: dict[str, object] | dict[str, dict[str, int]] | dict[str, list[int]], got: object) -> Check:
+    found: dict[object, object] = dict(got) if isinstance(got, dict) else {}
+    wrong = [key for key in want.keys() | found.keys() if want.get(str(key)) != found.get(key)]
+    detail = ", ".join(f"{key}: {want.get(str(key))} is {found.get(key)}" for key in wrong[:5])
+    return Check(name, len(want), len(found), detail)
 
 
-async def results(late: list[str]) -> dict[str, int]:
-    """The minutes that each late flight's job returned."""
-    from examples.flights.app import apologise, app
-
+async def explanations(late: Iterable[str]) -> dict[str, list[int]]:
+    """What each late flight's job returned: the minutes late on arrival and at departure."""
     async with app:
-        found = [await apologise.job(f"late/{flight}").result(timeout=10) for flight in late]
-    return {one.flight: one.minutes for one in found}
+        found = [await explain.job(f"late/{flight}").result(timeout=10) for flight in late]
+    return {one.flight: [one.minutes, one.before_departure] for one in found}
+
+
+def report(done: Iterable[Check]) -> bool:
+    """Prints the figures; returns whether all are as expected."""
+    good = True
+    print(f"   {'':40} {'expected':>9} {'actual':>9}")
+    for one in done:
+        print(f"   {one.name:40} {one.expected:>9} {one.actual:>9}  {'ok' if one.good else 'WRONG ' + one.detail}")
+        good &= one.good
+    return good
 
 
 if __name__ == "__main__":
-    wrong = differences(Path(sys.argv[1]))
-    print("\n".join(wrong) or "as expected")
-    sys.exit(bool(wrong))
+    sys.exit(not report(checks(expected(Path(sys.argv[1])))))

@@ -1,10 +1,12 @@
 """Task, a function callable from afar; Call, a call not yet sent; Job, a call sent; Queue, where jobs wait."""
 
+import asyncio
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 import orjson
@@ -367,13 +369,19 @@ CHUNK = 1000
 async def enqueue_all(calls: Iterable[Call[R]], *, now: bool = False) -> list[Job[R]]:
     """Sends calls, a thousand at a time; calls of one queue keep their order."""
     jobs: list[Job[R]] = []
-    chunk: list[Call[R]] = []
-    for call in calls:
-        chunk.append(call)
-        if len(chunk) == CHUNK:
-            jobs += await _enqueue(chunk, now)
-            chunk = []
-    return jobs + (await _enqueue(chunk, now) if chunk else [])
+    sending: asyncio.Future[list[Job[R]]] | None = None
+    for chunk in _chunks(calls):  # the next is encoded while the last is written
+        if sending is not None:
+            jobs += await sending
+        sending = asyncio.ensure_future(_enqueue(chunk, now))
+        await asyncio.sleep(0)
+    return jobs + (await sending if sending is not None else [])
+
+
+def _chunks(calls: Iterable[Call[R]]) -> Iterator[list[Call[R]]]:
+    rest = iter(calls)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
 
 
 async def _enqueue(calls: Sequence[Call[R]], now: bool) -> list[Job[R]]:

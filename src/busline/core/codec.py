@@ -52,7 +52,7 @@ class Codec:
         makes a body over the limit."""
         try:
             fitting = self._load(value)
-            body = self._dump(fitting, by_alias=True, warnings="error")
+            body = self._dump(fitting, by_alias=True)
         except (ValidationError, PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise Invalid(wrong(self.name, "a value of its type", *_reason(error, value))) from error
         if b"null" in body or b"NaN" in body or b"Infinity" in body:

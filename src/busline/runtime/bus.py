@@ -13,7 +13,7 @@ from busline.core.counts import Counts
 from busline.core.depends import Node, in_order
 from busline.core.errors import BuslineError, Invalid, Unavailable
 from busline.core.ids import new_id
-from busline.core.message import Delivery, Message
+from busline.core.message import Delivery, Headers, Message
 from busline.core.outcome import Outcome, Rejected, Send
 from busline.core.ports import Transport
 from busline.runtime.sending import handling, leave_with, record_job_id
@@ -80,8 +80,9 @@ class Bus:
                 message.remember = STREAM_SENT
         leave_with(delivery, sends, Send(address, message))
 
-    def message(self, body: bytes | None, **fields: Any) -> Message:
-        return Message(fields.pop("id", None) or new_id(), body, at=self.clock.time(), **fields)
+    def message(self, body: bytes | None, *, id: str | None = None, key: bytes | None = None, headers: Headers = (), **fields: Any) -> Message:
+        """A message made now, with a new id unless it is given."""
+        return Message(id or new_id(), body, headers, key, self.clock.time(), **fields)
 
     # --- consuming -----------------------------------------------------------------------------------------
 
