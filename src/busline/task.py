@@ -1,6 +1,5 @@
 """Task, a function callable from afar; Call, a call not yet sent; Job, a call sent; Queue, where jobs wait."""
 
-import asyncio
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from busline.core.clock import Seconds, seconds
 from busline.core.codec import Codec
 from busline.core.depends import INJECTED
 from busline.core.errors import Invalid, JobFailed, NoResult, wrong
+from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, Message, Options, encode_headers
 from busline.core.policy import DAY, Retry
 from busline.core.ports import Transport
@@ -210,19 +210,16 @@ class Task(Generic[P, C, R]):
     def now(self) -> bool:
         return self._sending.now
 
-    def message(self, body: bytes) -> Message:
-        sending, bus = self._sending, self.bus()
-        due = sending.at if sending.delay is None else bus.clock.time() + sending.delay
-        return bus.message(
-            body,
-            id=sending.id,
-            headers=sending.headers,
-            task=self.name,
-            due=due,
-            unique=sending.unique,
-            remember=DAY if sending.id is not None else 0.0,
-            options=sending.options,
-        )
+    def stamp(self) -> Callable[[bytes], Message]:
+        """Makes messages of encoded arguments: what is the same for all of them is looked up once."""
+        sending, clock, name = self._sending, self.bus().clock, self.name
+        now = clock.time()
+        if sending == Sending(queue=sending.queue, now=sending.now):
+            return lambda body: Message(new_id(), body, (), None, now, name)
+        due = sending.at if sending.delay is None else now + sending.delay
+        remember = DAY if sending.id is not None else 0.0
+        fields = name, due, sending.unique, remember, sending.options
+        return lambda body: Message(sending.id or new_id(), body, sending.headers, None, now, *fields)
 
 
 def _check_options(delay: Seconds | None, at: datetime | None, id: str | None, unique: str | None, timeout: Seconds | None) -> None:
@@ -369,13 +366,9 @@ CHUNK = 1000
 async def enqueue_all(calls: Iterable[Call[R]], *, now: bool = False) -> list[Job[R]]:
     """Sends calls, a thousand at a time; calls of one queue keep their order."""
     jobs: list[Job[R]] = []
-    sending: asyncio.Future[list[Job[R]]] | None = None
-    for chunk in _chunks(calls):  # the next is encoded while the last is written
-        if sending is not None:
-            jobs += await sending
-        sending = asyncio.ensure_future(_enqueue(chunk, now))
-        await asyncio.sleep(0)
-    return jobs + (await sending if sending is not None else [])
+    for chunk in _chunks(calls):
+        jobs += await _enqueue(chunk, now)
+    return jobs
 
 
 def _chunks(calls: Iterable[Call[R]]) -> Iterator[list[Call[R]]]:
@@ -385,10 +378,12 @@ def _chunks(calls: Iterable[Call[R]]) -> Iterator[list[Call[R]]]:
 
 
 async def _enqueue(calls: Sequence[Call[R]], now: bool) -> list[Job[R]]:
-    messages = [call.task.message(call.body) for call in calls]
+    stamps = {task: task.stamp() for task in dict.fromkeys(call.task for call in calls)}
+    messages = [stamps[call.task](call.body) for call in calls]
+    ways = {task: (task.target(), now or task.now()) for task in stamps}
     groups: dict[tuple[Address, bool], list[int]] = {}
     for index, call in enumerate(calls):
-        groups.setdefault((call.task.target(), now or call.task.now()), []).append(index)
+        groups.setdefault(ways[call.task], []).append(index)
     jobs: dict[int, Job[R]] = {}
     for (address, at_once), indexes in groups.items():
         delivery = None if at_once else handling()

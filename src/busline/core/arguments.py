@@ -26,6 +26,8 @@ class Arguments:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, defaults left to the function. Raises TypeError as a call would."""
+        if not kwargs and len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
         bound = dict(zip(self._names, args, strict=False))
         bound.update(kwargs)
         fits = len(bound) == len(args) + len(kwargs) and self._required <= bound.keys() <= self.names

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from busline.core.errors import describe
@@ -12,10 +13,12 @@ from busline.transports.sqlite.schema import DELAYED, RETRYING, RUNNING, WAITING
 from busline.transports.sqlite.wire import pack, pack_options, unpack, unpack_options
 
 COLUMNS = "seq, id, task, key, headers, at, due, uniq, remember, options, origin, attempts, queue, body"
-INSERT = (
-    "INSERT OR IGNORE INTO job(id, queue, state, due, ready, uniq, task, key, headers, at, remember, options, origin, body)"
-    " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+COLUMN_COUNT = 14
+HEAD = "INSERT OR IGNORE INTO job(id, queue, state, due, ready, uniq, task, key, headers, at, remember, options, origin, body) VALUES"
+ROW = f"({','.join('?' * COLUMN_COUNT)})"
+INSERT = f"{HEAD} {ROW}"
+TOGETHER = 100  # rows of one statement: the interpreter's lock is given up once for them, not once for each
+INSERT_TOGETHER = f"{HEAD} {','.join([ROW] * TOGETHER)}"
 DEATHS = 3
 Settled = tuple[Delivery, Outcome]
 
@@ -40,8 +43,10 @@ def insert(db: sqlite3.Connection, queue: str, messages: Sequence[Message], now:
             db.execute(INSERT, _row(queue, message, now))
         else:
             rows.append(_row(queue, message, now))
-    if rows:
-        db.executemany(INSERT, rows)
+    whole = len(rows) - len(rows) % TOGETHER
+    for start in range(0, whole, TOGETHER):
+        db.execute(INSERT_TOGETHER, list(chain.from_iterable(rows[start : start + TOGETHER])))
+    db.executemany(INSERT, rows[whole:])
     return there
 
 
