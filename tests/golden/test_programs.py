@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from busline.testing import in_memory
 from examples.shop import Invoice, Order, invoices, orders, send_receipt
 from examples.shop import app as shop
+
+from busline.testing import in_memory
 
 ROOT = Path(__file__).parents[2]
 WRONG = '''"""Each line must be refused."""

@@ -73,7 +73,7 @@ def _retry(retry: Retry) -> str:
     if retry.attempts == 1:
         return "once"
     jitter = "up to " if retry.jitter else ""
-    waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(10_000):g} s"
+    waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(retry.attempts - 1):g} s"
     return f"{retry.attempts} runs, waiting {waits}"
 
 

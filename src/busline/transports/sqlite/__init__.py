@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -52,7 +52,7 @@ class SqliteTransport:
         self.process.beat()
 
     async def __aenter__(self) -> Self:
-        await self.file.open()
+        await patiently(self.file.open)
         try:
             await self._patiently(self.process.register)
         except BaseException:
@@ -76,14 +76,8 @@ class SqliteTransport:
         await self.file.close()
 
     async def _patiently(self, operation: Operation[T]) -> T:
-        """A caller's write, tried again while the file is locked, ten seconds at most."""
-        limit = asyncio.get_running_loop().time() + PATIENCE
-        while True:
-            try:
-                return await self.file.write(operation)
-            except Busy:
-                if asyncio.get_running_loop().time() > limit:
-                    raise
+        """A caller's write."""
+        return await patiently(lambda: self.file.write(operation))
 
     # --- publishing ----------------------------------------------------------------------------------------
 
@@ -197,3 +191,15 @@ class SqliteTransport:
         group, addresses, start = subscription.group, subscription.addresses, subscription.start
         await self._patiently(lambda db: topics.join_all(db, group, addresses, start))
         return LogReceiver(self, subscription, host)
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks again while the file is locked, ten seconds at most."""
+    limit = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await ask()
+        except Busy:
+            if asyncio.get_running_loop().time() > limit:
+                raise
+            await asyncio.sleep(0.01)

@@ -22,6 +22,7 @@ NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "c
 PATIENCE = 2.0  # seconds for which a turn waits for a foreign process's lock
 PASSIVE, TRUNCATE = 4 << 20, 64 << 20  # bytes of write-ahead log at which it is checkpointed
 BEAT = 2.0
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Busy(Unavailable):
@@ -272,7 +273,7 @@ def explain(error: sqlite3.Error, path: Path, opening: bool) -> Exception:
 def refuse_network(path: Path) -> None:
     """Raises Invalid for a file system without the shared memory that SQLite's write-ahead log needs."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = MOUNTS.read_text().splitlines()
     except OSError:
         return
     folder = str(path.parent.resolve())
