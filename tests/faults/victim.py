@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from busline.core.address import Address
-from busline.core.clock import SystemClock
+from busline.core.clock import Clock, SystemClock
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Outcome, Rejected, Retried, Send
 from busline.core.ports import Subscription
@@ -17,7 +17,7 @@ JOBS, EFFECTS, RECORDS = Address("queue", "jobs"), Address("queue", "effects"), 
 
 
 class Host:
-    clock = SystemClock()
+    clock: Clock = SystemClock()
 
     def recall(self, deliveries: Sequence[Delivery]) -> None: ...
 
