@@ -22,7 +22,6 @@ class Explanation(BaseModel):
     flight: str
     minutes: int
     before_departure: int
-    in_the_air: int
     text: str
 
 
@@ -49,9 +48,7 @@ async def explain(flight: Flight, delivery: Delivery = INJECTED) -> Explanation:
         raise ConnectionError("the weather service is busy")  # made up, so that the demo has something to retry
     minutes, before = flight.arr_delay or 0, flight.dep_delay or 0
     text = f"{flight.carrier} {flight.flight} left {before} min late and {made_up(before - minutes)}."
-    return Explanation(
-        flight=flight.id, minutes=minutes, before_departure=before, in_the_air=minutes - before, text=text
-    )
+    return Explanation(flight=flight.id, minutes=minutes, before_departure=before, text=text)
 
 
 def made_up(minutes: int) -> str:

@@ -1,124 +1,123 @@
-"""`./scripts/demo`: flights through a worker that is killed and started again; then the broken rows, mended and redriven."""
+"""`./scripts/demo`: flights through a worker that is killed and started again; broken rows, the fix, and the sums."""
 
 import asyncio
+import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from busline.core.ports import Inspector
+from examples.flights.child import busline, check_ended, settle_in, worker
+from examples.flights.expected import Expected, expected
+from examples.flights.live import Live
+from examples.flights.producer import PAUSE, Row, produce, rows, stream
+from examples.flights.statistics import Statistics
+from examples.flights.verify import checks, report
 
-HERE = Path(__file__).parent
-APP = "examples.flights.app:app"
+SECONDS = 3  # that a third of the file is streamed
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "flights.csv"
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "flights.csv"
     if not path.exists():
-        sys.exit(f"'{path}': expected a CSV of flights, got no file. Name flights.csv or flights.csv.gz.")
+        sys.exit(f"'{path}': expected a CSV of flights, got no file. Name a .csv or .csv.gz.")
     with tempfile.TemporaryDirectory(prefix="busline-demo-") as folder:
-        settle_in(folder)
-        asyncio.run(demo(path))
+        settle_in(Path(folder))
+        sys.exit(not run(path.absolute()))
 
 
-def settle_in(folder: str) -> None:
-    """Every process of the demo works on the same files."""
-    os.environ["BUSLINE_STREAMS"] = os.environ["BUSLINE_JOBS"] = f"sqlite:///{folder}/bus.db"
-    os.environ["FLIGHTS_STATISTICS"] = f"{folder}/statistics.db"
-    os.environ.pop("FLIGHTS_MENDED", None)
+def run(path: Path) -> bool:
+    """The whole demo; returns whether every figure is as expected."""
+    begun, want = time.monotonic(), expected(path)
+    live = Live(want.rows)
+    say(f"busline demo: {want.rows} flights that left New York, a folder of its own, no server")
+    sent = rows(path)
+    kill_in_the_middle(live, sent, path.name)
+    say("3. The worker starts again: busline run --until-idle")
+    finish(live)
+    show_dead(want)
+    redrive(live)
+    good = summary(want)
+    print(f"   {time.monotonic() - begun:.1f} s.")
+    return good
 
 
-async def demo(path: Path) -> None:
-    from examples.flights.expected import expected
-    from examples.flights.producer import produce
-
-    want, begun = expected(path), time.monotonic()
-    print(f"1. Publishing the flights of {path.name} to the topic 'flights' ...")
-    published = await produce(path)
-    print(f"   {published} records, in one file, no server.\n\n2. A worker starts, and is killed with SIGKILL in the middle.")
-    await watch(worker(), published, kill_at=published // 3)
-    print("   Killed. Nothing says goodbye; the records it had in hand are still in the file.\n\n3. Another worker goes on where it stopped.")
-    await watch(worker(), published)
-    print(f"\n4. {want['broken']} rows are broken: an airport wrote its delays as text. They are in the dead letters, byte for byte:")
-    show_dead()
-    print("\n5. The model is mended; the same bytes go to the same handler: busline dead redrive --all")
-    os.environ["FLIGHTS_MENDED"] = "1"
-    busline("dead", "redrive", APP, "--all")
-    await watch(worker(), published)
-    await asyncio.to_thread(summary, path, published, time.monotonic() - begun)
+def kill_in_the_middle(live: Live, sent: Iterator[Row], name: str) -> None:
+    third = live.total // 3
+    handful = max(1, round(third / SECONDS * PAUSE))
+    say(f"1. {name} is streamed to the topic 'flights', keyed by tail number; a worker takes it: busline run")
+    running = worker()
+    try:
+        asyncio.run(live.watch(stream(islice(sent, third), handful=handful, told=live.told)))
+        asyncio.run(burst(live, list(islice(sent, third)), running))
+    finally:
+        running.kill()
+    check_ended(running.wait())
+    say(f"2. SIGKILL to the worker, process {running.pid}, in the middle of a burst. The airports go on publishing.")
+    asyncio.run(live.watch(stream(sent, handful=handful, told=live.told)))
+    print(f"   Nobody listened: {live.behind} records wait in the topic.")
 
 
-def worker() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "busline", "run", APP, "--until-idle", "--log-level", "warning"], stderr=subprocess.DEVNULL)
+async def burst(live: Live, sent: list[Row], running: subprocess.Popen[bytes]) -> None:
+    """Publishes all at once, and returns as soon as the worker is in the middle of it."""
+    statistics = Statistics(Path(os.environ["FLIGHTS_STATISTICS"]))
+    before = statistics.count()
+    live.told(await produce(sent))
+    while statistics.count() == before and running.poll() is None:
+        await asyncio.sleep(0.001)
+    statistics.close()
 
 
-def busline(*words: str) -> str:
-    return subprocess.run([sys.executable, "-m", "busline", *words], check=True, capture_output=True, text=True).stdout
+def finish(live: Live) -> None:
+    """Runs a worker until nothing is left to do."""
+    running = worker("--until-idle")
+    try:
+        asyncio.run(live.watch(ended(running)))
+    finally:
+        running.kill()
+    check_ended(running.returncode)
 
 
-async def watch(process: subprocess.Popen[bytes], published: int, kill_at: int | None = None) -> None:
-    """Shows what happens until the process ends; kills it once so many records are finished."""
-    from examples.flights.app import app
-
-    finished, since = 0, time.monotonic()
-    async with app:
-        inspector = app.bus().engines.all()[0].inspector
-        while True:
-            ended = process.poll() is not None
-            before, finished = finished, published - await behind(inspector, published)
-            rate = (finished - before) / max(time.monotonic() - since, 0.01)
-            since = time.monotonic()
-            line(f"   {finished:>7}/{published} records  {rate:>7.0f}/s  {await figures(inspector)}", last=ended)
-            if ended:
-                break
-            if kill_at is not None and finished >= kill_at:
-                process.send_signal(signal.SIGKILL)
-            await asyncio.sleep(0.02 if kill_at is not None else 0.2)
-    if process.returncode not in (0, -signal.SIGKILL):
-        sys.exit(f"the worker ended with status {process.returncode}")
+async def ended(running: subprocess.Popen[bytes]) -> None:
+    await asyncio.to_thread(running.wait)
 
 
-async def behind(inspector: Inspector, published: int) -> int:
-    """How many records are not finished; all of them before the group exists."""
-    return next((one.behind for one in await inspector.lag() if one.topic == "flights"), published)
+def show_dead(want: Expected) -> None:
+    say(f"4. {want.broken} rows were broken, and are in the dead letters: busline dead list")
+    letters: list[dict[str, str]] = busline("dead list", "--limit", "1000000")
+    for letter in letters[:3]:
+        print(f"   {letter['position']}  {letter['body']}")
+        print(textwrap.fill(letter["reason"], 100, initial_indent="      ", subsequent_indent="      "))
+    if len(letters) > 3:
+        print(f"   and {len(letters) - 3} more")
 
 
-async def figures(inspector: Inspector) -> str:
-    counts = await inspector.counts()
-    apologies = counts["apologise"].handled if "apologise" in counts else 0
-    retried = sum(one.retried for one in counts.values())
-    return f"{apologies:>4} apologies  {retried} retried  {len(await inspector.dead(limit=100_000))} dead"
+def redrive(live: Live) -> None:
+    say("5. The model is fixed (FixedFlight in model.py); the same bytes go to the same handler: busline dead redrive")
+    os.environ["FLIGHTS_MODEL"] = "fixed"
+    print(f"   {json.dumps(busline('dead redrive', '--all'))}")
+    finish(live)
 
 
-def line(text: str, *, last: bool) -> None:
-    """Redraws one line on a terminal; elsewhere only the last one is printed."""
-    if sys.stdout.isatty():
-        print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
-    elif last:
-        print(text, flush=True)
+def summary(want: Expected) -> bool:
+    say("Summary: computed straight from the file, and by way of a topic, a SIGKILL, a table and jobs")
+    for carrier, one in want.carriers.items():
+        arrived = one["flights"] - one["cancelled"] - one["diverted"]
+        late = f"{one['minutes_late'] / arrived:>6.1f} minutes late on average" if arrived else ""
+        print(f"   {carrier}  {one['flights']:>6} flights  {one['cancelled']:>5} cancelled  {late}")
+    print()
+    good = report(checks(want))
+    print("\n   Nothing was lost, nothing was counted twice." if good else "\n   NOT as computed from the file.")
+    return good
 
 
-def show_dead() -> None:
-    for letter in busline("dead", "list", APP, "--limit", "3").splitlines():
-        print(f"   {letter[:200]}")
-
-
-def summary(path: Path, published: int, seconds: float) -> None:
-    from examples.flights.expected import expected
-    from examples.flights.verify import differences
-
-    want, wrong = expected(path), differences(path)
-    print("\nSummary")
-    for carrier, one in want["carriers"].items():
-        average = one["minutes_late"] / max(one["arrived"], 1)
-        print(f"   {carrier}  {one['flights']:>6} flights  {one['cancelled']:>5} cancelled  {average:>6.1f} minutes late on average")
-    print(f"   {published} records, {len(want['late'])} apologies, {want['broken']} broken rows mended, one SIGKILL, {seconds:.1f} s.")
-    if wrong:
-        sys.exit("   NOT as computed straight from the file:\n   " + "\n   ".join(wrong))
-    print("   Every figure is equal to the one computed straight from the file. Nothing was lost, nothing counted twice.")
+def say(text: str) -> None:
+    print(f"\n{text}", flush=True)
 
 
 if __name__ == "__main__":

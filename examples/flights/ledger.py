@@ -6,8 +6,8 @@ from busline import CallNext, Delivery
 
 
 async def ledger(delivery: Delivery, call_next: CallNext) -> object:
-    """Lines: `start|end|failed PID HANDLER ID ATTEMPT`, in the file FLIGHTS_LEDGER."""
-    about = f"{os.getpid()} {delivery.handler} {delivery.id} {delivery.attempt}"
+    """Lines: `start|end|failed PID HANDLER ID ATTEMPT POSITION`, in the file FLIGHTS_LEDGER."""
+    about = f"{os.getpid()} {delivery.handler} {delivery.id} {delivery.attempt} {delivery.position}"
     _write(f"start {about}\n")
     ended = "failed"
     try:

@@ -18,7 +18,7 @@ BROKEN_EVERY = 97
 PAUSE = 0.1  # seconds between two handfuls of a stream
 
 # the subscriber's topic as its senders see it: any JSON object, so that they can be wrong
-wire: Topic[Row] = Topic("flights", Row, key="tailnum")
+wire: Topic[Row] = Topic("flights", Row, key=lambda row: row["tailnum"])
 airports = App("airports", publishes=[wire])
 
 

@@ -147,7 +147,7 @@ class Assembly:
                     subscriber.full_name, f"concurrency up to {partitions}, the partitions, with order='partition'", str(given), remedy, place=where(subscriber)
                 )
             )
-        return given or STREAM_BUFFER
+        return given or partitions
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
         function = self.replaced.get(subscriber.function, subscriber.function)

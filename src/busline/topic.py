@@ -94,7 +94,10 @@ class Topic(Source[T]):
         key = self.key
         if given is not None or key is None:
             return given
-        return getattr(value, key) if isinstance(key, str) else key(value)
+        if not isinstance(key, str):
+            return key(value)
+        found: KeyValue = value.get(key) if isinstance(value, Mapping) else getattr(value, key)
+        return found
 
     def check_key(self, key: bytes | None) -> None:
         """Raises Invalid for a message without a key in a compact topic."""

@@ -58,6 +58,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
         (folder / "pyproject.toml").touch()
 
     def write(self, name: str, text: str = "") -> Path:
@@ -102,9 +103,18 @@ class Project:
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
         """In another process, that goes on. Its output and its log are one stream."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*words), cwd=self.folder, env=self.environment(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, text=True
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Of whatever a failing test has left."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
 
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:
@@ -115,7 +125,7 @@ def read_until(process: "subprocess.Popen[str]", text: str) -> str:
         said += line
         if text in line:
             return said
-    raise AssertionError(f"'{text}' was never said, but: {said}")
+    raise AssertionError(f"'{text}' was never said, but: {said[-2000:]}")
 
 
 @pytest.fixture
@@ -129,7 +139,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     known = set(sys.modules)
-    yield Project(folder)
+    made = Project(folder)
+    yield made
+    made.end()
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]

@@ -49,6 +49,18 @@ class TestSqlite(TransportContract):
         assert (depth.running, depth.waiting) == (1, 0)
         await second.stack.aclose()
 
+    async def test_a_process_taken_for_dead_acknowledges_nothing(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+        await desk.transport.publish(MAIL, [message(b"x"), message(b"y")])
+        receiver = await desk.take()
+        got = await receive(receiver, 2)
+        second = Desk(await take_for_dead(desk, engine), clock)
+        await receive(await second.take(), 2)
+
+        assert await receiver.settle([(one, ACKED) for one in got]) == got
+
+        assert (await desk.transport.inspector.depth())["mail"].running == 2
+        await second.stack.aclose()
+
     async def test_a_process_taken_for_dead_settles_nothing_of_a_record(self, desk: Desk, engine: Open, clock: SimClock) -> None:
         await desk.transport.publish(OTHER, [message(b"x")])
         receiver = await desk.read(OTHER)

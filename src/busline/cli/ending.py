@@ -19,7 +19,12 @@ class Ending:
         threading.Thread(target=self._watch, daemon=True, name="busline ending").start()
 
     def within(self, seconds: float, status: int) -> None:
-        """The process ends with this status at the latest in so many seconds."""
+        """The process ends with this status at the latest in so many seconds; sooner if that was said before."""
+        if time.monotonic() + seconds < self.at:
+            self.status, self.at = status, time.monotonic() + seconds
+
+    def closing(self, seconds: float, status: int) -> None:
+        """The work is over: what is left may take so many seconds, and does not change the status."""
         self.status, self.at = status, time.monotonic() + seconds
 
     def _watch(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import FrameType
@@ -23,7 +23,7 @@ from busline.core.errors import Invalid, Unavailable, wrong
 from busline.engine import warn_in_container
 from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
-from busline.runtime.worker import Work
+from busline.runtime.worker import Work, Worker
 
 log = logging.getLogger("busline")
 SAY_EVERY = 5.0
@@ -56,7 +56,7 @@ def command(
     ending = Ending()
     runner = asyncio.Runner()
     status = _status(lambda: _run(runner, app, Run(only, queues, concurrency), idle, wait, (log_level, log_format), ending))
-    ending.within(CLOSING, status)
+    ending.closing(CLOSING, status)
     runner.close()
     ending.leave(status)
 
@@ -101,11 +101,12 @@ class Runner:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _bus: Bus | None = None
     _signalled: float | None = None
+    _away: str = "the engines, the lifespan or a dependency"
 
     async def serve(self) -> None:
         self._listen()
         async with AsyncExitStack() as stack:
-            if await first(self._enter(stack), self.stop.wait()) == 0:
+            if await first(self._enter(stack), self.stop.wait(), self._say()) == 0:
                 self._bus = self.app.bus()
                 log.info("%s", self._started(self._bus))
                 await self._until_told(self._bus)
@@ -119,7 +120,7 @@ class Runner:
         await first(*ends)
 
     async def _enter(self, stack: AsyncExitStack) -> None:
-        limit, said = time.monotonic() + self.wait, float("-inf")
+        limit = time.monotonic() + self.wait
         while True:
             try:
                 await stack.enter_async_context(self.app.running(self.run))
@@ -127,10 +128,14 @@ class Runner:
             except Unavailable as error:
                 if time.monotonic() >= limit:
                     raise
-                if time.monotonic() - said >= SAY_EVERY:
-                    log.warning("waiting for the engine: %s", error)
-                    said = time.monotonic()
+                self._away = str(error)
                 await asyncio.sleep(TRY_EVERY)
+
+    async def _say(self) -> None:
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(SAY_EVERY)
+            log.warning("not ready after %.0f s, waiting for %s", time.monotonic() - began, self._away)
 
     # --- signals -----------------------------------------------------------------------------------------------
 
@@ -152,16 +157,20 @@ class Runner:
 
     def _limit(self, hurry: bool) -> None:
         setting = self.app.setting
-        if self._bus is None:
+        if not self._workers():
             self.ending.within(setting.cancel + CLOSING, 0)  # nothing was begun
-        elif hurry or self.ending.at == float("inf"):
+        else:
             self.ending.within((0.0 if hurry else setting.drain) + setting.cancel + CLOSING, INTERNAL)
 
     def _told(self, hurry: bool) -> None:
         self.stop.set()
-        if hurry and self._bus is not None:
-            for worker in self._bus.workers:
-                worker.hurry.set()
+        for worker in self._workers() if hurry else ():
+            worker.hurry.set()
+
+    def _workers(self) -> Sequence[Worker]:
+        """Also those that work while others are not ready yet."""
+        bus = self._bus or self.app._bus
+        return bus.workers if bus is not None else ()
 
     # --- the first line ----------------------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from busline.core.clock import Clock, Timer
 from busline.core.counts import Counts, tally
-from busline.core.errors import Unavailable
+from busline.core.errors import Reject, Unavailable
 from busline.core.handler import Handler
 from busline.core.lanes import Lanes
 from busline.core.message import Delivery
@@ -51,8 +53,7 @@ class Work:
     @property
     def at_once(self) -> str:
         """How many run at once, in words."""
-        each = self.subscription.order == "partition" and self.concurrency >= self.buffer and self.subscription.group
-        return "one for each partition" if each else f"{self.concurrency} at once"
+        return f"{self.concurrency} at once"
 
 
 class Worker:
@@ -64,6 +65,7 @@ class Worker:
         self._foreign = foreign
         self._counts = counts
         self._lanes = Lanes(work.concurrency)
+        self._durable = work.transport.features.durable
         self._running: dict[object, Running] = {}
         self._held = 0  # received and not settled
         self._parked: dict[object, tuple[Timer, Delivery]] = {}  # in-lane retries that wait
@@ -196,7 +198,8 @@ class Worker:
         if type(outcome) is Retried and delivery.in_lane and not self._stopping:
             self._park(delivery, outcome)
         else:
-            self._lanes.leave(delivery)
+            if not self._durable:
+                self._lanes.leave(delivery)
             self._finished.append((delivery, outcome))
             if self._settling is None:
                 self._settle_soon()
@@ -274,9 +277,18 @@ class Worker:
             left = await self._foreign(batch, self.work.transport)
             refused = await self._persist(left)
             self._held -= len(batch)
+            self._leave(batch)
             self._count(left, refused)
             self._changed.set()
         self._settling = None
+
+    def _leave(self, batch: Sequence[Settled]) -> None:
+        """On an engine that outlives us a lane opens when its record is settled: a kill repeats only what was running."""
+        if self._durable and not self._stopping:
+            for delivery, _ in batch:
+                self._lanes.leave(delivery)
+            if not self._starting:
+                self._start_soon()
 
     async def _gather(self) -> None:
         """Lets those who finish in the next turns of the loop come along, as long as each turn brings some."""
@@ -308,7 +320,8 @@ class Worker:
             self._counts.setdefault(name, Counts()).add(counts)
         for delivery, outcome in batch:
             if type(outcome) is Rejected:
-                log.error("%r is in the dead letters: %s", delivery, outcome.reason, exc_info=outcome.error)
+                known = isinstance(outcome.error, Reject | ValidationError) or outcome.error is None
+                log.error("%r is in the dead letters: %s", delivery, outcome.reason, exc_info=None if known else outcome.error)
 
     # --- losing and stopping -------------------------------------------------------------------------------
 

@@ -10,14 +10,15 @@ from typing import Literal, Self, TypeVar
 
 from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock, Timer
-from busline.core.errors import Unavailable
+from busline.core.errors import BuslineError, Unavailable
 from busline.core.message import Delivery, Message
-from busline.core.outcome import Effect, Keep, Outcome, Send
+from busline.core.outcome import ACKED, Acked, Effect, Keep, Outcome, Rejected, Released, Retried, Send
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.transports.sqlite import jobs, topics
 from busline.transports.sqlite.facts import SqliteStore, keep
 from busline.transports.sqlite.file import Busy, File, Operation
 from busline.transports.sqlite.inspector import SqliteInspector
+from busline.transports.sqlite.jobs import Impossible
 from busline.transports.sqlite.process import Process, remove
 from busline.transports.sqlite.receiver import JobReceiver, LogReceiver
 
@@ -44,6 +45,9 @@ class SqliteTransport:
         self._timer: Timer | None = None
         self._looking: asyncio.Task[None] | None = None
         self._turn = 0
+        self._ear = -1  # the pipe that the loop listens to
+        self._closing = False
+        self._renewing = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<SqliteTransport {self.file.path}, process {self.process.n}>"
@@ -53,29 +57,35 @@ class SqliteTransport:
 
     async def __aenter__(self) -> Self:
         await patiently(self.file.open)
+        self._closing, self._renewing = False, asyncio.Lock()
         try:
-            await self._patiently(self.process.register)
+            await self.patiently(self.process.register)
         except BaseException:
             await self.file.close()
+            self.process.close()
             raise
         self._listen()
         self._look_later()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closing = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._looking is not None:
-            await asyncio.wait((self._looking,))
-        asyncio.get_running_loop().remove_reader(self.process.pipe)
         try:
-            await self.file.write(self.process.withdraw)
-        except Unavailable as error:
-            log.warning("%s: %s The next process that looks cleans up.", self.file.path, error)
-        self.process.close()
-        await self.file.close()
+            if self._looking is not None:
+                await asyncio.wait((self._looking,))
+            n = self.process.n
+            await self.file.write(lambda db: jobs.withdraw(db, n))
+        except BuslineError as error:
+            log.warning("%s The next process that looks gives back what this one had in hand.", error)
+        finally:
+            self._deafen()
+            await self.file.close()
+            self.process.wake_others()
+            self.process.close()
 
-    async def _patiently(self, operation: Operation[T]) -> T:
+    async def patiently(self, operation: Operation[T]) -> T:
         """A caller's write."""
         return await patiently(lambda: self.file.write(operation))
 
@@ -83,7 +93,7 @@ class SqliteTransport:
 
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         now = self.clock.time()
-        there: Mapping[int, str] = await self._patiently(lambda db: self._add(db, address, messages, now))
+        there: Mapping[int, str] = await self.patiently(lambda db: self._add(db, address, messages, now))
         self.wake()
         return there
 
@@ -94,50 +104,66 @@ class SqliteTransport:
         topics.append(db, address, messages, self._turn)
         return {}
 
-    def apply(self, db: sqlite3.Connection, effects: Sequence[Effect], now: float) -> None:
-        """What an outcome carries, inside its transaction."""
-        for effect in effects:
-            if isinstance(effect, Send):
-                self._add(db, effect.address, [effect.message], now)
-            else:
-                keep(db, effect.key, effect.value, now + effect.ttl)
+    def apply(self, db: sqlite3.Connection, delivery: Delivery, effects: Sequence[Effect], now: float) -> None:
+        """What an outcome carries, inside its transaction. Raises Impossible for what can never be applied."""
+        try:
+            for effect in effects:
+                if isinstance(effect, Send):
+                    self._add(db, effect.address, [effect.message], now)
+                else:
+                    keep(db, effect.key, effect.value, now + effect.ttl)
+        except (ValueError, OverflowError) as error:  # Invalid is one
+            raise Impossible(delivery, error) from error
 
     def settled(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Wakes whoever waits for what these outcomes carried."""
-        effects = [one for _, outcome in settled for one in getattr(outcome, "effects", ())]
-        if effects or any(type(outcome).__name__ in ("Retried", "Released") for _, outcome in settled):
+        rich = [outcome for _, outcome in settled if outcome is not ACKED]
+        effects = [effect for outcome in rich if isinstance(outcome, Acked | Rejected) for effect in outcome.effects]
+        if effects or any(isinstance(outcome, Retried | Released) for outcome in rich):
             self.wake()
         self.store.arrived({one.key: one.value for one in effects if isinstance(one, Keep)})
+
+    def queues(self) -> list[str]:
+        """What this process takes jobs from."""
+        return [queue for receiver in self.receivers if isinstance(receiver, JobReceiver) for queue in receiver.queues]
 
     # --- waking --------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Something changed that others may wait for: here, and in the other processes."""
-        self._wake_here()
+        self.wake_here()
         self.process.wake_others()
 
-    def _wake_here(self) -> None:
+    def wake_here(self) -> None:
         for receiver in self.receivers:
             receiver.woken.set()
 
     def _listen(self) -> None:
-        asyncio.get_running_loop().add_reader(self.process.pipe, self._heard)
+        self._ear = self.process.pipe
+        asyncio.get_running_loop().add_reader(self._ear, self._heard)
+
+    def _deafen(self) -> None:
+        if self._ear >= 0:
+            asyncio.get_running_loop().remove_reader(self._ear)
+            self._ear = -1
 
     def _heard(self) -> None:
-        self.process.drain()
-        self._wake_here()
+        if self._ear >= 0:
+            self.process.drain()
+        self.wake_here()
         self.store.look_again()
 
     # --- looking after the others, once a second -------------------------------------------------------------
 
     def _look_later(self) -> None:
-        self._timer = self.clock.after(LOOK, self._start_looking)
+        if not self._closing:
+            self._timer = self.clock.after(LOOK, self._start_looking)
 
     def _start_looking(self) -> None:
         self._looking = asyncio.get_running_loop().create_task(self._look(), name="busline sqlite look")
 
     async def _look(self) -> None:
-        with suppress(Unavailable):  # whoever works with the file says so
+        with suppress(BuslineError):  # whoever works with the file says so
             await self._look_once()
         self._heard()
         self._look_later()
@@ -149,25 +175,35 @@ class SqliteTransport:
         dead = self.process.dead([n for n in others if n != self.process.n], self._lease)
         now = self.clock.time()
         if dead:
-            await self.file.write(lambda db: jobs.free_all(db, dead, now))
-            for n in dead:
-                remove(self.process.folder, n)
-            log.warning("took over what %d dead process(es) had in hand", len(dead))
-            self.wake()
+            await self._clear_away(dead, now)
         await self.store.expire(now)
+
+    async def _clear_away(self, dead: list[int], now: float) -> None:
+        freed = await self.file.write(lambda db: jobs.free_all(db, dead, now))
+        for n in dead:
+            remove(self.process.folder, n)
+        if freed:
+            log.warning("took over what %d dead process(es) had in hand", len(freed))
+        self.wake()
+
+    async def look_lost(self) -> None:
+        """As `lost`, for one who need not wait: the next look does it if the file is locked now."""
+        with suppress(Unavailable):
+            await self.lost()
 
     async def lost(self) -> None:
         """This process was taken for dead: what it has in hand is others' now. It goes on under a new number."""
-        if await self.file.read(lambda db: db.execute("SELECT 1 FROM worker WHERE n = ?", (self.process.n,)).fetchone()):
-            return
-        log.warning("this process stood still for too long and was taken for dead: what it had in hand runs elsewhere")
-        for receiver in self.receivers:
-            receiver.host.recall(receiver.forget())
-        asyncio.get_running_loop().remove_reader(self.process.pipe)
-        self.process.close()
-        await self.file.write(self.process.register)
-        self._listen()
-        self._wake_here()
+        async with self._renewing:
+            n = self.process.n
+            if await self.file.read(lambda db: jobs.alive(db, n)):
+                return
+            log.warning("this process stood still for too long and was taken for dead: what it had in hand runs elsewhere")
+            for receiver in self.receivers:
+                receiver.host.recall(receiver.forget())
+            self._deafen()
+            await self.file.write(self.process.register)
+            self._listen()
+            self.wake_here()
 
     # --- receiving -----------------------------------------------------------------------------------------
 
@@ -180,16 +216,17 @@ class SqliteTransport:
         finally:
             try:
                 await receiver.leave()
-            except Unavailable as error:
+            except BuslineError as error:
                 log.warning("%s What was in hand is given back when this process ends.", error)
-            self.receivers.remove(receiver)
+            finally:
+                self.receivers.remove(receiver)
             self.wake()
 
     async def _receiver(self, subscription: Subscription, host: Host) -> JobReceiver | LogReceiver:
         if subscription.group is None:
             return JobReceiver(self, subscription, host)
         group, addresses, start = subscription.group, subscription.addresses, subscription.start
-        await self._patiently(lambda db: topics.join_all(db, group, addresses, start))
+        await self.patiently(lambda db: topics.join_all(db, group, addresses, start))
         return LogReceiver(self, subscription, host)
 
 

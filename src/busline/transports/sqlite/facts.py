@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
 GET = "SELECT value FROM fact WHERE key = ? AND until > ?"
-EXPIRED = 1000  # facts and ids removed at a time
+EXPIRED, ROUNDS = 1000, 50  # facts or ids removed at a time, and how often in one look
+KEYS = {"fact": "key", "known": "id"}
 
 
 def keep(db: sqlite3.Connection, key: str, value: bytes, until: float) -> None:
@@ -37,9 +38,10 @@ class SqliteStore:
             keep(db, key, value, now + ttl)
             return True
 
-        stored = await self._of.file.write(put)
-        self.arrived({key: value})
-        self._of.wake()
+        stored = await self._of.patiently(put)
+        if stored:
+            self.arrived({key: value})
+            self._of.wake()
         return stored
 
     async def wait(self, key: str, until: float | None) -> bytes | None:
@@ -74,8 +76,11 @@ class SqliteStore:
                 event.set()
 
     async def expire(self, now: float) -> None:
-        """Removes a few facts and ids whose time is over."""
-        stale = "SELECT EXISTS(SELECT 1 FROM fact WHERE until BETWEEN 1 AND ?)"
-        if (await self._of.file.read(lambda db: db.execute(stale, (now,)).fetchone()))[0]:
-            delete = f"DELETE FROM fact WHERE key IN (SELECT key FROM fact WHERE until BETWEEN 1 AND ? LIMIT {EXPIRED})"
-            await self._of.file.write(lambda db: db.execute(delete, (now,)))
+        """Removes facts and ids whose time is over, some at a time so that others come between."""
+        for table in ("fact", "known"):
+            stale = f"SELECT 1 FROM {table} WHERE until <= ? LIMIT 1"
+            delete = f"DELETE FROM {table} WHERE until <= ? AND {KEYS[table]} IN (SELECT {KEYS[table]} FROM {table} WHERE until <= ? LIMIT {EXPIRED})"
+            for _ in range(ROUNDS):
+                if not await self._of.file.read(lambda db, sql=stale: db.execute(sql, (now,)).fetchone()):  # type: ignore[misc]  # bound now
+                    break
+                await self._of.file.write(lambda db, sql=delete: db.execute(sql, (now, now)).rowcount)  # type: ignore[misc]  # bound now

@@ -14,15 +14,17 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
-from busline.transports.sqlite.schema import LAYOUT, create, layout
+from busline.transports.sqlite.schema import APPLICATION, LAYOUT, create, layout
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"}
+NETWORK = {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse"}
+LOCAL = {"fuse.fuse-overlayfs", "fuse.mergerfs"}  # other kinds of `fuse.` are taken for remote
+SQLITE = (3, 37, 0)  # the first with STRICT tables
 PATIENCE = 2.0  # seconds for which a turn waits for a foreign process's lock
 PASSIVE, TRUNCATE = 4 << 20, 64 << 20  # bytes of write-ahead log at which it is checkpointed
 BEAT = 2.0
-MOUNTS = Path("/proc/self/mountinfo")
+MOUNTS, LOCKS = Path("/proc/self/mountinfo"), Path("/proc/locks")
 
 
 class Busy(Unavailable):
@@ -40,6 +42,9 @@ class Request:
     writes: bool
 
 
+Answer = tuple[Request, Any, BaseException | None]
+
+
 class File:
     """`write` and `read` run an operation on the thread; a write's are in one transaction, all or none.
 
@@ -50,9 +55,15 @@ class File:
     def __init__(self, path: Path, sync: Literal["normal", "full"], beat: Callable[[], None]) -> None:
         self.path, self._sync, self._beat = path, sync, beat
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"busline {path.name}", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._ended: asyncio.Future[None]
         self._db: sqlite3.Connection
-        self._checkpointed = 0
+        self._lock: Lock
+        self._inode = 0
+        self._checkpointed = 0  # the size of the write-ahead log when this process last moved it into the file
+        self._open = False
+        self._gone = False
+        self._beaten = 0.0
 
     def __repr__(self) -> str:
         return f"<File {self.path}>"
@@ -62,13 +73,23 @@ class File:
     async def open(self) -> None:
         """Opens or makes the file. Raises Invalid for one that cannot be used, Busy for one that is locked."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._connect)
-        self._thread.start()
+        self._requests = SimpleQueue()
+        self._ended = self._loop.create_future()
+        opened: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._run, args=(opened,), name=f"busline {self.path.name}", daemon=True).start()
+        try:
+            await asyncio.shield(opened)
+        except asyncio.CancelledError:
+            self._requests.put(None)
+            raise
+        self._open = True
 
     async def close(self) -> None:
         """What was asked for is done first."""
-        self._requests.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._open:
+            self._open = False
+            self._requests.put(None)
+        await asyncio.shield(self._ended)
 
     async def write(self, operation: Operation[T]) -> T:
         """Its result, committed. Raises Unavailable when it was not. Cancelled, it may be done all the same."""
@@ -82,26 +103,47 @@ class File:
         return self._ask(operation, True)
 
     def _ask(self, operation: Operation[T], writes: bool) -> "asyncio.Future[T]":
+        if not self._open:
+            raise Unavailable(wrong(self.path, "an open engine", "one that was closed", "Use it inside its `async with`."))
         answer: asyncio.Future[T] = self._loop.create_future()
         self._requests.put(Request(operation, answer, writes))
         return answer
 
     # --- on the thread -------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        last = 0.0
+    def _run(self, opened: "asyncio.Future[None]") -> None:
+        try:
+            self._connect()
+        except Exception as error:  # whoever opens it hears of it
+            self._tell(_fail, opened, error)
+            return self._tell(_end, self._ended)
+        self._tell(_end, opened)
+        while (requests := self._next()) is not None:
+            self._turn(requests)
+        self._disconnect()
+        self._tell(_end, self._ended)
+
+    def _tell(self, call: Callable[..., None], *values: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(call, *values)
+
+    def _next(self) -> list[Request] | None:
+        """Everything that is asked for by now; None at the end. Waits for the first, beating meanwhile."""
         while True:
-            now = time.monotonic()
-            if now - last >= BEAT:
-                self._beat()
-                last = now
+            self._beat_now_and_then()
             try:
-                request = self._requests.get(timeout=BEAT)
+                first = self._requests.get(timeout=BEAT)
             except Empty:
                 continue
-            if request is None:
-                return self._disconnect()
-            self._turn(self._together(request))
+            return None if first is None else self._together(first)
+
+    def _beat_now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten >= BEAT:
+            self._beaten = now
+            self._gone = self._is_gone()
+            with suppress(OSError):
+                self._beat()
 
     def _together(self, first: Request) -> list[Request]:
         """Whatever was asked for meanwhile, up to the end."""
@@ -116,100 +158,155 @@ class File:
 
     def _turn(self, requests: list[Request]) -> None:
         answers = self._write([one for one in requests if one.writes])
-        answers += [self._attempt(one, self._db) for one in requests if not one.writes]
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(_deliver, answers)
+        answers += [self._read(one) for one in requests if not one.writes]
+        self._tell(_deliver, answers)
 
-    def _write(self, requests: list[Request]) -> list[tuple[Request, Any, BaseException | None]]:
+    def _write(self, requests: list[Request]) -> list[Answer]:
         if not requests:
             return []
         try:
             return list(zip(requests, self._transaction(requests), [None] * len(requests), strict=True))
-        except (sqlite3.Error, BuslineError) as error:
-            if len(requests) == 1 or isinstance(error, Busy):
-                return [(one, None, self._said(error)) for one in requests]
-            return [answer for one in requests for answer in self._write([one])]  # only the guilty one fails
+        except Exception as error:  # whoever asked hears of it
+            said = self._said(error)
+        if len(requests) == 1 or isinstance(said, Busy):
+            return [(one, None, said) for one in requests]
+        return [answer for one in requests for answer in self._write([one])]  # only the guilty one fails
 
-    def _attempt(self, request: Request, db: sqlite3.Connection) -> tuple[Request, Any, BaseException | None]:
-        try:
-            return request, request.operation(db), None
-        except (sqlite3.Error, BuslineError) as error:
-            return request, None, self._said(error)
+    def _read(self, request: Request) -> Answer:
+        limit = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return request, request.operation(self._alive()), None
+            except Exception as error:  # whoever asked hears of it
+                said = self._said(error)
+            if not isinstance(said, Busy) or time.monotonic() > limit:
+                return request, None, said
+            time.sleep(0.002)
 
     def _transaction(self, requests: list[Request]) -> list[Any]:
-        with Lock(self._lock):
-            begin(self._db)
+        with self._lock:
+            begin(self._alive())
             try:
                 results = [one.operation(self._db) for one in requests]
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._checkpoint()
+            with suppress(sqlite3.Error):  # the commit stands; the next turn tries again
+                self._checkpoint()
         return results
 
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            with suppress(sqlite3.Error):  # SQLite has done it by itself
+                self._db.execute("ROLLBACK")
+
     def _checkpoint(self) -> None:
+        """Moves the write-ahead log into the file, each time it has grown by 4 MB; cuts it at 64."""
         try:
             size = os.stat(f"{self.path}-wal").st_size
         except FileNotFoundError:
             return
-        if size >= PASSIVE:
-            mode = "TRUNCATE" if size >= TRUNCATE else "PASSIVE"
-            if size >= TRUNCATE or size - self._checkpointed >= PASSIVE or size < self._checkpointed:
-                self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-                self._checkpointed = size
+        if size < PASSIVE:
+            self._checkpointed = 0
+        elif size - self._checkpointed >= PASSIVE or size < self._checkpointed:
+            self._checkpointed = size
+            self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if size >= TRUNCATE else 'PASSIVE'})").fetchall()
 
     def _connect(self) -> None:
+        if sqlite3.sqlite_version_info < SQLITE:
+            raise Invalid(wrong("sqlite3", "SQLite 3.37 or newer", sqlite3.sqlite_version, "Use a Python that is linked to a newer one."))
         refuse_network(self.path)
         try:
-            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            with Lock(self._lock):
-                self._open()
+            self._lock = Lock(self.path)
+            self._open_locked()
         except OSError as error:
-            raise Invalid(
-                wrong(self.path, "a file in a folder that can be written", error.strerror or "another", "Name another path, or mend the permissions.")
-            ) from error
-        except sqlite3.Error as error:
-            raise self._said(error, opening=True) from error
+            remedy = "Name another path, or mend the permissions."
+            raise Invalid(wrong(self.path, "a file in a folder that can be written", error.strerror or "another", remedy)) from error
 
-    def _open(self) -> None:
+    def _open_locked(self) -> None:
+        try:
+            with self._lock:
+                self._db = self._opened()
+                self._inode = os.stat(self.path).st_ino
+        except BaseException as error:
+            self._lock.close()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self.path, True) from error
+            raise
+        self._gone, self._beaten = False, time.monotonic()
+
+    def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
         try:
             self._settle_in(db)
         except BaseException:
             db.close()
             raise
-        self._db = db
+        return db
 
     def _settle_in(self, db: sqlite3.Connection) -> None:
-        found = layout(db)
-        if found > LAYOUT:
-            raise Invalid(wrong(self.path, f"layout {LAYOUT} or older", f"layout {found}, of a newer busline", "Upgrade busline, or name another file."))
-        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        self._refuse_others(db)
+        if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise Invalid(wrong(self.path, "a file system with shared memory", "one without", "Name a path on another disk of this machine."))
         db.execute(f"PRAGMA synchronous = {self._sync}")
         db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("PRAGMA journal_size_limit = 0")  # a log that begins anew is cut: its size tells how much is in it
         begin(db)
         if layout(db) == 0:
             create(db)
-        db.execute("INSERT INTO fact VALUES('open', x'', 0) ON CONFLICT(key) DO UPDATE SET until = 0")  # says now whether it can be written
+        db.execute(f"PRAGMA user_version = {LAYOUT}")  # a write: says now whether the file can be written
         db.execute("COMMIT")
 
-    def _disconnect(self) -> None:
-        try:
-            with Lock(self._lock):
-                self._db.close()
-        except BuslineError:
-            self._db.close()
-        os.close(self._lock)
+    def _refuse_others(self, db: sqlite3.Connection) -> None:
+        found, tables = layout(db), db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+        if tables and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            raise Invalid(wrong(self.path, "a file of busline, or none yet", "a database of another program", "Name another path."))
+        if found > LAYOUT:
+            raise Invalid(wrong(self.path, f"layout {LAYOUT} or older", f"layout {found}, of a newer busline", "Upgrade busline, or name another file."))
 
-    def _said(self, error: Exception, *, opening: bool = False) -> Exception:
+    def _disconnect(self) -> None:
+        with suppress(BuslineError, sqlite3.Error, OSError), self._lock:
+            self._db.close()
+        with suppress(sqlite3.Error):
+            self._db.close()
+        self._lock.close()
+
+    def _alive(self) -> sqlite3.Connection:
+        if self._gone:
+            raise Damaged(wrong(self.path, "the file that was opened", "none or another", "Put it back, and start again: it was moved or deleted."))
+        return self._db
+
+    def _is_gone(self) -> bool:
+        """SQLite goes on writing to a deleted file without a word."""
+        try:
+            return os.stat(self.path).st_ino != self._inode
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def _said(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
-            return explain(error, self.path, opening)
+            return explain(error, self.path, False)
+        if isinstance(error, OSError):
+            return Unavailable(wrong(self.path, "a folder that can be written", error.strerror or str(error), "Mend it: it goes on by itself."))
+        if isinstance(error, (UnicodeError, OverflowError)):
+            return Invalid(wrong("message", "text that UTF-8 can carry and numbers of 64 bits", str(error), "Correct what is sent."))
         return error
 
 
-def _deliver(answers: list[tuple[Request, Any, BaseException | None]]) -> None:
+def _end(answer: "asyncio.Future[None]") -> None:
+    if not answer.done():
+        answer.set_result(None)
+
+
+def _fail(answer: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _deliver(answers: list[Answer]) -> None:
     for request, result, error in answers:
         if request.answer.done():
             continue
@@ -222,33 +319,53 @@ def _deliver(answers: list[tuple[Request, Any, BaseException | None]]) -> None:
 class Lock:
     """The lock beside the file. Raises Busy when others hold it for too long."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def __enter__(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait()
+
+    def _wait(self) -> None:
         limit, pause = time.monotonic() + PATIENCE, 0.0001
-        while True:
-            try:
+        while time.monotonic() < limit:
+            time.sleep(pause)
+            with suppress(BlockingIOError):
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > limit:
-                    raise Busy("The lock beside the database is held by another process: is one stopped in the middle of a write?") from None
-                time.sleep(pause)
-                pause = min(pause * 1.5, 0.002)
+            pause = min(pause * 1.5, 0.002)
+        raise Busy(wrong(self._path, "a database that can be written", f"one that {self._holder()} has locked", "Is it stopped? Continue or end it."))
+
+    def _holder(self) -> str:
+        """The process that has it, as the kernel tells."""
+        end = f":{os.fstat(self._descriptor).st_ino}"
+        with suppress(OSError, IndexError):
+            for line in LOCKS.read_text().splitlines():
+                fields = line.split()
+                if fields[1] == "FLOCK" and fields[5].endswith(end):
+                    return f"process {fields[4]}"
+        return "another process"
 
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
+    def close(self) -> None:
+        os.close(self._descriptor)
+
 
 def begin(db: sqlite3.Connection) -> None:
-    """Begins a write. Waits for a foreign program's write, as `sqlite3` or a backup may hold, then raises Busy."""
+    """Begins a write. Waits for a foreign program's write, as `sqlite3` or a backup may hold, then raises."""
     limit = time.monotonic() + PATIENCE
+    if db.in_transaction:
+        db.execute("ROLLBACK")  # it could not be rolled back when it failed
     while True:
         try:
             db.execute("BEGIN IMMEDIATE")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > limit:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > limit:
                 raise
             time.sleep(0.002)
 
@@ -265,6 +382,10 @@ def explain(error: sqlite3.Error, path: Path, opening: bool) -> Exception:
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         kind = Invalid if opening else Damaged
         return kind(wrong(path, "a SQLite database", f"a damaged or another file ({error})", "Restore it from a copy, or move it away to begin afresh."))
+    if name.startswith("SQLITE_TOOBIG"):
+        return Invalid(wrong(path, "a message that fits a row", "a larger one", "Store it elsewhere and send its address."))
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_PROTOCOL")):
+        return Unavailable(wrong(path, "a file that can be opened", str(error), "Look for a limit of open files or memory: it goes on by itself."))
     if name.startswith("SQLITE_IOERR"):
         return Unavailable(wrong(path, "a disk that works", str(error), "Look at the machine's log: nothing is known of this write."))
     return Damaged(wrong(path, "a database of busline", f"{name or type(error).__name__}: {error}", "Move the file away, or report this."))
@@ -283,5 +404,5 @@ def refuse_network(path: Path) -> None:
         point = fields.split()[4].replace("\\040", " ")
         if (folder == point or folder.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
             found = point, rest.split()[0]
-    if found[1] in NETWORK:
+    if found[1] in NETWORK or (found[1].startswith("fuse.") and found[1] not in LOCAL):
         raise Invalid(wrong(path, "a file on a disk of this machine", f"one on {found[1]}", "Name a local path: SQLite loses writes on network file systems."))

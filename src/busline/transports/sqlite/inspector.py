@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
 SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at"
+DEPTH = (  # each part is answered from an index, without a look at the bodies
+    "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
+    " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
+    " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue"
+)
 STATES = ("waiting", "delayed", "delayed", "running")
 
 
@@ -28,7 +33,7 @@ class SqliteInspector:
         return await self._of.file.read(lambda db: _look(db, id, self._of.clock.time()))
 
     async def depth(self) -> Mapping[str, Depth]:
-        rows = await self._of.file.read(lambda db: db.execute("SELECT queue, state, COUNT(*) FROM job GROUP BY queue, state").fetchall())
+        rows = await self._of.file.read(lambda db: db.execute(DEPTH).fetchall())
         found: dict[str, list[int]] = {}
         for queue, state, count in rows:
             found.setdefault(queue, [0, 0, 0, 0])[state] = count
@@ -55,12 +60,12 @@ class SqliteInspector:
 
     async def redrive(self, ids: Sequence[str]) -> Redriven:
         now = self._of.clock.time()
-        done = await self._of.file.write(lambda db: _redrive(db, ids, now))
+        done = await self._of.patiently(lambda db: _redrive(db, ids, now))
         self._of.wake()
         return done
 
     async def purge(self, ids: Sequence[str]) -> int:
-        return await self._of.file.write(lambda db: sum(db.execute("DELETE FROM dead WHERE id = ?", (id,)).rowcount for id in ids))
+        return await self._of.patiently(lambda db: sum(db.execute("DELETE FROM dead WHERE id = ?", (id,)).rowcount for id in ids))
 
 
 def _look(db: sqlite3.Connection, id: str, now: float) -> Look:
@@ -85,7 +90,7 @@ def _redrive(db: sqlite3.Connection, ids: Sequence[str], now: float) -> Redriven
             continue
         body, headers, key, at, task, unique, remember, options, position, queue = row
         message = Message(id, body, unpack(headers), key, at, task, None, unique, remember, unpack_options(options), position)
-        if unique is not None and (holder := jobs.holder(db, replace(message, remember=0.0), now)) is not None:
+        if (holder := jobs.lock_holder(db, unique)) is not None:
             refused.append(wrong(id, "no living job of the same unique key", f"the job {holder}", "Redrive it when that one is final."))
             continue
         _bring_back(db, queue, message, now)

@@ -1,14 +1,16 @@
 """The statements of queues: each function is one step inside a transaction."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from itertools import chain
 from typing import Any, NamedTuple
 
+from busline.core.counts import Counts
 from busline.core.errors import describe
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Retried
+from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried
 from busline.transports.sqlite.schema import DELAYED, RETRYING, RUNNING, WAITING
 from busline.transports.sqlite.wire import pack, pack_options, unpack, unpack_options
 
@@ -20,34 +22,59 @@ INSERT = f"{HEAD} {ROW}"
 TOGETHER = 100  # rows of one statement: the interpreter's lock is given up once for them, not once for each
 INSERT_TOGETHER = f"{HEAD} {','.join([ROW] * TOGETHER)}"
 DEATHS = 3
+PROMOTED = 1000  # due jobs that become ready in one claim
 Settled = tuple[Delivery, Outcome]
+Apply = Callable[[sqlite3.Connection, Delivery, Sequence[Effect], float], None]
 
 
 class Claim(NamedTuple):
-    """What a claim brought, and when something more falls due; `lost`: the process is no longer known."""
+    """What a claim by `owner` brought, and when something more falls due.
 
+    `withheld`: there is more, but a job that ended two processes runs alone first. `lost`: the owner is known no more.
+    """
+
+    owner: int
     deliveries: list[Delivery]
-    due: float | None
+    due: float | None = None
+    withheld: bool = False
     lost: bool = False
 
 
 def insert(db: sqlite3.Connection, queue: str, messages: Sequence[Message], now: float) -> dict[int, str]:
-    """Adds jobs; returns those that were there already, by index."""
+    """Adds jobs, in their order; returns those that were there already, by index."""
     there: dict[int, str] = {}
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for index, message in enumerate(messages):
         if message.unique is not None or message.remember:
+            _add(db, rows, index, there)
+            rows = []
             if (id := holder(db, message, now)) is not None:
                 there[index] = id
                 continue
-            db.execute(INSERT, _row(queue, message, now))
-        else:
-            rows.append(_row(queue, message, now))
-    whole = len(rows) - len(rows) % TOGETHER
-    for start in range(0, whole, TOGETHER):
-        db.execute(INSERT_TOGETHER, list(chain.from_iterable(rows[start : start + TOGETHER])))
-    db.executemany(INSERT, rows[whole:])
+        rows.append(_row(queue, message, now))
+    _add(db, rows, len(messages), there)
     return there
+
+
+def _add(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], end: int, there: dict[int, str]) -> None:
+    """Adds the rows of the messages before the index `end`; of an id that is there already, none."""
+    whole, added = len(rows) - len(rows) % TOGETHER, 0
+    for start in range(0, whole, TOGETHER):
+        added += db.execute(INSERT_TOGETHER, list(chain.from_iterable(rows[start : start + TOGETHER]))).rowcount
+    if whole < len(rows):
+        added += db.executemany(INSERT, rows[whole:]).rowcount
+    if added < len(rows):
+        _find_ignored(db, [row[0] for row in rows], added, end - len(rows), there)
+
+
+def _find_ignored(db: sqlite3.Connection, ids: Sequence[str], added: int, first: int, there: dict[int, str]) -> None:
+    """Notes which of these ids were not added: their row is older than the last `added` ones, or met before."""
+    newest = db.execute("SELECT MAX(seq) FROM job").fetchone()[0]
+    seen: set[str] = set()
+    for index, id in enumerate(ids, first):
+        if id in seen or db.execute("SELECT seq FROM job WHERE id = ?", (id,)).fetchone()[0] <= newest - added:
+            there[index] = id
+        seen.add(id)
 
 
 def _row(queue: str, message: Message, now: float) -> tuple[Any, ...]:
@@ -61,30 +88,48 @@ def _row(queue: str, message: Message, now: float) -> tuple[Any, ...]:
 
 def holder(db: sqlite3.Connection, message: Message, now: float) -> str | None:
     """The id of the job that is there already under this id or unique key."""
-    if message.remember:
-        known = "SELECT 1 FROM known WHERE id = ? AND until > ? UNION ALL SELECT 1 FROM job WHERE id = ?"
-        if db.execute(known, (message.id, now, message.id)).fetchone():
-            return message.id
-    if message.unique is not None:
-        row = db.execute("SELECT id FROM job WHERE uniq = ?", (message.unique,)).fetchone()
-        return None if row is None else str(row[0])
-    return None
+    known = "SELECT 1 FROM known WHERE id = ? AND until > ? UNION ALL SELECT 1 FROM job WHERE id = ?"
+    if db.execute(known, (message.id, now, message.id)).fetchone():
+        return message.id
+    return lock_holder(db, message.unique)
 
 
-def claim(db: sqlite3.Connection, queues: Sequence[str], limit: int, owner: int, now: float) -> Claim:
-    """Takes the oldest jobs that are ready."""
-    if not db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone():
-        return Claim([], None, lost=True)
-    db.execute("UPDATE job SET state = 0 WHERE state IN (1, 2) AND ready <= ?", (now,))
-    suspects = db.execute(f"SELECT {COLUMNS} FROM job WHERE state = 0 AND deaths >= 2 AND queue IN ({_marks(queues)}) LIMIT 1", queues).fetchall()
-    if suspects or _holds_suspect(db, owner):
-        rows = suspects if suspects and not _holds(db, owner) else []  # it is handed out alone, or it waits for that
-    else:
-        rows = _oldest(db, queues, limit)
+def lock_holder(db: sqlite3.Connection, unique: str | None) -> str | None:
+    """The id of the living job that holds a unique key."""
+    row = db.execute("SELECT id FROM job WHERE uniq = ?", (unique,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def claim(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, owner: int, now: float) -> Claim:
+    """Takes the oldest jobs that are ready. `every`: what all receivers of this process take from."""
+    if not alive(db, owner):
+        return Claim(owner, [], lost=True)
+    due = f"SELECT seq FROM job WHERE state IN (1, 2) AND ready <= ? ORDER BY ready LIMIT {PROMOTED}"
+    db.execute(f"UPDATE job SET state = 0 WHERE seq IN ({due})", (now,))
+    rows, withheld = _choose(db, queues, every, limit, owner)
     if rows:
         db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list(row[0] for row in rows)))
-    due = db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0]
-    return Claim([_delivery(row, owner) for row in rows], due)
+        return Claim(owner, [_delivery(row, owner) for row in rows], withheld=withheld)
+    return Claim(owner, [], db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0], withheld)
+
+
+def alive(db: sqlite3.Connection, owner: int) -> bool:
+    """Whether a process's number still stands."""
+    return db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone() is not None
+
+
+def _choose(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, owner: int) -> tuple[list[Any], bool]:
+    """The rows to take, and whether some are withheld: what was in hand at two deaths is taken alone."""
+    suspects = db.execute("SELECT seq, queue, state, owner FROM job WHERE deaths >= 2 ORDER BY seq").fetchall()
+    if any(state == RUNNING and holder == owner for _, _, state, holder in suspects):
+        return [], True
+    waiting = [(seq, queue) for seq, queue, state, _ in suspects if state == WAITING and queue in every]
+    if not waiting:
+        return _oldest(db, queues, limit), False
+    ours = [seq for seq, queue in waiting if queue in queues]
+    if not ours or _holds(db, owner):
+        return [], True
+    return db.execute(f"SELECT {COLUMNS} FROM job WHERE seq = ?", ours[:1]).fetchall(), True
 
 
 def _oldest(db: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[Any]:
@@ -99,10 +144,6 @@ def _holds(db: sqlite3.Connection, owner: int) -> bool:
     return db.execute("SELECT 1 FROM job WHERE owner = ? AND state = 3 LIMIT 1", (owner,)).fetchone() is not None
 
 
-def _holds_suspect(db: sqlite3.Connection, owner: int) -> bool:
-    return db.execute("SELECT 1 FROM job WHERE owner = ? AND state = 3 AND deaths >= 2 LIMIT 1", (owner,)).fetchone() is not None
-
-
 def _delivery(row: Any, owner: int) -> Delivery:
     seq, id, task, key, headers, at, due, unique, remember, options, origin, attempts, queue, body = row
     message = Message(
@@ -110,59 +151,67 @@ def _delivery(row: Any, owner: int) -> Delivery:
         unpack_options(options) if options else None, origin,
     )  # fmt: skip
     address = queue if origin is None else origin.rpartition("/")[0]
-    return Delivery(message, address, attempts + 1, origin, None, (seq, owner))
+    return Delivery(message, address, attempts + 1, origin, None, (seq, owner, queue, id))
 
 
-def settle(db: sqlite3.Connection, settled: Sequence[Settled], owner: int, now: float, queues: dict[object, str], effects: Any) -> set[object]:
+class Impossible(Exception):
+    """An outcome carries an effect that can never be applied."""
+
+    def __init__(self, delivery: Delivery, error: Exception) -> None:
+        self.delivery, self.error = delivery, error
+        super().__init__(str(error))
+
+    def instead(self, settled: Sequence[Settled]) -> list[Settled]:
+        """The same outcomes, with this one in the dead letters."""
+        rejected = Rejected(f"its sends cannot be done: {self.error}", self.error)
+        return [(one, rejected if one is self.delivery else outcome) for one, outcome in settled]
+
+
+def settle(db: sqlite3.Connection, settled: Sequence[Settled], owner: int, now: float, apply: Apply) -> set[object]:
     """Applies outcomes to the jobs that `owner` still has in hand; returns the receipts of the others."""
-    plain = [one for one, outcome in settled if outcome is ACKED and not one.message.remember]
-    refused = _acknowledge(db, plain, owner)
+    final = [one for one in settled if one[1] is ACKED or isinstance(one[1], Acked | Rejected)]
+    late = _delete(db, [one[0] for one in final], owner)
+    _remember(db, [one.message for one, _ in final if one.message.remember and one.receipt not in late], now)
     for delivery, outcome in settled:
-        if outcome is ACKED and not delivery.message.remember:
+        if outcome is ACKED or delivery.receipt in late:
             continue
-        if not _end(db, delivery, outcome, owner, now, queues):
-            refused.add(delivery.receipt)
-        elif isinstance(outcome, Acked | Rejected):
-            effects(db, outcome.effects, now)
-    return refused
+        if not isinstance(outcome, Acked | Rejected):
+            if not _give_back(db, delivery.receipt[0], outcome, owner, now):
+                late.add(delivery.receipt)
+            continue
+        if isinstance(outcome, Rejected):
+            bury(db, delivery, outcome, delivery.receipt[2], now)
+        apply(db, delivery, outcome.effects, now)
+    return late
 
 
-def _acknowledge(db: sqlite3.Connection, deliveries: Sequence[Delivery], owner: int) -> set[object]:
+def _delete(db: sqlite3.Connection, deliveries: Sequence[Delivery], owner: int) -> set[object]:
     """Deletes finished jobs in one statement; where some are not ours, finds out which."""
     if not deliveries:
         return set()
     seqs = _list(one.receipt[0] for one in deliveries)
-    db.execute("SAVEPOINT acknowledge")
-    deleted = db.execute("DELETE FROM job WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))", (owner, seqs)).rowcount
-    refused: set[object] = set()
-    if deleted != len(deliveries):
-        db.execute("ROLLBACK TO acknowledge")
-        ours = {row[0] for row in db.execute("SELECT seq FROM job WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))", (owner, seqs))}
-        db.execute("DELETE FROM job WHERE seq IN (SELECT value FROM json_each(?))", (_list(ours),))
-        refused = {one.receipt for one in deliveries if one.receipt[0] not in ours}
-    db.execute("RELEASE acknowledge")
-    return refused
+    ours = "FROM job WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))"
+    db.execute("SAVEPOINT final")
+    late: set[object] = set()
+    if db.execute(f"DELETE {ours}", (owner, seqs)).rowcount != len(deliveries):
+        db.execute("ROLLBACK TO final")
+        found = {row[0] for row in db.execute(f"SELECT seq {ours}", (owner, seqs))}
+        late = {one.receipt for one in deliveries if one.receipt[0] not in found}
+        db.execute(f"DELETE {ours}", (owner, seqs))
+    db.execute("RELEASE final")
+    return late
 
 
-def _end(db: sqlite3.Connection, delivery: Delivery, outcome: Outcome, owner: int, now: float, queues: dict[object, str]) -> bool:
-    """One job's end, whichever it is; False if it is not ours."""
-    seq = delivery.receipt[0]
+def _give_back(db: sqlite3.Connection, seq: int, outcome: Outcome, owner: int, now: float) -> bool:
+    """One job that runs again, at once or later; False if it is not ours."""
     if isinstance(outcome, Retried):
         sql, values = f"state = {RETRYING}, ready = ?, attempts = attempts + ?, owner = NULL", (now + outcome.after, outcome.counted)
         return db.execute(f"UPDATE job SET {sql} WHERE seq = ? AND owner = ?", (*values, seq, owner)).rowcount == 1
-    if not isinstance(outcome, Acked | Rejected):
-        return db.execute("UPDATE job SET state = 0, owner = NULL WHERE seq = ? AND owner = ?", (seq, owner)).rowcount == 1
-    if db.execute("DELETE FROM job WHERE seq = ? AND owner = ?", (seq, owner)).rowcount != 1:
-        return False
-    if isinstance(outcome, Rejected):
-        bury(db, delivery, outcome, queues[delivery.receipt], now)
-    remember(db, delivery.message.id, delivery.message.remember, now)
-    return True
+    return db.execute("UPDATE job SET state = 0, owner = NULL WHERE seq = ? AND owner = ?", (seq, owner)).rowcount == 1
 
 
-def remember(db: sqlite3.Connection, id: str, seconds: float, now: float) -> None:
-    if seconds:
-        db.execute("INSERT OR REPLACE INTO known VALUES(?, ?)", (id, now + seconds))
+def _remember(db: sqlite3.Connection, messages: Iterable[Message], now: float) -> None:
+    db.executemany("INSERT OR REPLACE INTO known VALUES(?, ?)", [(one.id, now + one.remember) for one in messages])
 
 
 def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: str, now: float) -> None:
@@ -175,37 +224,55 @@ def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: s
         " queue, task, uniq, remember, options) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             new_id() if taken else message.id, delivery.address, delivery.handler, delivery.position, message.key, message.body,
-            pack(message.headers), outcome.reason, kind, text, delivery.attempt, now, message.at,
+            pack(message.headers), _text(outcome.reason), kind, text, delivery.attempt, now, message.at,
             queue, message.task or delivery.handler, message.unique, message.remember, pack_options(message.options),
         ),
     )  # fmt: skip
 
 
-def free_all(db: sqlite3.Connection, dead: Sequence[int], now: float) -> None:
-    for n in dead:
-        free(db, n, now)
+def _text(value: str) -> str:
+    """Text as a column takes it: lone surrogates escaped."""
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
-def free(db: sqlite3.Connection, n: int, now: float) -> None:
+def free_all(db: sqlite3.Connection, dead: Sequence[int], now: float) -> list[int]:
+    """Gives back what dead processes had in hand; returns those of them that nobody had cleared away before."""
+    return [n for n in dead if free(db, n, now)]
+
+
+def free(db: sqlite3.Connection, n: int, now: float) -> bool:
     """Gives back what a dead process had in hand; what died with its third process is dead."""
     for row in db.execute(f"SELECT {COLUMNS} FROM job WHERE owner = ? AND state = 3 AND deaths >= ?", (n, DEATHS - 1)).fetchall():
         delivery = _delivery(row, n)
         delivery.handler = delivery.message.task
-        bury(db, delivery, Rejected(f"its worker died {DEATHS} times"), row[12], now)
-        remember(db, delivery.message.id, delivery.message.remember, now)
         db.execute("DELETE FROM job WHERE seq = ?", (row[0],))
-    db.execute("UPDATE job SET state = 0, owner = NULL, deaths = deaths + 1 WHERE owner = ? AND state = 3", (n,))
+        bury(db, delivery, Rejected(f"its worker died {DEATHS} times"), row[12], now)
+        counted(db, {delivery.handler: Counts(dead=1)})
+        _remember(db, [delivery.message] if delivery.message.remember else [], now)
+    db.execute("UPDATE job SET deaths = deaths + 1 WHERE owner = ? AND state = 3", (n,))
+    return withdraw(db, n)
+
+
+def withdraw(db: sqlite3.Connection, n: int) -> bool:
+    """Takes a process's number away, and whatever still stands under it; False if there was none."""
+    db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND state = 3", (n,))
     db.execute("UPDATE grp SET owner = NULL WHERE owner = ?", (n,))
-    db.execute("DELETE FROM worker WHERE n = ?", (n,))
+    return db.execute("DELETE FROM worker WHERE n = ?", (n,)).rowcount == 1
 
 
 def release(db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
     db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))", (owner, _list(seqs)))
 
 
+def counted(db: sqlite3.Connection, counts: Mapping[str, Counts]) -> None:
+    """Adds to the handlers' numbers."""
+    sql = (
+        "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET handled = handled + excluded.handled,"
+        " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
+        " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
+    )
+    db.executemany(sql, [(name, *astuple(numbers)) for name, numbers in counts.items()])
+
+
 def _list(numbers: Any) -> str:
     return f"[{','.join(map(str, numbers))}]"
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))

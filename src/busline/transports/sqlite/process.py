@@ -1,29 +1,40 @@
 """Who is alive, and how they wake each other: a locked file and a pipe for each process."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
 import time
 from pathlib import Path
 
+FRESH = 10**9  # nanoseconds: a folder that changed so lately may change again within the same tick of its clock
+
 
 class Process:
-    """This process as the others see it: a number, a lock held as long as it lives, its last beat, a pipe."""
+    """This process as the others see it: a number, a lock held as long as it lives, its last beat, a pipe.
+
+    The number is the fence: what stands under it in the file is this process's only as long as its row is there.
+    """
 
     def __init__(self, database: Path) -> None:
         self.folder = Path(f"{database}.workers")
         self.n = 0
-        self._lock = self.pipe = -1
+        self.pipe = -1
+        self._lock = -1
+        self._others: list[Path] = []
+        self._listed = 0
+
+    def __repr__(self) -> str:
+        return f"<Process {self.n}>"
 
     def register(self, db: sqlite3.Connection) -> None:
         """Takes a new number, inside a transaction: no other process sees the number before its lock."""
+        self.close()
         self.folder.mkdir(exist_ok=True)
         self.n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
-        lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._lock = lock
+        remove(self.folder, self.n)  # of one that died between making them and its commit
+        self._lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.beat()
         os.mkfifo(self._path("wake"))
         self.pipe = os.open(self._path("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -36,11 +47,8 @@ class Process:
         if self._lock >= 0:
             os.pwrite(self._lock, b"%020d" % ticks(), 0)
 
-    def withdraw(self, db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM worker WHERE n = ?", (self.n,))
-
     def close(self) -> None:
-        """Gives the lock up and removes its files."""
+        """Gives the lock up and removes its files. Only where no other thread beats: see `register`."""
         for descriptor in (self.pipe, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -52,10 +60,14 @@ class Process:
             os.read(self.pipe, 4096)
 
     def wake_others(self) -> None:
-        """One byte for every other process: look again."""
-        for name in os.listdir(self.folder):
-            if name.endswith(".wake") and name != f"{self.n}.wake":
-                _poke(self.folder / name)
+        """One byte for every other process: look again. Whoever it does not reach looks once a second."""
+        with contextlib.suppress(OSError):
+            changed = os.stat(self.folder).st_mtime_ns
+            if changed != self._listed:
+                self._others = [self.folder / one for one in os.listdir(self.folder) if one.endswith(".wake") and one != f"{self.n}.wake"]
+                self._listed = changed if time.time_ns() - changed > FRESH else 0
+            for pipe in self._others:
+                poke(pipe)
 
     def dead(self, others: list[int], lease: float) -> list[int]:
         """Those of these processes that ended, or have not beaten for `lease` seconds."""
@@ -87,15 +99,11 @@ def remove(folder: Path, n: int) -> None:
             (folder / f"{n}.{what}").unlink()
 
 
-def _poke(pipe: Path) -> None:
-    try:
+def poke(pipe: Path) -> None:
+    """A byte into a pipe; nobody reads it: its process is gone. Full: it will look anyway."""
+    with contextlib.suppress(OSError):
         descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno not in (errno.ENXIO, errno.ENOENT):  # nobody reads it: its process is gone
-            raise
-        return
-    try:
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.write(descriptor, b"!")
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,22 +1,26 @@
 """The two live subscriptions: one takes jobs, one reads partitions."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from busline.core.counts import Counts, tally
+from busline.core.errors import Unavailable
 from busline.core.message import Delivery, Message
-from busline.core.outcome import Acked, Outcome, Rejected
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected
 from busline.core.ports import Host, Subscription
 from busline.transports.sqlite import jobs, topics
-from busline.transports.sqlite.topics import Owned, Progress
+from busline.transports.sqlite.jobs import Claim, Impossible, claim
+from busline.transports.sqlite.topics import Owned, Progress, Step, take_over
 from busline.transports.sqlite.wire import unpack
 
 if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
+log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 
 
@@ -28,7 +32,7 @@ class Receiving:
         self.held: dict[object, Delivery] = {}
         self.woken = asyncio.Event()
         self._asked: asyncio.Future[Any] | None = None
-        self._settling = asyncio.Lock()
+        self._settlings: set[asyncio.Task[Sequence[Delivery]]] = set()
 
     def forget(self) -> list[Delivery]:
         """What is in hand, which from now on is not ours."""
@@ -51,6 +55,34 @@ class Receiving:
         self._asked = None
         return answer
 
+    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        """Goes on when the caller is cancelled: what is committed must be known here as well."""
+        task = asyncio.get_running_loop().create_task(self._settle_possible(settled), name="busline sqlite settle")
+        self._settlings.add(task)
+        task.add_done_callback(self._settled)
+        return await asyncio.shield(task)
+
+    def _settled(self, task: "asyncio.Task[Sequence[Delivery]]") -> None:
+        self._settlings.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller has heard of it, or is gone
+
+    async def _settle_possible(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        while True:
+            try:
+                return await self._settle(settled)
+            except Impossible as error:
+                log.error("%r is put into the dead letters, for its sends cannot be done: %s", error.delivery, error)
+                settled = error.instead(settled)
+
+    async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        raise NotImplementedError
+
+    async def _ended(self) -> None:
+        """Waits for what is being settled."""
+        if self._settlings:
+            await asyncio.wait(self._settlings)
+
     async def _sleep(self, due: float | None) -> None:
         clock = self.host.clock
         timer = None if due is None else clock.after(max(due - clock.time(), 0.0) + 0.0005, self.woken.set)
@@ -69,12 +101,12 @@ class Receiving:
             self.held.pop(delivery.receipt, None)
 
 
-def numbers(settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[str, tuple[int, ...]]:
+def numbers(settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[str, Counts]:
     """What a settle adds to the handlers' counts."""
     found = tally(settled)
     for delivery in refused:
         found.setdefault(delivery.handler, Counts()).refused += 1
-    return {name: astuple(one) for name, one in found.items()}
+    return found
 
 
 class JobReceiver(Receiving):
@@ -82,55 +114,67 @@ class JobReceiver(Receiving):
 
     def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
         super().__init__(transport, subscription, host)
-        self._queues = [address.name for address in subscription.addresses]
+        self.queues = [address.name for address in subscription.addresses]
         self._spare: list[Delivery] = []
+        self._withheld = False
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while not self._spare:
             claim = await self._answer(lambda: self._claim(limit))
             if claim.lost:
                 await self.transport.lost()
-            elif claim.deliveries:
-                self.held.update((one.receipt, one) for one in claim.deliveries)
-                self._spare = claim.deliveries
-            else:
+            elif not self._take(claim):
                 await self._sleep(claim.due)
         taken, self._spare = self._spare[:limit], self._spare[limit:]
         return taken
 
-    def _claim(self, limit: int) -> "asyncio.Future[Any]":
-        process, now, queues = self.transport.process, self.host.clock.time(), self._queues
-        return self.transport.file.ask_write(lambda db: jobs.claim(db, queues, limit, process.n, now))
+    def _claim(self, limit: int) -> "asyncio.Future[Claim]":
+        transport, now, queues = self.transport, self.host.clock.time(), self.queues
+        owner, every = transport.process.n, transport.queues()
+        self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
+        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, owner, now))
+
+    def _take(self, claim: Claim) -> bool:
+        """Whether it brought anything that is still ours."""
+        self._withheld = claim.withheld
+        if claim.owner != self.transport.process.n:
+            return bool(claim.deliveries)  # they were given back with the number they were claimed under: ask again
+        self.held.update((one.receipt, one) for one in claim.deliveries)
+        self._spare = claim.deliveries
+        return bool(claim.deliveries)
 
     def forget(self) -> list[Delivery]:
         self._spare = []
         return super().forget()
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
         ours, refused = self._split(settled)
-        transport, now = self.transport, self.host.clock.time()
-        queue = self._queues[0]
-        queues = {one.receipt: queue for one, _ in ours}
+        transport, now, owner = self.transport, self.host.clock.time(), self.transport.process.n
 
         def apply(db: sqlite3.Connection) -> set[object]:
-            late = jobs.settle(db, ours, transport.process.n, now, queues, transport.apply)
-            counted = [one for one in ours if one[0].receipt not in late]
-            topics.counted(db, numbers(counted, [*refused, *(one for one, _ in ours if one.receipt in late)]))
+            late = jobs.settle(db, ours, owner, now, transport.apply)
+            applied = [one for one in ours if one[0].receipt not in late] if late else ours
+            jobs.counted(db, numbers(applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
             return late
 
         late = await transport.file.write(apply) if settled else set()
         self._drop(ours)
         transport.settled(ours)
+        if self._withheld:
+            transport.wake_here()
+        if late:
+            await transport.look_lost()
         return [*refused, *(one for one, _ in ours if one.receipt in late)]
 
     async def leave(self) -> None:
-        if self._asked is not None:
-            claim = await self._answer(lambda: self._claim(0))
-            self.held.update((one.receipt, one) for one in claim.deliveries)
+        await self._ended()
         owner = self.transport.process.n
+        if self._asked is not None:
+            with suppress(Unavailable):  # nothing was claimed
+                self._take(await self._answer(lambda: self._claim(0)))
         seqs = [one.receipt[0] for one in self.forget() if one.receipt[1] == owner]
         if seqs:
-            await self.transport.file.write(lambda db: jobs.release(db, seqs, owner))
+            await self.transport.patiently(lambda db: jobs.release(db, seqs, owner))
 
 
 class LogReceiver(Receiving):
@@ -141,36 +185,42 @@ class LogReceiver(Receiving):
         self._owned: dict[str, Owned] = {}
         self._names = [address.name for address in subscription.addresses]
         self._group = subscription.group or ""
+        self._first = 0  # the partition that is read first changes from one read to the next
+        self._settling = asyncio.Lock()
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while True:
             self.woken.clear()
             await self._take_over()
-            if taken := await self._read(limit):
+            taken, more = await self._read(limit)
+            if taken:
                 return taken
-            await self._sleep(None)
+            if not more:
+                await self._sleep(None)
 
     async def _take_over(self) -> None:
         missing = [name for name in self._names if name not in self._owned]
         if missing:
             owner, group = self.transport.process.n, self._group
-            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: topics.take_over(db, group, missing, owner)))
-            self._owned.update((one.name, one) for one in found)
+            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, owner)))
+            if found.owner is None:
+                await self.transport.lost()
+            elif found.owner == self.transport.process.n:
+                self._owned.update((one.name, one) for one in found.owned)
 
-    async def _read(self, limit: int) -> list[Delivery]:
+    async def _read(self, limit: int) -> tuple[list[Delivery], bool]:
+        """What comes next, and whether there may be more when nothing did."""
         wants = self._wants(limit)
         if not wants:
-            return []
+            return [], False
         asked = [(owned.topic, part, owned.frontiers[part].next, room) for owned, part, room in wants]
-        found = await self.transport.file.read(lambda db: topics.read(db, asked))
+        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit))
         taken: list[Delivery] = []
-        for turn, ((owned, part, room), rows) in enumerate(zip(wants, found, strict=True)):
-            if rows and self._owned.get(owned.name) is owned:
-                others = any(found[turn + 1 :])
-                left = limit - len(taken)
-                share = (left + 1) // 2 if others else left  # while others wait, none takes more than half
-                taken += self._hand_out(owned, part, rows, min(room, share))
-        return taken
+        for (owned, part, _), (_, _, first, _), rows in zip(wants, asked, found, strict=True):
+            # rewound meanwhile, or no longer ours: what was read is read again
+            if rows and self._owned.get(owned.name) is owned and owned.frontiers[part].next == first:
+                taken += self._hand_out(owned, part, rows)
+        return taken, any(found)
 
     def _wants(self, limit: int) -> list[tuple[Owned, int, int]]:
         found = []
@@ -179,90 +229,102 @@ class LogReceiver(Receiving):
                 room = min(limit, self.subscription.ahead - frontier.unfinished)
                 if room > 0:
                     found.append((owned, part, room))
-        return found
+        self._first += 1
+        turn = self._first % max(len(found), 1)
+        return [*found[turn:], *found[:turn]]
 
-    def _hand_out(self, owned: Owned, part: int, rows: list[Any], room: int) -> list[Delivery]:
+    def _hand_out(self, owned: Owned, part: int, rows: list[Any]) -> list[Delivery]:
         frontier, order, name = owned.frontiers[part], self.subscription.order, owned.name
-        known = frontier.next
-        rows = [row for row in rows if row[0] >= known][:room]
-        if not rows:
-            return []
-        wanted = set(frontier.wanted([row[0] for row in rows]))
-        whole, taken = (name, part), []
+        wanted = frontier.wanted([row[0] for row in rows])
+        if len(wanted) != len(rows):
+            left = set(wanted)
+            upto, rows = rows[-1][0] + 1, [row for row in rows if row[0] in left]
+        else:
+            upto = rows[-1][0] + 1
+        frontier.hand_out(wanted, upto)
+        whole, place, taken = (name, part), f"{name}/{part}@", []
         for seq, id, key, headers, at, body in rows:
-            if seq in wanted:
-                lane = whole if order == "partition" else (name, part, key) if order == "key" else None
-                message = Message(id, body, unpack(headers) if headers else (), key, at)
-                taken.append(Delivery(message, name, 1, f"{name}/{part}@{seq}", lane, (name, part, seq)))
-        frontier.hand_out([one.receipt[2] for one in taken], rows[-1][0] + 1)
+            lane = whole if order == "partition" or (order == "key" and key is None) else (name, part, key) if order == "key" else None
+            message = Message(id, body, unpack(headers) if headers else (), key, at)
+            taken.append(Delivery(message, name, 1, f"{place}{seq}", lane, (name, part, seq)))
         self.held.update((one.receipt, one) for one in taken)
         return taken
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
-        async with self._settling:  # the frontier may move only between two
+    async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        async with self._settling:  # the frontiers may move only between two
             ours, refused = self._split(settled)
-            late: list[Delivery] = []
-            for name in {one.receipt[0] for one, _ in ours}:
-                late += await self._settle_topic(self._owned[name], [one for one in ours if one[0].receipt[0] == name])
-            if refused:
-                await self.transport.file.write(lambda db: topics.counted(db, numbers([], refused)))
-            return [*refused, *late]
+            steps = self._steps(ours)
+            transport, owner, now = self.transport, self.transport.process.n, self.host.clock.time()
 
-    async def _settle_topic(self, owned: Owned, settled: list[Settled]) -> list[Delivery]:
-        finished: dict[int, list[int]] = {}
+            def apply(db: sqlite3.Connection) -> bool:
+                mine = all(topics.owns(db, step.owned.group, owner) for step in steps)
+                if mine:
+                    self._effects(db, ours, now)
+                    for step in steps:
+                        topics.advance(db, step.owned.group, step.progress)
+                jobs.counted(db, numbers(ours if mine else [], refused if mine else [*refused, *(one for one, _ in ours)]))
+                return mine
+
+            if settled and not await transport.file.write(apply):
+                self.host.recall(self.forget())
+                await transport.look_lost()
+                return [*refused, *(one for one, _ in ours)]
+            self._finish(ours, steps)
+            return refused
+
+    def _steps(self, settled: Sequence[Settled]) -> list[Step]:
+        """What a settle writes, topic by topic."""
+        finished: dict[str, dict[int, list[int]]] = {one.receipt[0]: {} for one, _ in settled}
         for delivery, outcome in settled:
-            if isinstance(outcome, Acked | Rejected):
-                finished.setdefault(delivery.receipt[1], []).append(delivery.receipt[2])
-        progress = [self._progress(owned, part, seqs) for part, seqs in finished.items()]
-        transport, owner, now = self.transport, self.transport.process.n, self.host.clock.time()
+            if outcome is ACKED or isinstance(outcome, Acked | Rejected):
+                name, part, seq = delivery.receipt
+                finished[name].setdefault(part, []).append(seq)
+        return [self._step(self._owned[name], parts) for name, parts in finished.items()]
 
-        def apply(db: sqlite3.Connection) -> bool:
-            if not topics.owns(db, owned.group, owner):
-                return False
-            self._effects(db, settled, now)
-            topics.advance(db, owned.group, progress)
-            topics.counted(db, numbers(settled, []))
-            return True
-
-        if not await transport.file.write(apply):
-            await transport.lost()
-            return [one for one, _ in settled]
-        self._finish(owned, finished, progress)
-        self._drop(settled)
-        for delivery, outcome in settled:
-            if not isinstance(outcome, Acked | Rejected):
-                owned.frontiers[delivery.receipt[1]].rewind(delivery.receipt[2])
-        transport.settled(settled)
-        self.woken.set()
-        return []
+    def _step(self, owned: Owned, parts: dict[int, list[int]]) -> Step:
+        return Step(owned, parts, [self._progress(owned, part, seqs) for part, seqs in parts.items()])
 
     def _progress(self, owned: Owned, part: int, seqs: list[int]) -> Progress:
         frontier, persisted = owned.frontiers[part], owned.persisted[part]
-        low = frontier.with_finished(seqs)
+        low = frontier.with_finished(set(seqs))
         ahead = [seq for seq in (*seqs, *frontier.ahead) if seq >= low and seq not in persisted]
         return Progress(part, low, ahead, [seq for seq in persisted if seq < low])
 
     def _effects(self, db: sqlite3.Connection, settled: Sequence[Settled], now: float) -> None:
         for delivery, outcome in settled:
+            if outcome is ACKED:
+                continue
             if isinstance(outcome, Rejected):
                 jobs.bury(db, delivery, outcome, f"~{self._group}", now)
-            if isinstance(outcome, Acked | Rejected) and outcome.effects:
-                self.transport.apply(db, outcome.effects, now)
+            if isinstance(outcome, Acked | Rejected):
+                self.transport.apply(db, delivery, outcome.effects, now)
 
-    def _finish(self, owned: Owned, finished: dict[int, list[int]], progress: Sequence[Progress]) -> None:
-        for one in progress:
-            owned.frontiers[one.part].finish(finished[one.part])
-            owned.persisted[one.part] |= set(one.ahead)
-            owned.persisted[one.part] -= set(one.passed)
+    def _finish(self, settled: Sequence[Settled], steps: Sequence[Step]) -> None:
+        """After the commit: the same in memory."""
+        for step in steps:
+            for one in step.progress:
+                step.owned.frontiers[one.part].finish(step.finished[one.part])
+                step.owned.persisted[one.part] |= set(one.ahead)
+                step.owned.persisted[one.part] -= set(one.passed)
+        self._drop(settled)
+        for delivery, outcome in settled:
+            if outcome is not ACKED and not isinstance(outcome, Acked | Rejected):
+                name, part, seq = delivery.receipt
+                if name in self._owned:
+                    self._owned[name].frontiers[part].rewind(seq)
+        self.transport.settled(settled)
+        self.woken.set()
 
     def forget(self) -> list[Delivery]:
         self._owned.clear()
         return super().forget()
 
     async def leave(self) -> None:
+        await self._ended()
         if self._asked is not None:
-            await self._take_over()
+            with suppress(Unavailable):  # nothing was taken
+                await self._take_over()
         groups, owner = [one.group for one in self._owned.values()], self.transport.process.n
         self.forget()
         if groups:
-            await self.transport.file.write(lambda db: topics.leave(db, groups, owner))
+            await self.transport.patiently(lambda db: topics.leave(db, groups, owner))

@@ -2,6 +2,7 @@
 
 import sqlite3
 
+APPLICATION = 0x62757321  # PRAGMA application_id: "bus!"
 LAYOUT = 1  # PRAGMA user_version: a file with a higher one was written by a newer busline
 
 WAITING, DELAYED, RETRYING, RUNNING = range(4)
@@ -23,11 +24,12 @@ CREATE TABLE job(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, queue TEXT NO
                  task TEXT NOT NULL, key BLOB, headers BLOB NOT NULL, at REAL NOT NULL, remember REAL NOT NULL,
                  options TEXT, origin TEXT, body BLOB) STRICT;
 CREATE INDEX job_ready ON job(queue, seq) WHERE state = 0;
-CREATE INDEX job_due ON job(ready) WHERE state IN (1, 2);
+CREATE INDEX job_due ON job(ready, queue, state) WHERE state IN (1, 2);
 CREATE INDEX job_held ON job(owner) WHERE state = 3;
-CREATE INDEX job_suspect ON job(queue) WHERE state = 0 AND deaths >= 2;
+CREATE INDEX job_suspect ON job(seq, queue, state, owner) WHERE deaths >= 2;
 CREATE UNIQUE INDEX job_uniq ON job(uniq) WHERE uniq IS NOT NULL;
 CREATE TABLE known(id TEXT PRIMARY KEY, until REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX known_until ON known(until);
 
 CREATE TABLE dead(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, address TEXT NOT NULL, handler TEXT NOT NULL, position TEXT,
                   key BLOB, body BLOB, headers BLOB NOT NULL, reason TEXT NOT NULL, error_type TEXT, error TEXT,
@@ -46,8 +48,8 @@ def layout(db: sqlite3.Connection) -> int:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Makes the tables, inside the caller's transaction."""
+    """Makes the tables, inside the caller's transaction, which also writes the layout's number."""
     for statement in TABLES.split(";"):
         if statement.strip():
             db.execute(statement)
-    db.execute(f"PRAGMA user_version = {LAYOUT}")
+    db.execute(f"PRAGMA application_id = {APPLICATION}")

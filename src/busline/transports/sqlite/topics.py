@@ -1,9 +1,9 @@
 """The statements of topics and groups: each function is one step inside a transaction."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from busline.core.address import Address
 from busline.core.errors import Invalid, wrong
@@ -11,9 +11,11 @@ from busline.core.frontier import Frontier
 from busline.core.message import Message
 from busline.core.partition import partition
 from busline.core.ports import Start
+from busline.transports.sqlite.jobs import alive
 from busline.transports.sqlite.wire import pack
 
 PARTITIONS = 16
+ANY = "SELECT 1 FROM log WHERE topic = ? AND part = ? AND seq >= ? LIMIT 1"
 INSERT = "INSERT INTO log(topic, part, id, key, headers, at, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
 READ = "SELECT seq, id, key, headers, at, body FROM log WHERE topic = ? AND part = ? AND seq >= ? ORDER BY seq LIMIT ?"
 
@@ -29,6 +31,13 @@ class Owned:
     persisted: list[set[int]] = field(default_factory=list[set[int]])  # the rows of `done`, by partition
 
 
+class Taken(NamedTuple):
+    """What a process took over; `owner` is None when its number is known no more."""
+
+    owner: int | None
+    owned: list[Owned]
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What a settle writes of one partition: where its frontier then stands, and what is finished beyond it."""
@@ -37,6 +46,15 @@ class Progress:
     low: int
     ahead: Sequence[int]
     passed: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a settle finishes of one topic, by partition."""
+
+    owned: Owned
+    finished: dict[int, list[int]]
+    progress: Sequence[Progress]
 
 
 def topic(db: sqlite3.Connection, address: Address) -> tuple[int, int]:
@@ -87,19 +105,17 @@ def _first(db: sqlite3.Connection, topic: int, part: int, start: Start) -> int:
     return end if row[0] is None else int(row[0])
 
 
-def take_over(db: sqlite3.Connection, group: str, names: Sequence[str], owner: int) -> list[Owned]:
+def take_over(db: sqlite3.Connection, group: str, names: Sequence[str], owner: int) -> Taken:
     """Takes the group's topics that nobody reads."""
-    found = []
-    if not db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone():
-        return []
-    for name in names:
-        row = db.execute(
-            "SELECT grp.id, topic.id, owner FROM grp JOIN topic ON topic.id = grp.topic WHERE grp.name = ? AND topic.name = ?", (group, name)
-        ).fetchone()
-        if row is not None and row[2] is None:
-            db.execute("UPDATE grp SET owner = ? WHERE id = ?", (owner, row[0]))
-            found.append(_owned(db, row[0], row[1], name))
-    return found
+    if not alive(db, owner):
+        return Taken(None, [])
+    free = (
+        "SELECT grp.id, topic.id, topic.name FROM grp JOIN topic ON topic.id = grp.topic"
+        f" WHERE grp.name = ? AND grp.owner IS NULL AND topic.name IN ({','.join('?' * len(names))})"
+    )
+    rows = db.execute(free, (group, *names)).fetchall()
+    db.executemany("UPDATE grp SET owner = ? WHERE id = ?", [(owner, row[0]) for row in rows])
+    return Taken(owner, [_owned(db, *row) for row in rows])
 
 
 def _owned(db: sqlite3.Connection, group: int, topic: int, name: str) -> Owned:
@@ -140,16 +156,14 @@ def lag(db: sqlite3.Connection) -> list[tuple[str, str, int]]:
     return [(str(group), str(name), int(count)) for group, name, count in db.execute(behind)]
 
 
-def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]]) -> list[list[Any]]:
-    """For each (topic, partition, first, limit), its records in order."""
-    return [db.execute(READ, want).fetchall() for want in wants]
-
-
-def counted(db: sqlite3.Connection, counts: Mapping[str, Sequence[int]]) -> None:
-    """Adds to the handlers' numbers."""
-    sql = (
-        "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET handled = handled + excluded.handled,"
-        " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
-        " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
-    )
-    db.executemany(sql, [(name, *numbers) for name, numbers in counts.items()])
+def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int) -> list[list[Any]]:
+    """For each (topic, partition, first, room), its records in order; `limit` in all, shared among those that have any."""
+    left = [n for n, (topic, part, first, _) in enumerate(wants) if db.execute(ANY, (topic, part, first)).fetchone()]
+    found: list[list[Any]] = [[] for _ in wants]
+    while left and limit > 0:
+        n = left.pop(0)
+        topic, part, first, room = wants[n]
+        share = -(-limit // (len(left) + 1))  # while others wait, none takes more than half
+        found[n] = db.execute(READ, (topic, part, first, min(room, share))).fetchall()
+        limit -= len(found[n])
+    return found
