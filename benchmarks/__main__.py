@@ -12,7 +12,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks import calls, jobs, memory
+from benchmarks import calls, jobs, latency, memory
 
 CALLS_AT = 2_000
 
@@ -31,7 +31,7 @@ def main() -> None:
     if options.v:
         for name, n in counted.most_common(30):
             print(f"{n / CALLS_AT:7.2f}  {name}", file=sys.stderr)
-    print(json.dumps(figures) if options.json else "\n".join(f"{name:48} {value:>14,}" for name, value in figures.items()))
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:56} {value:>14,}" for name, value in figures.items()))
 
 
 def measure(rounds: int, scale: float) -> dict[str, list[float]]:
@@ -57,7 +57,9 @@ def arms(scale: float) -> dict[str, Callable[[], Any]]:
         "jobs": lambda: dict(zip(("bulk", "consume"), asyncio.run(jobs.enqueue_and_consume(many(60_000))), strict=True)),
         "huey": lambda: jobs.huey(many(5_000)),
         "one by one": lambda: asyncio.run(jobs.one_by_one(many(1_000))),
+        "latency": lambda: asyncio.run(latency.measure(many(1_000) // 2, 5 * scale)),
         "import": lambda: took("-c", "import busline"),
+        "import App": lambda: took("-c", "from busline import App"),
         "version": lambda: took("-m", "busline", "--version"),
         "python": lambda: took("-c", "pass"),
     }
@@ -86,6 +88,10 @@ def summary(found: dict[str, list[float]]) -> dict[str, float]:
         "sqlite: times huey": round(ratio("consume", "huey"), 1),
         "sqlite: jobs/s enqueued in bulk": round(middle["bulk"]),
         "sqlite: one enqueue, awaited, microseconds": round(1e6 * middle["one by one"]),
+        "sqlite: publish to handler in another process, p50 ms": round(middle["latency p50"], 2),
+        "sqlite: the same, p99 ms": round(middle["latency p99"], 2),
+        "idle `busline run`, per cent of a core": round(middle["idle"], 2),
+        "from busline import App, ms": round(1000 * middle["import App"]),
         "import busline, ms": round(1000 * middle["import"]),
         "busline --version, ms": round(1000 * middle["version"]),
         "python -c pass, ms": round(1000 * middle["python"]),
