@@ -14,9 +14,10 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Self, TypeVar
 
-from busline.assembly import Assembly, Functions, Run, record
+from busline.assembly import Assembly, Functions, Run, recorder
 from busline.core.chain import Middleware
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, wrong
@@ -217,23 +218,18 @@ class App(Router):
         `key`: instead of the declared one. Raises Invalid for a value that does not fit its topic, Unavailable when
         the engine did not confirm; cancelled, the message may have been sent.
         """
-        message = record(self.bus(), topic, value, key=key, headers=encode_headers(headers))
-        await self._send(topic, [message], now)
+        record = recorder(self.bus(), topic, encode_headers(headers))
+        await self._send(topic, [record(value, key)], now)
 
     async def publish_many(
         self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False
     ) -> int:
         """Publishes values, a thousand at a time; returns how many. What was sent before an error stays sent."""
-        encoded, bus, count = encode_headers(headers), self.bus(), 0
-        chunk: list[Message] = []
-        async for value in _each(values):
-            chunk.append(record(bus, topic, value, headers=encoded))
-            if len(chunk) == CHUNK:
-                await self._send(topic, chunk, now)
-                count, chunk = count + CHUNK, []
-        if chunk:
-            await self._send(topic, chunk, now)
-        return count + len(chunk)
+        record, count = recorder(self.bus(), topic, encode_headers(headers)), 0
+        async for chunk in _chunks(values):
+            await self._send(topic, [record(value) for value in chunk], now)
+            count += len(chunk)
+        return count
 
     async def tombstone(self, topic: Topic[Any], key: KeyValue, *, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
         """Publishes a message without a body: the key is gone. Otherwise as `publish`."""
@@ -283,10 +279,17 @@ class App(Router):
             raise Invalid(wrong(queue, f"a queue that a task of '{self.name}' names ({', '.join(known)})", "another", "Correct queue=."))
 
 
-async def _each(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+async def _chunks(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[list[T]]:
     if isinstance(values, AsyncIterable):
+        chunk: list[T] = []
         async for value in values:
-            yield value
+            chunk.append(value)
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
     else:
-        for value in values:
-            yield value
+        rest = iter(values)
+        while chunk := list(islice(rest, CHUNK)):
+            yield chunk

@@ -16,7 +16,8 @@ from busline.core.codec import Codec
 from busline.core.depends import Node
 from busline.core.errors import Invalid, Reject, describe, wrong
 from busline.core.handler import Collect, Handler, in_loop, invoke
-from busline.core.message import Delivery, encode_key
+from busline.core.ids import new_id
+from busline.core.message import Delivery, Headers, KeyValue, Message, encode_key
 from busline.core.outcome import Keep, Rejected
 from busline.core.policy import LANE_LIMIT, STREAM_RETRY, TASK_RETRY
 from busline.core.ports import Start, Subscription
@@ -174,12 +175,11 @@ class Assembly:
         return validation(codec, call, collect=collect, unwanted=None if wanted is None else unwanted(topic, wanted))
 
     def _publisher(self, topic: Topic[Any]) -> Collect:
-        bus = self.bus
+        bus, record = self.bus, self._try(lambda: recorder(self.bus, topic))
 
         def collect(delivery: Delivery, value: Any) -> None:
             if value is not None:
-                message = record(bus, topic, value)
-                bus.leave(delivery, topic.address, message)
+                bus.leave(delivery, topic.address, record(value))
 
         return collect
 
@@ -220,12 +220,21 @@ class Assembly:
         return self._handler(task.name, router, validation(arguments.codec, call, collect=collect), judge, task.declared.timeout)
 
 
-def record(bus: Bus, topic: Topic[Any], value: Any, *, key: Any = None, headers: Any = ()) -> Any:
-    """A value as a topic's message. Raises Invalid for one that does not fit."""
-    body = topic.codec.encode(value)
-    encoded = encode_key(topic.key_of(value, key))
-    topic.check_key(encoded)
-    return bus.message(body, key=encoded, headers=headers)
+def recorder(bus: Bus, topic: Topic[Any], headers: Headers = ()) -> Callable[..., Message]:
+    """Makes messages of a topic's values: what is the same for all of them is looked up once.
+
+    What it returns raises Invalid for a value that does not fit.
+    """
+    encode, key_of, time = topic.codec.encode, topic.key_of, bus.clock.time
+
+    def record(value: Any, key: KeyValue = None) -> Message:
+        body = encode(value)
+        encoded = encode_key(key_of(value, key))
+        if encoded is None:
+            topic.check_key(None)
+        return Message(new_id(), body, headers, encoded, time())
+
+    return record
 
 
 def _start(start: str | datetime) -> Start:

@@ -34,8 +34,10 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("installed", [False, True], ids=["python -m", "installed"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+STARTS = [*((layout, False) for layout in LAYOUTS), *((layout, True) for layout in ("flat", "src", "inside the package", "inside src"))]
+
+
+@pytest.mark.parametrize(("layout", "installed"), STARTS, ids=[f"{layout}{', installed' * installed}" for layout, installed in STARTS])
 def test_every_layout_finds_one_app_with_its_tasks(project: Project, layout: str, installed: bool) -> None:
     folder, app, tasks, at, path = LAYOUTS[layout]
     prefix = f"{folder}/" if folder else ""
@@ -60,14 +62,24 @@ def test_a_module_under_two_names_is_named(project: Project) -> None:
 
     assert done.returncode == 2
     assert "as 'pkg.tasks' and as 'tasks'" in done.stderr
-    assert "Import it as pkg.tasks everywhere." in done.stderr
+    assert "Import it as pkg.tasks everywhere" in done.stderr
 
 
 def test_a_folder_in_a_package_does_not_hide_the_standard_library(project: Project) -> None:
     project.write("pkg/__init__.py")
+    project.write("pkg/colorsys.py")
     project.write("pkg/app.py", "from busline import App\nimport colorsys\napp = App('house')\nassert hasattr(colorsys, 'rgb_to_hsv')\n")
 
     assert project.run("check", "app", at="pkg").returncode == 0
+    assert project.run("check", "app", at="pkg", installed=True).returncode == 0
+
+
+def test_flat_imports_work_also_in_a_folder_that_is_a_package(project: Project) -> None:
+    project.write("pkg/__init__.py")
+    project.write("pkg/app.py", "from busline import App\nimport limits\napp = App(limits.NAME)\n")
+    project.write("pkg/limits.py", "NAME = 'flat'\n")
+
+    assert project.run("check", "app", at="pkg").stdout.startswith("flat\n")
 
 
 # --- the default -----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ SLOW = """
     async def nap() -> None:
         print("now napping", flush=True)
         try:
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.7)
             print("slept", flush=True)
         except asyncio.CancelledError:
             print("woken", flush=True)
@@ -272,6 +272,7 @@ def test_a_signal_before_readiness_ends_it_cleanly(project: Project, number: sig
         import asyncio, time
         from contextlib import asynccontextmanager
         from busline import App
+        from busline.cli import run
 
         @asynccontextmanager
         async def slowly(app):
@@ -280,7 +281,7 @@ def test_a_signal_before_readiness_ends_it_cleanly(project: Project, number: sig
             yield
 
         app = App("early", lifespan=slowly)
-        app.setting.cancel = 0.1
+        app.setting.cancel, run.CLOSING = 0.1, 0.3
         if "{where}" == "import":
             print("now import", flush=True)
             time.sleep(3600)

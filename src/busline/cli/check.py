@@ -33,12 +33,13 @@ def command(app: str | None, as_json: bool) -> None:
 async def _plan(app: App) -> dict[str, Any]:
     _, plan = app.assemble(Run())
     streams, jobs = app.engine_names()
-    works = {work.name: work for work in plan.works}
+    streams_work = {work.name: work for work in plan.works if work.subscription.group}
+    queues_work = {work.name: work for work in plan.works if not work.subscription.group}
     return {
         "app": app.name,
         "engines": {"streams": streams and str(streams), "jobs": jobs and str(jobs)},
-        "subscribers": [_subscriber(one, works[one.full_name]) for one in app.all_subscribers()],
-        "tasks": [_task(one, works) for one in app.all_tasks()],
+        "subscribers": [_subscriber(one, streams_work[one.full_name]) for one in app.all_subscribers()],
+        "tasks": [_task(one, queues_work[one.queue_address().name]) for one in app.all_tasks()],
         "publishes": [topic.name for topic in app.publishes],
     }
 
@@ -56,13 +57,12 @@ def _subscriber(subscriber: Subscriber, work: Work) -> dict[str, Any]:
     }
 
 
-def _task(task: Task[..., Any, Any], works: Mapping[str, Work]) -> dict[str, Any]:
-    queue = task.queue_address().name
+def _task(task: Task[..., Any, Any], work: Work) -> dict[str, Any]:
     router: Any = task.home
     return {
         "handler": task.name,
-        "queue": queue,
-        "concurrency": works[queue].at_once,
+        "queue": work.name,
+        "concurrency": work.at_once,
         "retry": _retry(task.declared.retry or router.policy() or TASK_RETRY),
         "timeout": task.declared.timeout,
         "keep_result": task.keep_result,
@@ -71,7 +71,7 @@ def _task(task: Task[..., Any, Any], works: Mapping[str, Work]) -> dict[str, Any
 
 def _retry(retry: Retry) -> str:
     if retry.attempts == 1:
-        return "once"
+        return "no retry"
     jitter = "up to " if retry.jitter else ""
     waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(retry.attempts - 1):g} s"
     return f"{retry.attempts} runs, waiting {waits}"

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from busline.core.errors import BuslineError, JobFailed, Unavailable
+from busline.core.errors import BuslineError, ConfigError, Invalid, JobFailed, NoResult, Unavailable
 
 T = TypeVar("T")
 FAILED, USAGE, UNREACHABLE, INTERNAL, INTERRUPTED = 1, 2, 69, 70, 130
@@ -40,4 +40,6 @@ def guarded(call: Callable[[], T]) -> T:
 def status_of(error: BuslineError) -> int:
     if isinstance(error, Unavailable):
         return UNREACHABLE
-    return FAILED if isinstance(error, JobFailed) else USAGE
+    if isinstance(error, JobFailed):
+        return FAILED
+    return USAGE if isinstance(error, ConfigError | Invalid | NoResult) else INTERNAL

@@ -57,7 +57,7 @@ def _load(path: str, folder: Path) -> App:
         raise ConfigError([wrong(path, "module:app", "another form", remedy)])
     name, _, attribute = path.partition(":")
     name, root = _anchored(name, folder)
-    _search([root, folder, *([folder / "src"] if _holds(folder / "src", name) else [])])
+    _search([root, *([folder / "src"] if _holds(folder / "src", name) else [])], [folder, Path.cwd()])
     module = _imported(name, path)
     _refuse_doubles(path, root)
     return _attribute(module, attribute, path)
@@ -83,10 +83,12 @@ def _holds(folder: Path, name: str) -> bool:
     return top.is_dir() or top.with_suffix(".py").exists()
 
 
-def _search(folders: list[Path]) -> None:
-    """Puts them first, in this order, wherever Python's own start has put them."""
-    places = list(dict.fromkeys(map(str, folders)))
-    sys.path[:] = [*places, *(one for one in sys.path if one and one not in places)]
+def _search(first: list[Path], last: list[Path]) -> None:
+    """Puts them there, wherever Python's own start has put them. A package's folder comes last: its modules must not
+    hide those of the standard library."""
+    before = list(dict.fromkeys(map(str, first)))
+    after = [one for one in dict.fromkeys(map(str, last)) if one not in before]
+    sys.path[:] = [*before, *(one for one in sys.path if one and one not in {*before, *after}), *after]
     importlib.invalidate_caches()
 
 
@@ -146,7 +148,8 @@ def _refuse_doubles(path: str, root: Path) -> None:
         if known is not module:
             longer = max(first, name, key=len)
             got = f"{file} as '{first}' and as '{name}'"
-            raise ConfigError([wrong(path, "every module imported under one name", got, f"Import it as {longer} everywhere.")])
+            remedy = f"Import it as {longer} everywhere, or remove the __init__.py that makes its folder a package."
+            raise ConfigError([wrong(path, "every module imported under one name", got, remedy)])
 
 
 # --- the App in its module -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from busline.app import App
-from busline.assembly import record
+from busline.assembly import recorder
 from busline.cli.enqueue import reason
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
@@ -130,7 +130,7 @@ class Publishing:
             value = self.topic.codec.decode(text)
         except ValueError as error:
             raise Invalid(wrong(self.topic.name, "JSON that its model reads", reason(error), "Correct it.")) from error
-        message: Message = record(self.app.bus(), self.topic, value, key=self.key, headers=self.headers)
+        message: Message = recorder(self.app.bus(), self.topic, self.headers)(value, self.key)
         return message
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -150,7 +150,8 @@ class Runner:
             hurry = self._signalled is not None and number == signal.SIGINT
             self._signalled = now
             self._limit(hurry)
-            loop.call_soon_threadsafe(self._told, hurry)
+            with suppress(RuntimeError):  # the loop is closed: it has stopped already
+                loop.call_soon_threadsafe(self._told, hurry)
 
         for one in SIGNALS:
             signal.signal(one, told)

@@ -58,7 +58,7 @@ class Judge:
         if not policy.covers(error):
             return Rejected(f"{type(error).__name__} is not retried", error)
         if delivery.attempt >= policy.attempts:
-            return Rejected(f"all {policy.attempts} attempts failed", error)
+            return Rejected(f"all {policy.attempts} attempts failed" if policy.attempts > 1 else "its only attempt failed", error)
         after = policy.wait(delivery.attempt, self._clock.random())
         if policy.max_age is not None and self._age(delivery) + after > seconds(policy.max_age):
             return Rejected(f"older than {seconds(policy.max_age):g} s", error)

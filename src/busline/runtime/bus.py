@@ -163,7 +163,12 @@ class Consuming:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(one.run(self._drain, self._cancel), name=f"busline {one.work.name}") for one in self.workers]
         ready = loop.create_task(self._all_ready())
-        await asyncio.wait((ready, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait((ready, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            ready.cancel()
+            await self.__aexit__()
+            raise
         if not ready.done():
             ready.cancel()
             await self.__aexit__()
@@ -207,13 +212,18 @@ class Owner:
         except BaseException as error:
             if self._ready.done():
                 raise
-            self._ready.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                self._ready.cancel()
+            else:
+                self._ready.set_exception(error)
 
     async def open(self) -> Any:
         """What the body yields. Raises what kept it from opening; cancelled, it closes again."""
         try:
             return await asyncio.shield(self._ready)
         except asyncio.CancelledError:
+            if not self._ready.done():
+                self._task.cancel()
             await self.close()
             raise
 

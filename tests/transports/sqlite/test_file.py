@@ -1,6 +1,8 @@
 """The thread and its file: what fails alone, what is said, what a locked, full or lost file does."""
 
 import asyncio
+import fcntl
+import os
 import sqlite3
 import threading
 import time
@@ -106,6 +108,17 @@ async def test_a_file_that_stays_locked_is_named_with_the_remedy(engines: Engine
     foreign.join()
     await desk.transport.publish(MAIL, [message(b"y")])
     assert bodies(await receive(receiver, 1)) == [b"y"]
+
+
+async def test_the_process_that_holds_the_lock_is_named(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = await engines.desk()
+    monkeypatch.setattr(file, "PATIENCE", 0.1)
+    receiver = await desk.take()
+    with Path(f"{engines.path}.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        with pytest.raises(Unavailable, match=f"got one that process {os.getpid()} has locked. Is it stopped"):
+            await receiver.receive(1)
 
 
 async def test_opening_waits_for_a_foreign_programs_write(engines: Engines) -> None:

@@ -10,9 +10,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from busline.core.ids import new_id
 from busline.core.message import Message
-from busline.transports.sqlite import SqliteTransport
+from busline.transports.sqlite import SqliteTransport, process
 from tests.transports.sqlite import child
 
 LEASE = 1.0
@@ -51,7 +53,8 @@ class Child:
 
 async def fill(transport: SqliteTransport, count: int, prefix: str = "") -> set[str]:
     ids = [f"{prefix}{n}" for n in range(count)]
-    await transport.publish(child.JOBS, [Message(f"j{id}", b"{}") for id in ids])
+    soon = time.time() + 0.3
+    await transport.publish(child.JOBS, [Message(f"j{id}", b"{}", due=soon if n % 3 == 0 else None) for n, id in enumerate(ids)])
     await transport.publish(child.RECORDS, [Message(f"r{id}", b"{}", key=id.encode()) for id in ids])
     return {f"{kind}{id}" for kind in "jr" for id in ids}
 
@@ -135,6 +138,19 @@ async def _freeze(child: Child) -> None:
     child.signal(signal.SIGSTOP)
     await asyncio.sleep(LEASE + 1.2)
     child.signal(signal.SIGCONT)
+
+
+async def test_after_a_sleep_of_the_machine_the_others_may_beat_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SqliteTransport(tmp_path / "bus.db") as one, SqliteTransport(tmp_path / "bus.db") as other:
+        slept = 3600 * process.SECOND
+        monkeypatch.setattr(process, "ticks", lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) + slept)
+
+        assert one.process.dead([other.process.n], 20.0) == []
+
+        slept += 4 * process.SECOND
+        assert one.process.dead([other.process.n], 20.0) == []
+        slept += 4 * process.SECOND
+        assert one.process.dead([other.process.n], 20.0) == [other.process.n]
 
 
 async def test_files_left_by_one_that_died_while_registering_are_taken_over(tmp_path: Path) -> None:

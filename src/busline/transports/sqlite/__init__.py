@@ -163,7 +163,7 @@ class SqliteTransport:
         self._looking = asyncio.get_running_loop().create_task(self._look(), name="busline sqlite look")
 
     async def _look(self) -> None:
-        with suppress(BuslineError):  # whoever works with the file says so
+        with suppress(BuslineError, OSError):  # whoever works with the file says so
             await self._look_once()
         self._heard()
         self._look_later()

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -108,7 +107,7 @@ def claim(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], l
     db.execute(f"UPDATE job SET state = 0 WHERE seq IN ({due})", (now,))
     rows, withheld = _choose(db, queues, every, limit, owner)
     if rows:
-        db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list(row[0] for row in rows)))
+        db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list([row[0] for row in rows])))
         return Claim(owner, [_delivery(row, owner) for row in rows], withheld=withheld)
     return Claim(owner, [], db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0], withheld)
 
@@ -189,7 +188,7 @@ def _delete(db: sqlite3.Connection, deliveries: Sequence[Delivery], owner: int) 
     """Deletes finished jobs in one statement; where some are not ours, finds out which."""
     if not deliveries:
         return set()
-    seqs = _list(one.receipt[0] for one in deliveries)
+    seqs = _list([one.receipt[0] for one in deliveries])
     ours = "FROM job WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))"
     db.execute("SAVEPOINT final")
     late: set[object] = set()
@@ -271,8 +270,8 @@ def counted(db: sqlite3.Connection, counts: Mapping[str, Counts]) -> None:
         " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
         " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
     )
-    db.executemany(sql, [(name, *astuple(numbers)) for name, numbers in counts.items()])
+    db.executemany(sql, [(name, one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps) for name, one in counts.items()])
 
 
-def _list(numbers: Any) -> str:
-    return f"[{','.join(map(str, numbers))}]"
+def _list(numbers: Iterable[int]) -> str:
+    return str(list(numbers))  # JSON as well

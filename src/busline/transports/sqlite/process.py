@@ -2,12 +2,15 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import sqlite3
 import time
 from pathlib import Path
 
-FRESH = 10**9  # nanoseconds: a folder that changed so lately may change again within the same tick of its clock
+SECOND = 10**9
+PAUSE, GRACE = 5 * SECOND, 6 * SECOND
+FRESH = SECOND  # nanoseconds: a folder that changed so lately may change again within the same tick of its clock
 
 
 class Process:
@@ -23,6 +26,7 @@ class Process:
         self._lock = -1
         self._others: list[Path] = []
         self._listed = 0
+        self._looked = self._resumed = 0
 
     def __repr__(self) -> str:
         return f"<Process {self.n}>"
@@ -36,6 +40,7 @@ class Process:
         self._lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.beat()
+        self._looked = ticks()
         os.mkfifo(self._path("wake"))
         self.pipe = os.open(self._path("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -70,8 +75,17 @@ class Process:
                 poke(pipe)
 
     def dead(self, others: list[int], lease: float) -> list[int]:
-        """Those of these processes that ended, or have not beaten for `lease` seconds."""
-        return [n for n in others if self._is_dead(n, lease)]
+        """Those of these processes that ended, or have not beaten for `lease` seconds.
+
+        One that has not looked for a while was stopped itself, perhaps with the whole machine: then the others get a
+        moment to beat before they are judged.
+        """
+        now = ticks()
+        if now - self._looked > PAUSE:
+            self._resumed = now
+        self._looked = now
+        limit = lease if now - self._resumed > GRACE else math.inf
+        return [n for n in others if self._is_dead(n, limit)]
 
     def _is_dead(self, n: int, lease: float) -> bool:
         try:
@@ -83,7 +97,7 @@ class Process:
             return True
         except BlockingIOError:
             beaten = os.pread(lock, 20, 0)
-            return bool(beaten) and ticks() - int(beaten) > lease * 1e9
+            return bool(beaten) and ticks() - int(beaten) > lease * SECOND
         finally:
             os.close(lock)
 

@@ -1,0 +1,91 @@
+"""The pages know every command, option and error; their links lead somewhere; their programs compile or run."""
+
+import fcntl
+import re
+import sqlite3
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+import busline.core.signature
+import busline.testing
+import busline.transports.sqlite.file
+from busline import App, BuslineError
+from busline.app import Setting
+from busline.cli import COMMANDS, cli
+from busline.runtime.bus import Engines
+from busline.transports.sqlite import SqliteTransport
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
+LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MODULES: list[ModuleType] = [busline.core.signature, busline.testing, busline.transports.sqlite.file]
+
+
+def errors(kind: type[BuslineError]) -> list[type[BuslineError]]:
+    return [kind, *(one for child in kind.__subclasses__() for one in errors(child))]
+
+
+def commands(command: click.Command) -> list[click.Command]:
+    if not isinstance(command, click.Group):
+        return [command]
+    context = click.Context(command)
+    return [one for name in command.list_commands(context) if (child := command.get_command(context, name)) for one in commands(child)]
+
+
+def test_every_error_is_explained() -> None:
+    text = (DOCS / "errors.md").read_text()
+    names = {one.__name__ for one in errors(BuslineError) if one.__module__.startswith("busline.")}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_every_command_and_option_is_explained() -> None:
+    text = (DOCS / "cli.md").read_text()
+    options = {option for one in commands(cli) for parameter in one.params if isinstance(parameter, click.Option) for option in parameter.opts}
+    assert [word for word in [*COMMANDS, *sorted(options)] if word not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text()):
+        if target.startswith("http"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in headings(file), f"{target}#{anchor}"
+
+
+def headings(page: Path) -> set[str]:
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).strip().replace(" ", "-") for one in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_programs_compile(page: Path) -> None:
+    for text in PYTHON.findall(page.read_text()):
+        compile(text, page.name, "exec", flags=0x2000)  # top-level await
+
+
+async def test_another_program_enqueues_and_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs of the page about the file, as they stand there."""
+    writes, reads = PYTHON.findall((DOCS / "sqlite.md").read_text())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".busline").mkdir()
+    app = App("shop")
+    engine = SqliteTransport(tmp_path / ".busline" / "bus.db")
+
+    @app.task
+    async def send_receipt(email: str, cents: int) -> str:
+        return f"sent to {email}"
+
+    async with app.running_with(Setting(Engines(engine, engine))):
+        names: dict[str, object] = {"sqlite3": sqlite3, "fcntl": fcntl}
+        exec(writes, names)
+        assert await send_receipt.job(str(names["id"])).result(10) == "sent to a@b.c"
+        exec(reads, names)
+        assert names["result"] == "sent to a@b.c"
