@@ -200,7 +200,8 @@ class Assembly:
         if jobs is None or not handlers:
             return []
         limit = min(limit, DEFAULT_CONCURRENCY)
-        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit) for address in sorted(served)]
+        every = frozenset(task.name for task in self.root.all_tasks())
+        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, every) for address in sorted(served)]
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
         function = self.replaced.get(task.function, self.replaced.get(task, task.function))

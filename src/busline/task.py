@@ -168,7 +168,7 @@ class Task(Generic[P, C, R]):
             None if delay is None else seconds(delay),
             None if at is None else at.timestamp(),
             id,
-            None if unique is None else f"{self.declared.name}:{unique}",
+            unique,
             encode_headers(headers),
             queue.name if isinstance(queue, Queue) else queue,
             _travelling(timeout, retry),
@@ -218,7 +218,8 @@ class Task(Generic[P, C, R]):
             return lambda body: Message(new_id(), body, (), None, now, name)
         due = sending.at if sending.delay is None else now + sending.delay
         remember = DAY if sending.id is not None else 0.0
-        fields = name, due, sending.unique, remember, sending.options
+        unique = None if sending.unique is None else f"{name}:{sending.unique}"  # a lock of this task alone
+        fields = name, due, unique, remember, sending.options
         return lambda body: Message(sending.id or new_id(), body, sending.headers, None, now, *fields)
 
 
@@ -390,5 +391,5 @@ async def _enqueue(calls: Sequence[Call[R]], now: bool) -> list[Job[R]]:
         there = await calls[0].task.bus().send(address, [messages[index] for index in indexes], now=at_once)
         for turn, index in enumerate(indexes):
             id = there.get(turn, messages[index].id)
-            jobs[index] = Job(calls[index].task, id, created=turn not in there, delivery=delivery)
+            jobs[index] = Job(calls[index].task, id, created=None if delivery is not None else turn not in there, delivery=delivery)
     return [jobs[index] for index in range(len(calls))]

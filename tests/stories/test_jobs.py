@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from busline import INJECTED, App, Delivery, Invalid, JobFailed, NoResult, Reject, Retry, RetryLater
+from busline import INJECTED, App, Delivery, Invalid, JobFailed, NoResult, Reject, Retry, RetryLater, Router
 from tests.stories.conftest import Tell
 
 
@@ -314,3 +314,43 @@ async def test_arguments_of_every_kind_come_out_as_they_went_in(tell: Tell) -> N
         for bad in (float("nan"), float("inf")):
             with pytest.raises(Invalid, match=r"extra\.deep\.0"):
                 await takes.enqueue(1, b"", moment, {"deep": [bad]})
+
+
+async def test_a_unique_key_is_of_one_task_alone(tell: Tell) -> None:
+    app, one, two = App("a"), Router(prefix="one."), Router(prefix="two.")
+    app.include(one)
+    app.include(two)
+
+    @one.task(name="send")
+    async def send_one() -> None: ...
+
+    @two.task(name="send")
+    async def send_two() -> None: ...
+
+    async with tell(app):
+        assert (await send_one.options(unique="k", delay=60).enqueue()).created
+        assert (await send_two.options(unique="k", delay=60).enqueue()).created
+        assert not (await send_two.options(unique="k").enqueue()).created
+
+
+async def test_a_thread_that_times_out_is_awaited_before_the_next_attempt(tell: Tell) -> None:
+    app, running, most = App("a"), [0], [0]
+    gate = threading.Event()
+
+    @app.task(timeout=5, retry=Retry(2, delay=0))
+    def stuck() -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        gate.wait(10)
+        running[0] -= 1
+
+    async with tell(app) as story:
+        await stuck.enqueue()
+        while not running[0]:
+            await asyncio.sleep(0.001)
+        story.clock.move(6)
+        await asyncio.sleep(0.05)
+        assert running == [1] and story.counts("stuck").retried == 0
+        gate.set()
+        await story.advance(1)
+        assert most == [1] and (await story.dead()) == [] and story.counts("stuck").handled == 1

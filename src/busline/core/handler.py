@@ -1,5 +1,6 @@
 """What the worker runs: the user's function with its whole chain, compiled at start."""
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -43,7 +44,13 @@ def in_loop(function: Function, threads: anyio.CapacityLimiter | None) -> Functi
         return function
 
     async def in_thread(*args: Any, **kwargs: Any) -> Any:
-        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=threads)
+        call = anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=threads)
+        running = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait((running,))  # its lane stays closed until the thread returns
+            raise
 
     return in_thread
 

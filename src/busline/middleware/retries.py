@@ -91,4 +91,5 @@ class Judge:
         return Retry(**options.retry, on=self._policy.on, never=self._policy.never)
 
     def _age(self, delivery: Delivery) -> float:
-        return self._clock.time() - delivery.message.at
+        message = delivery.message
+        return self._clock.time() - max(message.at, message.due or 0.0)

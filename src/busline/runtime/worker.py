@@ -49,6 +49,7 @@ class Work:
     handlers: Mapping[str, Handler]
     concurrency: int
     buffer: int
+    elsewhere: frozenset[str] = frozenset()  # tasks that the App has, and that another process runs
 
     @property
     def at_once(self) -> str:
@@ -75,6 +76,7 @@ class Worker:
         self._stopping = False
         self._timer: Timer | None = None
         self._next_deadline = float("inf")
+        self._strangers: dict[str, float] = {}  # jobs of unknown tasks, and when each was first met
         self._receiver: Receiver | None = None
         self._changed = asyncio.Event()
         self.ready = asyncio.Event()
@@ -231,10 +233,14 @@ class Worker:
         """A job whose task this App does not have: perhaps a newer worker has it. A quarter of an hour, then dead."""
         message = delivery.message
         delivery.handler = message.task
-        age = self.clock.time() - max(message.at, message.due or 0.0)
+        now = self.clock.time()
+        age = now - self._strangers.setdefault(message.id, now)
         known = ", ".join(sorted(self.work.handlers)) or "none"
         reason = f"no worker knows the task '{message.task}' (this one knows {known})"
-        outcome = Rejected(reason) if age > UNKNOWN_LIMIT else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
+        over = age > UNKNOWN_LIMIT and message.task not in self.work.elsewhere
+        outcome = Rejected(reason) if over else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
+        if over:
+            del self._strangers[message.id]
         if isinstance(outcome, Retried):
             log.warning("%s: it waits for %.0f s, for another worker", reason, outcome.after)
         self._finish(delivery, outcome)

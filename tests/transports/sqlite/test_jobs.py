@@ -133,9 +133,9 @@ async def test_a_job_that_ended_two_processes_waits_to_be_alone_whatever_the_que
     held = await receive(second, 1)
     await deaths(desk.transport, 2)
 
-    assert await nothing(second, engines.clock)  # another may not begin
     waiting = asyncio.ensure_future(receive(mail, 1))
     await asyncio.sleep(0.02)
+    assert not waiting.done()
     await second.settle([(held[0], ACKED)])
     alone = await waiting
     assert bodies(alone) == [b"poison"]
@@ -145,6 +145,18 @@ async def test_a_job_that_ended_two_processes_waits_to_be_alone_whatever_the_que
     await mail.settle([(alone[0], ACKED)])
 
     assert bodies(await others) == [b"two"]
+
+
+async def test_none_begins_while_a_job_waits_to_be_alone(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.take()
+    second = await desk.take(SECOND)
+    await desk.transport.publish(SECOND, [message(), message()])
+    await receive(second, 1)
+    await desk.transport.publish(MAIL, [message(b"poison")])
+    await deaths(desk.transport, 2)
+
+    assert await nothing(second, engines.clock)
 
 
 async def test_an_old_delivery_never_settles_a_new_job_in_its_place(engines: Engines) -> None:

@@ -41,6 +41,7 @@ class SqliteTransport:
         self.store = SqliteStore(self)
         self.inspector = SqliteInspector(self)
         self.receivers: list[JobReceiver | LogReceiver] = []
+        self.withheld = False  # a receiver waits until nothing else is in hand
         self._lease = lease
         self._timer: Timer | None = None
         self._looking: asyncio.Task[None] | None = None

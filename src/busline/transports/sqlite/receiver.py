@@ -116,7 +116,6 @@ class JobReceiver(Receiving):
         super().__init__(transport, subscription, host)
         self.queues = [address.name for address in subscription.addresses]
         self._spare: list[Delivery] = []
-        self._withheld = False
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while not self._spare:
@@ -136,7 +135,7 @@ class JobReceiver(Receiving):
 
     def _take(self, claim: Claim) -> bool:
         """Whether it brought anything that is still ours."""
-        self._withheld = claim.withheld
+        self.transport.withheld |= claim.withheld
         if claim.owner != self.transport.process.n:
             return bool(claim.deliveries)  # they were given back with the number they were claimed under: ask again
         self.held.update((one.receipt, one) for one in claim.deliveries)
@@ -160,7 +159,8 @@ class JobReceiver(Receiving):
         late = await transport.file.write(apply) if settled else set()
         self._drop(ours)
         transport.settled(ours)
-        if self._withheld:
+        if transport.withheld:
+            transport.withheld = False
             transport.wake_here()
         if late:
             await transport.look_lost()
