@@ -10,7 +10,7 @@ import pytest
 from busline.core.outcome import ACKED, Acked, Send
 from busline.core.ports import Transport
 from busline.testing.clock import SimClock
-from busline.testing.contract import MAIL, OTHER, Desk, Open, TransportContract, bodies, message, receive
+from busline.testing.contract import MAIL, OTHER, Desk, OneEngine, Open, bodies, message, receive
 from busline.transports.sqlite import SqliteTransport
 
 
@@ -34,7 +34,7 @@ async def take_for_dead(desk: Desk, engine: Open) -> Transport:
     return other
 
 
-class TestSqlite(TransportContract):
+class TestSqlite(OneEngine):
     async def test_a_process_taken_for_dead_settles_nothing_of_a_job(self, desk: Desk, engine: Open, clock: SimClock) -> None:
         await desk.transport.publish(MAIL, [message(b"x")])
         receiver = await desk.take()

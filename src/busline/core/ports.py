@@ -58,7 +58,8 @@ class Receiver(Protocol):
 
     async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
         """Applies outcomes: any mix, any order, each with its effects in one step, again if unsure.
-        Returns those no longer ours: nothing was done for them. Raises Unavailable: nothing is known, call again."""
+        A delivery whose effects can never be done goes to the dead letters. Returns those no longer ours: nothing was
+        done for them. Raises Unavailable: nothing is known, call again."""
         ...
 
 

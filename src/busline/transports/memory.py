@@ -2,13 +2,14 @@
 
 import asyncio
 import heapq
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from typing import Self
+from typing import Self, TypeVar
 
 from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
@@ -17,12 +18,14 @@ from busline.core.errors import Invalid, describe, wrong
 from busline.core.frontier import Frontier
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, Message
-from busline.core.outcome import Acked, Effect, Outcome, Rejected, Retried, Send
+from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Released, Retried, Send
 from busline.core.partition import partition
 from busline.core.ports import Depth, Features, Host, Lag, Look, Receiver, Redriven, Start, State, Subscription
 
+log = logging.getLogger("busline")
 PARTITIONS = 16
 Settled = tuple[Delivery, Outcome]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -107,9 +110,9 @@ class MemoryTransport:
 
     def add(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         if address.kind == "topic":
-            log = self.log(address)
+            topic = self.log(address)
             for message in messages:
-                log.parts[log.place(message)].append(message)
+                topic.parts[topic.place(message)].append(message)
             there: dict[int, str] = {}
         else:
             there = {n: id for n, message in enumerate(messages) if (id := self._add_job(address.name, message)) is not None}
@@ -119,14 +122,13 @@ class MemoryTransport:
 
     def log(self, address: Address) -> Log:
         """A topic's log, made at first use. Raises Invalid for another number of partitions than it has."""
-        log = self.logs.get(address.name)
-        if log is None:
-            log = self.logs[address.name] = Log([[] for _ in range(address.partitions or PARTITIONS)])
-        elif address.partitions not in (None, len(log.parts)):
-            raise Invalid(
-                wrong(address.name, f"partitions={len(log.parts)}, as the topic has", f"{address.partitions}", "Partitions are fixed at a topic's first use.")
-            )
-        return log
+        topic = self.logs.get(address.name)
+        if topic is None:
+            topic = self.logs[address.name] = Log([[] for _ in range(address.partitions or PARTITIONS)])
+        elif address.partitions not in (None, len(topic.parts)):
+            remedy = "Partitions are fixed at a topic's first use: correct the declaration."
+            raise Invalid(wrong(address.name, f"partitions={len(topic.parts)}, as the topic has", f"{address.partitions}", remedy))
+        return topic
 
     def line(self, name: str) -> Line:
         line = self.lines.get(name)
@@ -164,6 +166,19 @@ class MemoryTransport:
             self.locks.pop(message.unique, None)
         if message.remember:
             self.remembered[message.id] = self.clock.time() + message.remember
+
+    def possible(self, settled: Settled) -> Settled:
+        """The same, or the delivery in the dead letters if its sends can never be done: an outcome has all or none."""
+        delivery, outcome = settled
+        try:
+            if isinstance(outcome, Acked | Rejected):
+                for effect in outcome.effects:
+                    if isinstance(effect, Send) and effect.address.kind == "topic":
+                        self.log(effect.address)
+        except Invalid as error:
+            log.error("%r is put into the dead letters, for its sends cannot be done: %s", delivery, error)
+            return delivery, Rejected(f"its sends cannot be done: {error}", error)
+        return settled
 
     def apply(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -223,6 +238,7 @@ class Waiting:
     def __init__(self, transport: MemoryTransport, subscription: Subscription, host: Host) -> None:
         self.transport, self.subscription, self.host = transport, subscription, host
         self.held: dict[object, Delivery] = {}
+        self.turn = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -255,7 +271,7 @@ class Waiting:
             if held.pop(one[0].receipt, None) is None:
                 refused.append(one[0])
             else:
-                applied.append(one)
+                applied.append(one if one[1] is ACKED else self.transport.possible(one))
         self.end(applied)
         for name, counts in tally(applied).items():
             self.transport.counts.setdefault(name, Counts()).add(counts)
@@ -269,7 +285,7 @@ class Waiting:
 
 
 class QueueReceiver(Waiting):
-    """Takes jobs from one or more queues, first come first served."""
+    """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
 
     def ready(self) -> bool:
         self._promote()
@@ -290,8 +306,9 @@ class QueueReceiver(Waiting):
 
     def take(self, limit: int) -> list[Delivery]:
         self._promote()
+        self.turn += 1
         taken: list[Delivery] = []
-        for address in self.subscription.addresses:
+        for address in in_turn(self.subscription.addresses, self.turn):
             waiting = self.transport.line(address.name).waiting
             while waiting and len(taken) < limit:
                 taken.append(self._hand_out(waiting.popleft()))
@@ -302,38 +319,44 @@ class QueueReceiver(Waiting):
         job.owner = self
         origin = job.message.origin
         address = job.queue if origin is None else origin.rpartition("/")[0]
-        delivery = Delivery(job.message, address, job.attempts + 1, origin, None, id)
-        self.held[id] = delivery
+        self.held[id] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, id)
         return delivery
 
     def end(self, settled: Sequence[Settled]) -> None:
+        released: list[Delivery] = []
         for delivery, outcome in settled:
-            job = self.transport.jobs[delivery.message.id]
-            job.owner = None
-            self._end_one(job, delivery, outcome)
-        self.transport.wake()
+            if isinstance(outcome, Released):
+                released.append(delivery)
+            else:
+                job = self.transport.jobs[delivery.message.id]
+                job.owner = None
+                self._end_one(job, delivery, outcome)
+        self._release(released)
 
-    def _end_one(self, job: Held, delivery: Delivery, outcome: Outcome) -> None:
+    def _end_one(self, job: Held, delivery: Delivery, outcome: Acked | Rejected | Retried) -> None:
         transport = self.transport
-        if isinstance(outcome, Acked | Rejected):
-            transport.finish(job)
-            if isinstance(outcome, Rejected):
-                transport.bury(delivery, outcome, Address("queue", job.queue), None)
-            transport.apply(outcome.effects)
-        elif isinstance(outcome, Retried):
+        if isinstance(outcome, Retried):
             job.attempts += outcome.counted
             transport.line(job.queue).retrying.add(job.message.id)
             transport.delay(job.queue, job.message.id, transport.clock.time() + outcome.after)
-        else:
-            transport.line(job.queue).waiting.appendleft(job.message.id)
+            return
+        transport.finish(job)
+        if isinstance(outcome, Rejected):
+            transport.bury(delivery, outcome, Address("queue", job.queue), None)
+        if outcome.effects:
+            transport.apply(outcome.effects)
+
+    def _release(self, deliveries: Sequence[Delivery]) -> None:
+        """Back to the head of the queue, in the order they had."""
+        for delivery in reversed(deliveries):
+            job = self.transport.jobs[delivery.message.id]
+            job.owner = None
+            self.transport.line(job.queue).waiting.appendleft(job.message.id)
 
     def leave(self) -> list[Delivery]:
         gone = list(self.held.values())
         self.held.clear()
-        for delivery in reversed(gone):
-            job = self.transport.jobs[delivery.message.id]
-            job.owner = None
-            self.transport.line(job.queue).waiting.appendleft(job.message.id)
+        self._release(gone)
         return gone
 
 
@@ -346,10 +369,9 @@ class TopicReceiver(Waiting):
             self._frontiers(address)
 
     def _frontiers(self, address: Address) -> list[Frontier]:
-        key = self.subscription.group or "", address.name
+        key, parts = (self.subscription.group or "", address.name), self.transport.log(address).parts
         known = self.transport.groups.get(key)
         if known is None:
-            parts = self.transport.log(address).parts
             known = self.transport.groups[key] = [Frontier(_first(part, self.subscription.start)) for part in parts]
         return known
 
@@ -362,19 +384,25 @@ class TopicReceiver(Waiting):
         return found
 
     def ready(self) -> bool:
-        return any(self._behind(log, fronts) for _, log, fronts in self._owned())
+        return bool(self._behind())
 
-    def _behind(self, log: Log, frontiers: Sequence[Frontier]) -> list[int]:
+    def _behind(self) -> list[tuple[Address, int, list[Message], Frontier]]:
+        """The partitions that have records to be read, and room for them."""
         ahead = self.subscription.ahead
-        return [n for n, one in enumerate(frontiers) if one.next < len(log.parts[n]) and one.unfinished < ahead]
+        return [
+            (address, n, part, frontier)
+            for address, topic, frontiers in self._owned()
+            for n, (part, frontier) in enumerate(zip(topic.parts, frontiers, strict=True))
+            if frontier.next < len(part) and frontier.unfinished < ahead
+        ]
 
     def take(self, limit: int) -> list[Delivery]:
         taken: list[Delivery] = []
-        behind = [(address, n, log.parts[n], fronts[n]) for address, log, fronts in self._owned() for n in self._behind(log, fronts)]
-        for turn, (address, n, part, frontier) in enumerate(behind):
-            room = limit - len(taken)
-            share = room if turn == len(behind) - 1 else (room + 1) // 2  # while others wait, none takes more than half
-            self._read(address, n, part, frontier, min(share, self.subscription.ahead - frontier.unfinished), taken)
+        while not taken and (behind := self._behind()):  # what is finished already, or in hand, is passed over
+            self.turn += 1
+            for left, (address, n, part, frontier) in zip(range(len(behind), 0, -1), in_turn(behind, self.turn), strict=True):
+                share = -(-(limit - len(taken)) // left)  # while others wait, none takes more than half
+                self._read(address, n, part, frontier, min(share, self.subscription.ahead - frontier.unfinished), taken)
         return taken
 
     def _read(self, address: Address, n: int, part: list[Message], frontier: Frontier, room: int, taken: list[Delivery]) -> None:
@@ -383,7 +411,7 @@ class TopicReceiver(Waiting):
         offsets, place, every = frontier.wanted(range(frontier.next, upto)), f"{name}/{n}@", (name, n)
         for at in offsets:
             message, receipt = part[at], (name, n, at)
-            own = every if lane == "partition" else (name, n, message.key) if lane == "key" else None
+            own = every if lane == "partition" or (lane == "key" and message.key is None) else (name, n, message.key) if lane == "key" else None
             held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", own, receipt)
             taken.append(delivery)
         frontier.hand_out(offsets, upto)
@@ -393,14 +421,14 @@ class TopicReceiver(Waiting):
         released: list[Delivery] = []
         for delivery, outcome in settled:
             name, n, offset = delivery.receipt
-            if isinstance(outcome, Acked | Rejected):
-                if isinstance(outcome, Rejected):
-                    self.transport.bury(delivery, outcome, Address("topic", name), self.subscription.group)
-                if outcome.effects:
-                    self.transport.apply(outcome.effects)
-                finished.setdefault((name, n), []).append(offset)
-            else:
+            if isinstance(outcome, (Released, Retried)):
                 released.append(delivery)
+                continue
+            if isinstance(outcome, Rejected):
+                self.transport.bury(delivery, outcome, Address("topic", name), self.subscription.group)
+            if outcome.effects:
+                self.transport.apply(outcome.effects)
+            finished.setdefault((name, n), []).append(offset)
         for (name, n), offsets in finished.items():
             self.transport.groups[self.subscription.group or "", name][n].finish(offsets)
         self._release(released)
@@ -419,6 +447,12 @@ class TopicReceiver(Waiting):
         return gone
 
 
+def in_turn(things: Sequence[T], turn: int) -> Sequence[T]:
+    """The same things, beginning with another one each turn."""
+    first = turn % len(things)
+    return [*things[first:], *things[:first]]
+
+
 def _first(part: list[Message], start: Start) -> int:
     if start == "earliest":
         return 0
@@ -433,7 +467,7 @@ class MemoryStore:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._facts: dict[str, tuple[bytes, float]] = {}
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
 
     def look(self, key: str) -> bytes | None:
         value, until = self._facts.get(key, (b"", 0.0))
@@ -460,16 +494,21 @@ class MemoryStore:
     async def wait(self, key: str, until: float | None) -> bytes | None:
         while (value := self.look(key)) is None and (until is None or self._clock.ticks() < until):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(key, []).append(waiter)
+            self._waiters.setdefault(key, set()).add(waiter)
             timer = None if until is None else self._clock.after(until - self._clock.ticks(), partial(_wake, waiter))
             try:
                 await waiter
             finally:
                 if timer is not None:
                     timer.cancel()
-                if waiter in self._waiters.get(key, ()):
-                    self._waiters[key].remove(waiter)
+                self._leave(key, waiter)
         return value
+
+    def _leave(self, key: str, waiter: "asyncio.Future[None]") -> None:
+        if (waiting := self._waiters.get(key)) is not None:
+            waiting.discard(waiter)
+            if not waiting:
+                del self._waiters[key]
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:
@@ -513,8 +552,8 @@ class MemoryInspector:
 
     async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
         shown = [letter.shown for letter in self._of.letters.values()]
-        if after:
-            shown = shown[[one.id for one in shown].index(after) + 1 :]
+        if after in self._of.letters:
+            shown = shown[list(self._of.letters).index(after) + 1 :]
         return [one for one in shown if (handlers is None or one.handler in handlers) and id in (None, one.id)][:limit]
 
     async def redrive(self, ids: Sequence[str]) -> Redriven:
@@ -536,7 +575,10 @@ class MemoryInspector:
         self._of.errors.pop(id, None)
         self._of.store.forget(f"result/{id}")
         self._of.remembered.pop(id, None)
-        self._of.add(letter.address, [replace(letter.message, id=id, due=None)])
+        own = new_id() if id in self._of.jobs else id  # another job lives under this id
+        self._of.add(letter.address, [replace(letter.message, id=own, due=None)])
 
     async def purge(self, ids: Sequence[str]) -> int:
+        for id in ids:
+            self._of.errors.pop(id, None)
         return sum(self._of.letters.pop(id, None) is not None for id in ids)

@@ -139,7 +139,7 @@ async def test_a_job_that_ended_two_processes_waits_to_be_alone_whatever_the_que
     await second.settle([(held[0], ACKED)])
     alone = await waiting
     assert bodies(alone) == [b"poison"]
-    assert await nothing(second, engines.clock)
+    assert await nothing(second)
     others = asyncio.ensure_future(receive(second, 1))
     await asyncio.sleep(0.02)
     await mail.settle([(alone[0], ACKED)])
@@ -156,7 +156,7 @@ async def test_none_begins_while_a_job_waits_to_be_alone(engines: Engines) -> No
     await desk.transport.publish(MAIL, [message(b"poison")])
     await deaths(desk.transport, 2)
 
-    assert await nothing(second, engines.clock)
+    assert await nothing(second)
 
 
 async def test_an_old_delivery_never_settles_a_new_job_in_its_place(engines: Engines) -> None:
