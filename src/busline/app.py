@@ -74,7 +74,9 @@ class App(Router):
         self.name, self.publishes, self.namespace = name, tuple(publishes), namespace
         self.setting = Setting()
         self._named, self._lifespan = (streams, jobs), lifespan
-        self._declared_in: Mapping[str, Any] = sys._getframe(1).f_globals
+        around = sys._getframe(1)
+        self._declared_in: Mapping[str, Any] = around.f_globals
+        self.importable = around.f_code.co_name == "<module>"
         self._bus: Bus | None = None
         self._owner: Owner | None = None
         self._consuming_now: Consuming | None = None

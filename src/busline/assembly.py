@@ -200,6 +200,8 @@ class Assembly:
         if jobs is None or not handlers:
             return []
         limit = min(limit, DEFAULT_CONCURRENCY)
+        if jobs.features.durable and self.root.importable:
+            self.problems += [_only_here(task) for task in tasks if task.late]
         every = frozenset(task.name for task in self.root.all_tasks())
         return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, every) for address in sorted(served)]
 
@@ -219,6 +221,11 @@ class Assembly:
         policy = task.declared.retry or router.policy() or TASK_RETRY
         judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
         return self._handler(task.name, router, validation(arguments.codec, call, collect=collect), judge, task.declared.timeout)
+
+
+def _only_here(task: Task[..., Any, Any]) -> str:
+    remedy = "Declare it at the top of a module, or in a function that runs while the module is imported."
+    return wrong(task.name, "a task that other processes get with the App", "one declared after the import", remedy, place=where(task))
 
 
 def recorder(bus: Bus, topic: Topic[Any], headers: Headers = ()) -> Callable[..., Message]:

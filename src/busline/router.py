@@ -12,7 +12,7 @@ from busline.core.errors import ConfigError, wrong
 from busline.core.message import Delivery
 from busline.core.policy import Retry
 from busline.core.ports import Order
-from busline.core.signature import Given, local_names, place
+from busline.core.signature import Given, declared_late, local_names, place
 from busline.runtime.bus import Bus
 from busline.task import Declared, Queue, Task
 from busline.topic import Source, Topic
@@ -183,7 +183,7 @@ class Router:
                 None if timeout is None else seconds(timeout),
                 None if keep_result is None else seconds(keep_result),
             )
-            task: Task[..., Any, Any] = Task(function, self, declared, around)
+            task: Task[..., Any, Any] = Task(function, self, declared, around, late=declared_late(function))
             self.tasks.append(task)
             return task
 
@@ -212,6 +212,7 @@ class Router:
     # --- belonging -----------------------------------------------------------------------------------------
 
     is_root = False
+    importable = False  # whether other processes get it by importing its module
 
     def root(self) -> "Router":
         return self if self.parent is None else self.parent.root()

@@ -85,8 +85,9 @@ class Declared:
 class Task(Generic[P, C, R]):
     """A function that workers run. Called, it is still the function."""
 
-    def __init__(self, function: Callable[..., Any], home: Home, declared: Declared, around: Mapping[str, Any]) -> None:
+    def __init__(self, function: Callable[..., Any], home: Home, declared: Declared, around: Mapping[str, Any], *, late: bool = False) -> None:
         self.function, self.declared, self.home, self.around = function, declared, home, around
+        self.late = late  # declared after the import: other processes do not have it
         self._sending = Sending()
         self._arguments: Arguments | None = None
         self._keep: float | None = None
@@ -300,7 +301,9 @@ class Job(Generic[R_co]):
             if (kept := await self._look()) is not None:
                 return self._decode(kept)
             if clock.ticks() >= until:
-                raise TimeoutError(f"The job {self.id} of '{self._task.name}' had no result within {timeout} s; it goes on.")
+                raise TimeoutError(
+                    wrong(self._task.name, f"a result within {timeout} s", "none yet", f"Only the wait ended: ask the job {self.id} again later.")
+                )
             await self._task.engine().store.wait(self._key, min(until, clock.ticks() + LOOK_AGAIN))
 
     @property

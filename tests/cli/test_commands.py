@@ -185,7 +185,7 @@ def test_waiting_prints_the_result_or_says_why_there_is_none(served: Project) ->
     assert limited.stdout == "2\n"
     assert failed.exit_code == 1 and "ValueError: no luck" in failed.stderr
     assert as_json["failed"] == {"error_type": "ValueError", "error": "no luck", "attempts": 1}
-    assert late.exit_code == 1 and "had no result within 0.05 s; it goes on" in late.stderr
+    assert late.exit_code == 1 and "expected a result within 0.05 s, got none yet. Only the wait ended" in late.stderr
 
 
 # --- inspect, dead ---------------------------------------------------------------------------------------------

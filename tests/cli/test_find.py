@@ -1,6 +1,8 @@
 """Where the App is looked for, and what is said when it is not found."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -80,6 +82,44 @@ def test_flat_imports_work_also_in_a_folder_that_is_a_package(project: Project) 
     project.write("pkg/limits.py", "NAME = 'flat'\n")
 
     assert project.run("check", "app", at="pkg").stdout.startswith("flat\n")
+
+
+def test_a_job_of_another_module_is_served_by_the_app_of_either_name(project: Project) -> None:
+    project.write("pkg/__init__.py")
+    project.write("pkg/app.py", APP.format(tasks="pkg.tasks"))
+    project.write("pkg/tasks.py", TASKS.format(app="pkg.app"))
+    project.write(
+        "send.py",
+        "import asyncio\nfrom pkg.tasks import app, ping\nasync def main():\n    async with app:\n        await ping.enqueue(1)\nasyncio.run(main())\n",
+    )
+    subprocess.run([sys.executable, "send.py"], cwd=project.folder, env=project.environment(), check=True)
+
+    done = project.run("run", "app:app", "--until-idle", at="pkg")
+
+    assert done.returncode == 0 and "ping: handled 1" in done.stderr
+
+
+def test_a_task_of_a_script_is_served_under_its_module_name(project: Project) -> None:
+    main = """
+        import asyncio
+        from busline import App
+        app = App("house")
+
+        @app.task
+        async def ping(n: int) -> int:
+            return n
+
+        async def main():
+            async with app:
+                await ping.enqueue(1)
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+    """
+    project.write("script.py", main)
+    subprocess.run([sys.executable, "script.py"], cwd=project.folder, env=project.environment(), check=True)
+
+    assert "ping: handled 1" in project.run("run", "script:app", "--until-idle").stderr
 
 
 # --- the default -----------------------------------------------------------------------------------------------

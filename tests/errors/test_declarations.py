@@ -1,6 +1,7 @@
 """Wrong declarations: each one clear text at start, all of an App's together, and nothing runs."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -220,3 +221,25 @@ def test_a_wrong_policy_is_refused_where_it_is_made(make: Callable[[], Any], exp
     with pytest.raises(Invalid) as caught:
         make()
     assert str(caught.value) == expected
+
+
+late_app = App("late")
+
+
+async def test_a_task_that_no_other_process_can_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUSLINE_JOBS", f"sqlite:///{tmp_path}/bus.db")
+
+    @late_app.task
+    async def send() -> None: ...
+
+    with pytest.raises(ConfigError) as caught:
+        async with late_app.running():
+            pass
+    assert str(caught.value) == (
+        f"'send' at {HERE}.test_a_task_that_no_other_process_can_import.<locals>.send: expected a task that other processes get with the App, got one "
+        "declared after the import. Declare it at the top of a module, or in a function that runs while the module is imported."
+    )
+    async with in_memory(late_app) as bus:
+        await send.enqueue()
+        await bus.settled()
+        assert bus.counts(send)["handled"] == 1

@@ -1,7 +1,10 @@
 """The test bus that users get."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from examples.shop import Order, orders
@@ -84,3 +87,57 @@ async def test_followers_behind_a_waiting_retry_do_not_hold_the_test() -> None:
         assert seen == [1]
         await bus.advance(10)
         assert len(seen) >= 2
+
+
+async def test_handlers_of_a_lifespan_are_there_once_per_entry() -> None:
+    entered: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncGenerator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    app, runs = App("a", lifespan=lifespan), list[int]()
+
+    @app.subscriber(items)
+    async def handle(item: Item) -> None:
+        runs.append(item.n)
+
+    for n in range(50):
+        async with in_memory(app) as bus:
+            await bus.publish(items, Item(n=n))
+    assert runs == list(range(50)) and entered == ["in", "out"] * 50
+
+
+async def test_two_apps_at_once_do_not_meet() -> None:
+    async def one(name: str) -> list[int]:
+        app, seen = App(name), list[int]()
+
+        @app.subscriber(items)
+        async def handle(item: Item) -> None:
+            seen.append(item.n)
+
+        async with in_memory(app) as bus:
+            for n in range(10):
+                await bus.publish(items, Item(n=n))
+        return seen
+
+    first, second = await asyncio.gather(one("a"), one("b"))
+    assert first == second == list(range(10))
+
+
+async def test_afterwards_the_app_runs_on_its_own_engine(tmp_path: Path) -> None:
+    app, seen = App("a", jobs=f"sqlite:///{tmp_path}/bus.db"), list[str]()
+
+    @app.task
+    async def note(text: str) -> str:
+        seen.append(text)
+        return text
+
+    async with in_memory(app) as bus:
+        await note.enqueue("memory")
+        await bus.settled()
+    async with app.running():
+        assert await (await note.enqueue("file")).result(timeout=10) == "file"
+    assert seen == ["memory", "file"]

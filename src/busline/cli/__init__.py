@@ -49,7 +49,7 @@ def cli() -> None:
 
     APP is `module:app`; BUSLINE_APP, or app under [tool.busline] in pyproject.toml, names the default.
 
-    Exit status: 0 clean, 1 a job failed, 2 wrong use, 69 engine unreachable, 70 internal error.
+    Exit status: 0 clean, 1 a job failed, 2 wrong use, 69 engine unreachable, 70 internal error, 130 interrupted.
     """
 
 

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from types import FrameType
@@ -108,7 +108,7 @@ class Runner:
         async with AsyncExitStack() as stack:
             if await first(self._enter(stack), self.stop.wait(), self._say()) == 0:
                 self._bus = self.app.bus()
-                log.info("%s", self._started(self._bus))
+                log.info("%s", await self._started(self._bus))
                 await self._until_told(self._bus)
                 log.info("draining: nothing new starts, what runs has %g s", self.app.setting.drain)
         log.info("done: %s", describe_counts(self._bus.counts if self._bus is not None else {}))
@@ -175,15 +175,27 @@ class Runner:
 
     # --- the first line ----------------------------------------------------------------------------------------
 
-    def _started(self, bus: Bus) -> str:
+    async def _started(self, bus: Bus) -> str:
         streams, jobs = self.app.engine_names()
         warn_in_container((streams, jobs))
         works = [worker.work for worker in bus.workers if not _names(worker.work).startswith("~")]  # without the redriven
-        groups = [f"{one.subscription.group} on {_names(one)} ({one.at_once})" for one in works if one.subscription.group]
+        behind = await _behind(bus)
+        groups = [f"{one.subscription.group} on {_names(one)} ({one.at_once}, {_backlog(one, behind)})" for one in works if one.subscription.group]
         queues = [f"{_names(one)} ({one.at_once})" for one in works if not one.subscription.group]
         parts = [f"{name} {engine}" for name, engine in (("streams", streams), ("jobs", jobs)) if engine is not None]
         parts += [f"{what} {', '.join(names)}" for what, names in (("groups", groups), ("queues", queues)) if names]
         return f"'{self.app.name}' runs: {'; '.join(parts) or 'nothing'}"
+
+
+async def _behind(bus: Bus) -> Mapping[tuple[str, str], int]:
+    """How many records each group has not finished."""
+    streams = bus.engines.streams
+    return {} if streams is None else {(one.group, one.topic): one.behind for one in await streams.inspector.lag()}
+
+
+def _backlog(work: Work, behind: Mapping[tuple[str, str], int]) -> str:
+    count = sum(behind.get((work.subscription.group or "", address.name), 0) for address in work.subscription.addresses)
+    return f"{count:,} behind" if count else "nothing behind"
 
 
 def _names(work: Work) -> str:

@@ -38,6 +38,18 @@ def local_names(depth: int) -> Mapping[str, Any]:
     return dict(frame.f_locals)
 
 
+def declared_late(function: Callable[..., Any]) -> bool:
+    """Whether a function inside a function is declared while no module is imported: only this process has it."""
+    if "<locals>" not in getattr(inspect.unwrap(function), "__qualname__", ""):
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+            return False
+        frame = frame.f_back
+    return True
+
+
 def hints(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:
     """The annotations, resolved. Raises Invalid naming the first that cannot be."""
     inner = inspect.unwrap(function)

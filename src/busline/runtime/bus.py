@@ -11,7 +11,7 @@ from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts
 from busline.core.depends import Node, in_order
-from busline.core.errors import BuslineError, Invalid, Unavailable
+from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, Message
 from busline.core.outcome import Outcome, Rejected, Send
@@ -20,6 +20,10 @@ from busline.runtime.sending import handling, leave_with, record_job_id
 from busline.runtime.worker import Settled, Trouble, Work, Worker
 
 log = logging.getLogger("busline")
+REMEDIES = {
+    "topic": "Declare a subscriber, or name the topic in App(publishes=[...]).",
+    "queue": "Declare a task of this App.",
+}
 STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
 
 
@@ -33,7 +37,7 @@ class Engines:
     def of(self, address: Address) -> Transport:
         transport = self.streams if address.kind == "topic" else self.jobs
         if transport is None:
-            raise Invalid(f"'{address.name}' has no engine: nothing that this App declares needs one for a {address.kind}.")
+            raise Invalid(wrong(address.name, f"an engine for a {address.kind}", "none", REMEDIES[address.kind]))
         return transport
 
     def all(self) -> list[Transport]:
