@@ -24,7 +24,8 @@ from busline.core.errors import ConfigError, Invalid, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key
 from busline.core.policy import Retry
 from busline.core.signature import Given
-from busline.engine import Named, named, transport
+from busline.engine import Engine
+from busline.naming import Names, names
 from busline.router import Router
 from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
 from busline.task import Call, Job, Jobs, enqueue_all
@@ -51,7 +52,7 @@ class Setting:
 class App(Router):
     """Streams and jobs of one service. `async with app` opens it for sending; `app.running()` also consumes.
 
-    `streams`, `jobs`: the engines' URLs; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
+    `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
     the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
     function, the first outermost. `lifespan`: an async context manager of the App, entered before anything is consumed.
     """
@@ -62,8 +63,8 @@ class App(Router):
         self,
         name: str,
         *,
-        streams: str | None = None,
-        jobs: str | None = None,
+        streams: str | Engine | None = None,
+        jobs: str | Engine | None = None,
         publishes: Sequence[Topic[Any]] = (),
         namespace: str = "",
         middleware: Sequence[Middleware] = (),
@@ -191,25 +192,22 @@ class App(Router):
         subscribers = list(self.all_subscribers())
         return bool(subscribers or self.publishes), any(True for _ in self.all_tasks())
 
-    def engine_names(self) -> tuple[Named | None, Named | None]:
+    def engine_names(self) -> Names:
         """The engines of streams and jobs, and who named them. Raises Invalid where none can be."""
-        file = self._declared_in.get("__file__")
-        streams, jobs = self.needs()
-        return (
-            named(self._named[0], "BUSLINE_STREAMS", file) if streams else None,
-            named(self._named[1], "BUSLINE_JOBS", file) if jobs else None,
-        )
+        return names(*self._named, self.needs(), self._declared_in.get("__file__"))
 
     def _engines(self, problems: list[str]) -> Engines:
         if self.setting.engines is not None:
             return self.setting.engines
         try:
-            streams, jobs = self.engine_names()
-            opened = {one.url: transport(one, self.setting.clock) for one in (streams, jobs) if one is not None}
-            return Engines(opened[streams.url] if streams else None, opened[jobs.url] if jobs else None)
+            named = self.engine_names()
+            problems += named.problems()
+            both = [one.engine for one in (named.streams, named.jobs) if one is not None]
+            opened = {str(one): one.open(self.setting.clock) for one in both}
         except (Invalid, ConfigError) as error:
             problems.append(str(error))
             return Engines()
+        return Engines(*(opened[str(one.engine)] if one is not None else None for one in (named.streams, named.jobs)))
 
     # --- sending -------------------------------------------------------------------------------------------
 

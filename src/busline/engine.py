@@ -1,60 +1,95 @@
-"""Which engine an App uses: named by its constructor, else by the environment, else the embedded file."""
+"""The engines: what an App may name, as a URL or with typed options. A client is imported when its engine opens."""
 
-import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Literal, TypeAlias, get_args
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from busline.core.clock import Clock, SystemClock
+from busline.core.clock import Clock
 from busline.core.errors import ConfigError, Invalid, wrong
 from busline.core.ports import Transport
 
-log = logging.getLogger("busline")
-MANAGED = {"KUBERNETES_SERVICE_HOST": "Kubernetes", "ECS_CONTAINER_METADATA_URI_V4": "ECS", "K_SERVICE": "Cloud Run"}
+Sync: TypeAlias = Literal["normal", "full"]
+NOT_YET = ("rediss", "kafka+ssl")
+FORMS = "memory://, sqlite:///relative, sqlite:////absolute, redis://host or kafka://host,host"
+
+
+class Engine:
+    """What carries streams, jobs or both. `server`: others reach it from other machines."""
+
+    server = False
+    topics = True
+    queues = True
+
+    def __str__(self) -> str:
+        """Its URL, without secrets."""
+        raise NotImplementedError
+
+    def open(self, clock: Clock) -> Transport:
+        """Its transport, not yet entered. Raises Invalid when its client is not installed."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An engine's URL and who named it."""
-
-    url: str
-    by: str
+class Memory(Engine):
+    """This process's memory: gone with it."""
 
     def __str__(self) -> str:
-        return f"{shown(self.url)} ({self.by})"
+        return "memory://"
+
+    def open(self, clock: Clock) -> Transport:
+        from busline.transports.memory import MemoryTransport
+
+        return MemoryTransport(clock)
 
 
-def named(given: str | None, variable: str, module_file: str | None) -> Named:
-    """The constructor's word, else the environment's, else the embedded file of the project."""
-    if given is not None:
-        return Named(given, "named by the App")
-    if url := os.environ.get(variable):
-        return Named(url, f"named by {variable}")
-    return Named(f"sqlite:///{implicit_file(module_file)}", "embedded")
+@dataclass(frozen=True, slots=True)
+class Sqlite(Engine):
+    """A file on this machine's disk. `sync="full"` survives a power loss, at a price for every write."""
+
+    path: str | Path
+    sync: Sync = "normal"
+
+    def __post_init__(self) -> None:
+        if self.sync not in get_args(Sync):
+            raise Invalid(wrong(str(self), "sync=normal or sync=full after the `?`", f"sync={self.sync}", "Leave it out for normal."))
+
+    def __str__(self) -> str:
+        return f"sqlite:///{Path(self.path).resolve()}"
+
+    def open(self, clock: Clock) -> Transport:
+        from busline.transports.sqlite import SqliteTransport
+
+        return SqliteTransport(Path(self.path).absolute(), sync=self.sync, clock=clock)
 
 
-def implicit_file(module_file: str | None) -> Path:
-    """`.busline/bus.db` in BUSLINE_HOME, beside the pyproject.toml above the App's module, or in the module's folder.
-    Raises Invalid where a file on this machine's disk would be lost with the machine."""
-    for variable, what in MANAGED.items():
-        if variable in os.environ:
-            raise Invalid(wrong("engine", f"a named one under {what}", "none", "Set BUSLINE_STREAMS and BUSLINE_JOBS, to sqlite:////path if you mean a file."))
-    if os.environ.get("BUSLINE_ENV") == "production":
-        raise Invalid(wrong("engine", "a named one with BUSLINE_ENV=production", "none", "Set BUSLINE_STREAMS and BUSLINE_JOBS."))
-    if home := os.environ.get("BUSLINE_HOME"):
-        return Path(home).absolute() / "bus.db"
-    folder = (Path(module_file) if module_file else Path.cwd() / "_").absolute().parent
-    project = next((one for one in (folder, *folder.parents) if (one / "pyproject.toml").exists()), folder)
-    return project / ".busline" / "bus.db"
+@dataclass(frozen=True, slots=True)
+class Embedded(Sqlite):
+    """The file that an App uses when nothing is named: its folder is made, and kept out of version control."""
+
+    def open(self, clock: Clock) -> Transport:
+        folder = Path(self.path).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (ignore := folder / ".gitignore").exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise ConfigError([wrong(folder, "a folder that can be written", error.strerror or str(error), "Set BUSLINE_HOME to one that can.")]) from error
+        return Sqlite.open(self, clock)
 
 
-def warn_in_container(engines: Sequence[Named | None]) -> None:
-    """Says once, at the start of a run, that an embedded file does not outlive its container."""
-    embedded = any(one is not None and one.by == "embedded" for one in engines)
-    if embedded and "BUSLINE_HOME" not in os.environ and Path("/.dockerenv").exists():
-        log.warning("the embedded engine's file lives in this container and is lost with it: set BUSLINE_HOME to a volume")
+# --- URLs ------------------------------------------------------------------------------------------------------
+
+
+def engine(url: str) -> Engine:
+    """The engine that a URL names. Raises Invalid for a URL that names none."""
+    parts = _split(url)
+    if parts.scheme in NOT_YET:
+        raise Invalid(wrong(shown(url), f"{parts.scheme.removesuffix('s').removesuffix('+ss')}://", "an encrypted connection", "TLS is not there yet."))
+    if parts.scheme not in READ:
+        raise Invalid(wrong(shown(url), FORMS, f"'{parts.scheme}://'", "Correct the URL."))
+    return READ[parts.scheme](url, parts)
 
 
 def shown(url: str) -> str:
@@ -63,37 +98,25 @@ def shown(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2] if '@' in rest else rest}"
 
 
-def transport(engine: Named, clock: Clock | None = None) -> Transport:
-    """A transport for a URL, not yet open; its client is imported here. Raises Invalid for a URL that names none."""
-    parts = urlsplit(engine.url)
-    if parts.scheme == "memory":
-        from busline.transports.memory import MemoryTransport
-
-        return MemoryTransport(clock or SystemClock())
-    if parts.scheme == "sqlite":
-        return _sqlite(engine, clock or SystemClock())
-    raise Invalid(wrong(shown(engine.url), "sqlite:///relative, sqlite:////absolute or memory://", f"'{parts.scheme}://'", f"Correct the URL {engine.by}."))
-
-
-def _sqlite(engine: Named, clock: Clock) -> Transport:
-    from busline.transports.sqlite import SqliteTransport
-
-    location, _, query = engine.url.removeprefix("sqlite://").partition("?")
-    if not location.startswith("/") or len(location) < 2:
-        raise Invalid(wrong(shown(engine.url), "sqlite:///relative or sqlite:////absolute", "no path", "Write three slashes and a path."))
-    if query not in ("", "sync=normal", "sync=full"):
-        raise Invalid(wrong(shown(engine.url), "sync=normal or sync=full after the `?`", query, "Leave it out for normal."))
-    path = Path(unquote(location[1:])).absolute()
-    if engine.by == "embedded":
-        _own_folder(path.parent)
-    return SqliteTransport(path, sync="full" if query == "sync=full" else "normal", clock=clock)
-
-
-def _own_folder(folder: Path) -> None:
+def _split(url: str) -> SplitResult:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        ignore = folder / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-    except OSError as error:
-        raise ConfigError([wrong(folder, "a folder that can be written", error.strerror or str(error), "Set BUSLINE_HOME to one that can.")]) from error
+        return urlsplit(url)
+    except ValueError as error:
+        raise Invalid(wrong(shown(url), FORMS, str(error), "Correct the URL.")) from error
+
+
+def _memory(url: str, parts: SplitResult) -> Engine:
+    return Memory()
+
+
+def _sqlite(url: str, parts: SplitResult) -> Engine:
+    location, _, query = url.removeprefix("sqlite://").partition("?")
+    if not location.startswith("/") or len(location) < 2:
+        raise Invalid(wrong(shown(url), "sqlite:///relative or sqlite:////absolute", "no path", "Write three slashes and a path."))
+    name, _, sync = query.partition("=")
+    if query and (name != "sync" or sync not in get_args(Sync)):
+        raise Invalid(wrong(shown(url), "sync=normal or sync=full after the `?`", query, "Leave it out for normal."))
+    return Sqlite(unquote(location[1:]), "full" if sync == "full" else "normal")
+
+
+READ: dict[str, Callable[[str, SplitResult], Engine]] = {"memory": _memory, "sqlite": _sqlite}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from busline import App, Invalid, Unavailable
-from busline.engine import implicit_file, named, transport
+from busline.engine import engine
+from busline.naming import implicit_file
 from busline.transports.sqlite import SqliteTransport, file
 
 
@@ -153,14 +154,17 @@ def test_no_implicit_file_in_production(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("amqp://me:s3cret@host/", "'amqp://host/': expected sqlite:///relative, sqlite:////absolute or memory://, got 'amqp://'."),
+        (
+            "amqp://me:s3cret@host/",
+            "'amqp://host/': expected memory://, sqlite:///relative, sqlite:////absolute, redis://host or kafka://host,host, got 'amqp://'.",
+        ),
         ("sqlite://", "'sqlite://': expected sqlite:///relative or sqlite:////absolute, got no path. Write three slashes and a path."),
         ("sqlite:///x?sync=never", "expected sync=normal or sync=full after the `?`, got sync=never."),
     ],
 )
 def test_a_wrong_url_shows_no_secret(url: str, expected: str) -> None:
     with pytest.raises(Invalid) as caught:
-        transport(named(url, "X", None))
+        engine(url)
     assert expected in str(caught.value) and "s3cret" not in str(caught.value)
 
 

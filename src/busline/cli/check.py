@@ -32,12 +32,12 @@ def command(app: str | None, as_json: bool) -> None:
 
 async def _plan(app: App) -> dict[str, Any]:
     _, plan = app.assemble(Run())
-    streams, jobs = app.engine_names()
+    named = app.engine_names()
     streams_work = {work.name: work for work in plan.works if work.subscription.group}
     queues_work = {work.name: work for work in plan.works if not work.subscription.group}
     return {
         "app": app.name,
-        "engines": {"streams": streams and str(streams), "jobs": jobs and str(jobs)},
+        "engines": {"streams": named.streams and str(named.streams), "jobs": named.jobs and str(named.jobs)},
         "subscribers": [_subscriber(one, streams_work[one.full_name]) for one in app.all_subscribers()],
         "tasks": [_task(one, queues_work[one.queue_address().name]) for one in app.all_tasks()],
         "publishes": [topic.name for topic in app.publishes],

@@ -29,8 +29,8 @@ def command(app: str | None, as_json: bool) -> None:
 async def look(app: App) -> dict[str, Any]:
     """Everything `inspect` shows, as plain data."""
     async with app:
-        streams, jobs = app.engine_names()
-        seen: dict[str, Any] = {"app": app.name, "engines": {"streams": streams and str(streams), "jobs": jobs and str(jobs)}}
+        named = app.engine_names()
+        seen: dict[str, Any] = {"app": app.name, "engines": {"streams": named.streams and str(named.streams), "jobs": named.jobs and str(named.jobs)}}
         seen |= {"queues": {}, "groups": [], "handlers": {}, "dead": {}}
         for engine in app.bus().engines.all():
             await _add(seen, engine.inspector)

@@ -20,7 +20,7 @@ from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
 from busline.cli.logs import FORMATS, LEVELS, configure
 from busline.core.errors import Invalid, Unavailable, wrong
-from busline.engine import warn_in_container
+from busline.naming import warn_in_container
 from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
 from busline.runtime.worker import Work, Worker
@@ -176,13 +176,13 @@ class Runner:
     # --- the first line ----------------------------------------------------------------------------------------
 
     async def _started(self, bus: Bus) -> str:
-        streams, jobs = self.app.engine_names()
-        warn_in_container((streams, jobs))
+        named = self.app.engine_names()
+        warn_in_container((named.streams, named.jobs))
         works = [worker.work for worker in bus.workers if not _names(worker.work).startswith("~")]  # without the redriven
         behind = await _behind(bus)
         groups = [f"{one.subscription.group} on {_names(one)} ({one.at_once}, {_backlog(one, behind)})" for one in works if one.subscription.group]
         queues = [f"{_names(one)} ({one.at_once})" for one in works if not one.subscription.group]
-        parts = [f"{name} {engine}" for name, engine in (("streams", streams), ("jobs", jobs)) if engine is not None]
+        parts = [f"{name} {engine}" for name, engine in (("streams", named.streams), ("jobs", named.jobs)) if engine is not None]
         parts += [f"{what} {', '.join(names)}" for what, names in (("groups", groups), ("queues", queues)) if names]
         return f"'{self.app.name}' runs: {'; '.join(parts) or 'nothing'}"
 

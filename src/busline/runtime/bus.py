@@ -17,6 +17,7 @@ from busline.core.message import Delivery, Headers, Message
 from busline.core.outcome import Outcome, Rejected, Send
 from busline.core.ports import Transport
 from busline.runtime.sending import handling, leave_with, record_job_id
+from busline.runtime.watchdog import Watchdog
 from busline.runtime.worker import Settled, Trouble, Work, Worker
 
 log = logging.getLogger("busline")
@@ -105,6 +106,7 @@ class Bus:
             if plan.lifespan is not None:
                 await stack.enter_async_context(plan.lifespan())
             await self._open_shared(plan, stack)
+            stack.enter_context(Watchdog())
             self.workers = [Worker(work, self.clock, self._send_foreign, self.counts) for work in plan.works]
             async with Consuming(self.workers, drain, cancel) as consuming:
                 yield consuming
