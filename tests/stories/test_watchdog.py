@@ -1,5 +1,6 @@
 """A function that blocks the loop is named, with its seconds."""
 
+import asyncio
 import logging
 import time
 
@@ -16,6 +17,9 @@ def blocks(seconds: float) -> None:
 async def test_a_blocked_loop_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "busline"), Watchdog(look=0.05):
         blocks(0.4)
+        async with asyncio.timeout(10):
+            while len(caplog.records) < 2:
+                await asyncio.sleep(0.01)
     said = [record.message for record in caplog.records]
 
     assert len(said) == 2
