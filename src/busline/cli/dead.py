@@ -3,8 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ from busline.cli.progress import progress
 from busline.core.clock import moment
 from busline.core.errors import wrong
 from busline.core.message import DeadLetter
-from busline.core.ports import Inspector
+from busline.core.ports import Inspector, Transport
 
 PAGE = 500
 EXCERPT = 160
@@ -149,28 +148,28 @@ class Done:
     refused: list[str] = field(default_factory=list[str])
 
 
-Act = Callable[[Inspector, Sequence[str]], Awaitable[Done]]
+Act = Callable[[App, Transport, Sequence[str]], Awaitable[Done]]
 
 
-async def _redrive(inspector: Inspector, ids: Sequence[str]) -> Done:
-    done = await inspector.redrive(ids)
+async def _redrive(app: App, engine: Transport, ids: Sequence[str]) -> Done:
+    done = await app.bus().redrive(engine, ids)
     return Done(done.again, list(done.refused))
 
 
-async def _purge(inspector: Inspector, ids: Sequence[str]) -> Done:
-    return Done(await inspector.purge(ids))
+async def _purge(app: App, engine: Transport, ids: Sequence[str]) -> Done:
+    return Done(await engine.inspector.purge(ids))
 
 
 async def _all(app: App, chosen: Chosen, label: str, act: Act) -> Done:
     done = Done()
-    async with _inspectors(app) as inspectors:
-        found = [(one, await _ids(one, chosen)) for one in inspectors]  # before: a redriven one may die again meanwhile
+    async with app:
+        found = [(one, await _ids(one.inspector, chosen)) for one in app.bus().engines.all()]  # before: a redriven one may die again meanwhile
         known = {id for _, ids in found for id in ids}
         done.refused += [_unknown(id) for id in chosen.ids if id not in known]
         with progress(label, len(known)) as bar:
-            for inspector, ids in found:
+            for engine, ids in found:
                 for start in range(0, len(ids), PAGE):
-                    part = await act(inspector, ids[start : start + PAGE])
+                    part = await act(app, engine, ids[start : start + PAGE])
                     done.count, done.refused = done.count + part.count, done.refused + part.refused
                     bar.update(len(ids[start : start + PAGE]))
     return done
@@ -192,15 +191,10 @@ async def all_letters(inspector: Inspector, handlers: Sequence[str] = ()) -> Asy
 
 
 async def _letters(app: App, handlers: tuple[str, ...], limit: int, id: str | None = None) -> list[DeadLetter]:
-    async with _inspectors(app) as inspectors:
-        found = [one for inspector in inspectors for one in await inspector.dead(handlers=handlers or None, id=id, limit=limit)]
-    return sorted(found, key=lambda one: one.died_at)[:limit]
-
-
-@asynccontextmanager
-async def _inspectors(app: App) -> AsyncGenerator[list[Inspector]]:
     async with app:
-        yield [engine.inspector for engine in app.bus().engines.all()]
+        engines = app.bus().engines.all()
+        found = [one for engine in engines for one in await engine.inspector.dead(handlers=handlers or None, id=id, limit=limit)]
+    return sorted(found, key=lambda one: one.died_at)[:limit]
 
 
 def _end(done: Done, as_json: bool) -> None:

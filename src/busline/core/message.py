@@ -136,6 +136,10 @@ class DeadLetter:
     error: str | None
     attempts: int
     died_at: float
+    at: float = 0.0
+    """When it was published."""
+    group: str | None = None
+    """The group it died in; None for a job."""
 
     @property
     def headers(self) -> Mapping[str, str]:

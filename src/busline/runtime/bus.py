@@ -12,10 +12,10 @@ from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts
 from busline.core.depends import Node, in_order
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
-from busline.core.ids import new_id
-from busline.core.message import Delivery, Headers, Message
-from busline.core.outcome import Outcome, Rejected, Send
-from busline.core.ports import Transport
+from busline.core.ids import derived_id, new_id
+from busline.core.message import DeadLetter, Delivery, Headers, Message
+from busline.core.outcome import Acked, Outcome, Rejected, Send
+from busline.core.ports import Redriven, Transport
 from busline.runtime.sending import handling, leave_with, record_job_id
 from busline.runtime.watchdog import Watchdog
 from busline.runtime.worker import Settled, Trouble, Work, Worker
@@ -89,6 +89,21 @@ class Bus:
         """A message made now, with a new id unless it is given."""
         return Message(id or new_id(), body, headers, key, self.clock.time(), **fields)
 
+    # --- dead letters --------------------------------------------------------------------------------------
+
+    async def redrive(self, engine: Transport, ids: Sequence[str]) -> Redriven:
+        """Dead letters go back to the handlers they died in. Those of an engine without queues become jobs of the
+        other one. Raises Invalid where there is no other."""
+        if engine.features.queues:
+            return await engine.inspector.redrive(ids)
+        if self.engines.jobs is None:
+            remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
+            raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
+        letters = [one for id in ids for one in await engine.inspector.dead(id=id, limit=1)]
+        for letter in letters:
+            await self.engines.jobs.publish(Address("queue", f"~{letter.group}"), [_as_job(letter)])
+        return Redriven(await engine.inspector.purge([one.id for one in letters]))
+
     # --- consuming -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -119,35 +134,56 @@ class Bus:
             plan.shared[node] = await node.open(nobody, plan.shared, stack)
 
     async def _send_foreign(self, batch: Sequence[Settled], own: Transport) -> list[Settled]:
+        """Sends what a group of outcomes sends to other engines, all of it together. If that cannot be, one by one: an
+        outcome whose sends are refused is dead, the others are not."""
         if len(self.engines.all()) == 1:
             return list(batch)
-        left: list[Settled] = []
-        for delivery, outcome in batch:
-            effects = getattr(outcome, "effects", ())
-            away = [one for one in effects if isinstance(one, Send) and self.engines.of(one.address) is not own]
-            left.append((delivery, await self._confirm(delivery, outcome, away) if away else outcome))
-        return left
+        away = [self._away(outcome, own) for _, outcome in batch]
+        if not any(away):
+            return list(batch)
+        try:
+            await self._confirm([send for sends in away for send in sends])
+        except BuslineError:
+            return [await self._confirm_one(one, sends) for one, sends in zip(batch, away, strict=True)]
+        return [(delivery, without(outcome, sends)) for (delivery, outcome), sends in zip(batch, away, strict=True)]
 
-    async def _confirm(self, delivery: Delivery, outcome: Outcome, away: Sequence[Send]) -> Outcome:
-        trouble = Trouble(delivery.handler)
-        for address, messages in _grouped(away):
+    def _away(self, outcome: Outcome, own: Transport) -> list[Send]:
+        return [one for one in getattr(outcome, "effects", ()) if isinstance(one, Send) and self.engines.of(one.address) is not own]
+
+    async def _confirm_one(self, settled: Settled, sends: Sequence[Send]) -> Settled:
+        delivery, outcome = settled
+        try:
+            await self._confirm(sends)
+        except BuslineError as error:
+            return delivery, Rejected(str(error), error)
+        return delivery, without(outcome, sends)
+
+    async def _confirm(self, sends: Sequence[Send]) -> None:
+        """Publishes, again and again until it is confirmed. Raises what says that it never will be."""
+        for address, messages in _grouped(sends):
+            trouble = Trouble(address.name)
             while True:
                 try:
                     await self.engines.of(address).publish(address, messages)
                     break
                 except Unavailable as error:
                     await self.clock.sleep(trouble.again(error))
-                except BuslineError as error:
-                    return Rejected(str(error), error)
-        trouble.over()
-        return without(outcome, away)
+            trouble.over()
 
 
-def without(outcome: Any, away: Sequence[Send]) -> Outcome:
+def without(outcome: Outcome, away: Sequence[Send]) -> Outcome:
     """The outcome with only what its own engine keeps."""
+    if not away:
+        return outcome
+    assert isinstance(outcome, Acked | Rejected)
     gone = set(map(id, away))
-    kept: Outcome = replace(outcome, effects=tuple(one for one in outcome.effects if id(one) not in gone))
-    return kept
+    return replace(outcome, effects=tuple(one for one in outcome.effects if id(one) not in gone))
+
+
+def _as_job(letter: DeadLetter) -> Message:
+    """A record that runs again; sent twice, it is known by its id."""
+    id = derived_id("redrive", letter.id, letter.died_at)
+    return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, letter.handler, remember=STREAM_SENT, origin=letter.position)
 
 
 def _grouped(sends: Sequence[Send]) -> list[tuple[Address, list[Message]]]:

@@ -193,7 +193,8 @@ class MemoryTransport:
         id = message.id if message.id not in self.letters else new_id()
         shown = DeadLetter(
             id, delivery.address, delivery.handler, delivery.position, message.key, message.body, message.headers,
-            outcome.reason, kind, text, delivery.attempt, self.clock.time(),
+            outcome.reason, kind, text, delivery.attempt, self.clock.time(), message.at,
+            group or (address.name[1:] if address.name.startswith("~") else None),
         )  # fmt: skip
         back = address if group is None else Address("queue", f"~{group}")
         kept = message if group is None else replace(message, task=delivery.handler, origin=delivery.position)

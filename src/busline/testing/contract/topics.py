@@ -195,7 +195,7 @@ class Topics(Contract):
 
     async def test_a_dead_record_is_kept_whole_and_passed_over(self, desk: Desk) -> None:
         headers = (("h", b"\xff"), ("h", None))
-        await desk.transport.publish(desk.other, [message(b"bad", key=b"k", headers=headers), message(b"good")])
+        await desk.transport.publish(desk.other, [message(b"bad", key=b"k", headers=headers, at=5.0), message(b"good")])
         receiver = await desk.read(desk.other)
         got, rest = await receive(receiver, 2)
         got.handler = "bill"
@@ -206,6 +206,7 @@ class Topics(Contract):
         assert (letter.address, letter.position, letter.handler, letter.attempts) == (desk.other.name, got.position, "bill", 1)
         assert (letter.body, letter.key, letter.raw_headers) == (b"bad", b"k", headers)
         assert (letter.reason, letter.error_type, letter.error) == ("no", "ValueError", "why")
+        assert (letter.at, letter.group) == (5.0, f"g{desk.mark}")
         assert await desk.behind("g", desk.other, 1)
         assert await ack(receiver, [rest]) == []
 

@@ -16,7 +16,7 @@ from busline.transports.sqlite.wire import unpack, unpack_options
 if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
-SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at"
+SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at, queue"
 DEPTH = (  # each part is answered from an index, without a look at the bodies
     "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
@@ -78,8 +78,8 @@ def _look(db: sqlite3.Connection, id: str, now: float) -> Look:
 
 
 def _letter(row: Any) -> DeadLetter:
-    id, address, handler, position, key, body, headers, *rest = row
-    return DeadLetter(id, address, handler, position, key, body, unpack(headers), *rest)
+    fields = [*row[:6], unpack(row[6]), *row[7:-1], row[-1].removeprefix("~") if row[-1].startswith("~") else None]
+    return DeadLetter(*fields)
 
 
 def _redrive(db: sqlite3.Connection, ids: Sequence[str], now: float) -> Redriven:
