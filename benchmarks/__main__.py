@@ -22,16 +22,46 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="1: as published; 0.1: a quick look")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--servers", action="store_true", help="Redis and Kafka instead, which are started for it")
     parser.add_argument("-v", action="store_true", help="which of our functions are called for one message")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    if options.servers:
+        return show(on_servers(options.rounds, options.scale), options.json)
     found = measure(options.rounds, options.scale)
     counted = asyncio.run(calls.calls(CALLS_AT))
     figures = summary(found) | {"own Python calls a message": round(sum(counted.values()) / CALLS_AT, 2)}
     if options.v:
         for name, n in counted.most_common(30):
             print(f"{n / CALLS_AT:7.2f}  {name}", file=sys.stderr)
-    print(json.dumps(figures) if options.json else "\n".join(f"{name:56} {value:>14,}" for name, value in figures.items()))
+    show(figures, options.json)
+
+
+def show(figures: dict[str, float], as_json: bool) -> None:
+    print(json.dumps(figures) if as_json else "\n".join(f"{name:56} {value:>14,}" for name, value in figures.items()))
+
+
+def on_servers(rounds: int, scale: float) -> dict[str, float]:
+    from benchmarks import servers
+
+    found: dict[str, list[float]] = {}
+    with servers.servers() as (redis, kafka):
+        for _ in range(rounds):
+            measured = asyncio.run(servers.jobs(redis, int(100_000 * scale)))
+            measured["redis bare"] = asyncio.run(servers.bare_jobs(redis, int(100_000 * scale)))
+            measured |= asyncio.run(servers.records(kafka, int(400_000 * scale)))
+            for name, value in measured.items():
+                found.setdefault(name, []).append(value)
+    middle = {name: round(median(values)) for name, values in found.items()}
+    return {
+        "redis: jobs/s consumed": middle["redis consume"],
+        "redis: a bare loop, jobs/s": middle["redis bare"],
+        "redis: jobs/s enqueued in bulk": middle["redis bulk"],
+        "redis: bytes of a waiting job": middle["redis bytes"],
+        "kafka: records/s consumed, by key": middle["kafka consume"],
+        "kafka: a bare loop, records/s": middle["kafka bare"],
+        "kafka: records/s published, keyed and confirmed": middle["kafka publish"],
+    }
 
 
 def measure(rounds: int, scale: float) -> dict[str, list[float]]:

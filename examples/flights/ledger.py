@@ -1,8 +1,11 @@
 """A middleware that writes down every run: a line when it starts, a line when it ends; SIGKILL cannot lose one."""
 
+import asyncio
 import os
 
 from busline import CallNext, Delivery
+
+SECONDS = float(os.environ.get("FLIGHTS_SECONDS", "0"))  # that a run takes longer, so that a kill finds some
 
 
 async def ledger(delivery: Delivery, call_next: CallNext) -> object:
@@ -11,6 +14,7 @@ async def ledger(delivery: Delivery, call_next: CallNext) -> object:
     _write(f"start {about}\n")
     ended = "failed"
     try:
+        await asyncio.sleep(SECONDS)
         result = await call_next(delivery)
         ended = "end"
         return result

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from busline.core.message import DeadLetter, Delivery, KeyValue
     from busline.core.policy import Retry
+    from busline.engine import Kafka, Memory, Redis, Sqlite
     from busline.router import Router
     from busline.task import Call, Job, Jobs, JobStatus, Queue, Task
     from busline.topic import Source, Topic
@@ -42,17 +43,21 @@ __all__ = [
     "JobFailed",
     "JobStatus",
     "Jobs",
+    "Kafka",
     "Key",
     "KeyValue",
+    "Memory",
     "Middleware",
     "NoResult",
     "Queue",
+    "Redis",
     "Reject",
     "Retry",
     "RetryLater",
     "Router",
     "Seconds",
     "Source",
+    "Sqlite",
     "Task",
     "Topic",
     "Unavailable",
@@ -67,6 +72,7 @@ HOMES = {
     "busline.core.errors": ("BuslineError", "ConfigError", "Invalid", "JobFailed", "NoResult", "Reject", "RetryLater", "Unavailable"),
     "busline.core.message": ("DeadLetter", "Delivery", "KeyValue"),
     "busline.core.policy": ("Retry",),
+    "busline.engine": ("Kafka", "Memory", "Redis", "Sqlite"),
     "busline.router": ("Router",),
     "busline.task": ("Call", "Job", "Jobs", "JobStatus", "Queue", "Task"),
     "busline.topic": ("Source", "Topic"),

@@ -1,7 +1,10 @@
 """App: declarations, and the door to what runs while it is open."""
 
+import asyncio
 import logging
 import sys
+import time
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -20,12 +23,13 @@ from typing import Any, Self, TypeVar
 from busline.assembly import Assembly, Functions, Run, recorder
 from busline.core.chain import Middleware
 from busline.core.clock import Clock, SystemClock
-from busline.core.errors import ConfigError, Invalid, wrong
+from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key
 from busline.core.policy import Retry
+from busline.core.ports import Transport
 from busline.core.signature import Given
 from busline.engine import Engine
-from busline.naming import Names, names
+from busline.naming import Named, Names, names
 from busline.router import Router
 from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
 from busline.task import Call, Job, Jobs, enqueue_all
@@ -35,22 +39,27 @@ log = logging.getLogger("busline")
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK = 1000
+ON_THE_WAY = 4  # chunks
 DRAIN, CANCEL = 20.0, 2.0
+PATIENCE = 10.0  # seconds in which an engine that is away may come, when the App is opened for sending
+TRY_EVERY = 0.2
 
 
 @dataclass(slots=True)
 class Setting:
-    """What a test puts in the place of the engines, the clock and some functions."""
+    """What a test, or a command, puts in the place of the engines, the clock, some functions and some times."""
 
     engines: Engines | None = None
     clock: Clock = field(default_factory=SystemClock)
     replaced: Functions = field(default_factory=dict[Callable[..., Any], Callable[..., Any]])
     drain: float = DRAIN
     cancel: float = CANCEL
+    patience: float = PATIENCE
 
 
 class App(Router):
-    """Streams and jobs of one service. `async with app` opens it for sending; `app.running()` also consumes.
+    """Streams and jobs of one service. `async with app` opens it for sending; `app.running()` also consumes. Opening
+    raises Unavailable where an engine is away: for sending after 10 s.
 
     `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
     the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
@@ -130,13 +139,23 @@ class App(Router):
 
     @asynccontextmanager
     async def _sending(self) -> AsyncGenerator[Bus]:
-        bus, _ = self.assemble(Run())
-        async with bus.opened():
-            self._bus = bus
+        async with AsyncExitStack() as stack:
+            bus = self._bus = await self._opened_bus(stack)
+            stack.callback(self._forget_bus)
+            yield bus
+
+    async def _opened_bus(self, stack: AsyncExitStack) -> Bus:
+        """With its engines open. One that is away is waited for, for a moment."""
+        end = time.monotonic() + self.setting.patience
+        while True:
+            bus, _ = self.assemble(Run())
             try:
-                yield bus
-            finally:
-                self._bus = None
+                await stack.enter_async_context(bus.opened())
+                return bus
+            except Unavailable:
+                if time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(TRY_EVERY)
 
     @asynccontextmanager
     async def _consuming(self, run: Run) -> AsyncGenerator[Consuming]:
@@ -146,6 +165,7 @@ class App(Router):
             await stack.enter_async_context(bus.opened())
             self._bus = bus
             stack.callback(self._forget_bus)
+            await bus.look_for([topic.address for topic in self.topics()])
             yield await stack.enter_async_context(bus.consuming(plan, setting.drain, setting.cancel))
 
     def _forget_bus(self) -> None:
@@ -154,7 +174,7 @@ class App(Router):
     def assemble(self, run: Run) -> tuple[Bus, Plan]:
         """Compiles the declarations. Raises ConfigError with all that is wrong with them."""
         problems: list[str] = []
-        bus = Bus(self._engines(problems), self.setting.clock)
+        bus = Bus(self._engines(problems, run.create_topics), self.setting.clock)
         assembly = Assembly(self, self._prefix, self.name, bus, self.setting.replaced, self.topics(), problems)
         plan = assembly.plan(run)
         if problems:
@@ -187,6 +207,11 @@ class App(Router):
         written = [one.publish for one in subscribers if one.publish is not None]
         return list(dict.fromkeys([*read, *written, *self.publishes]))
 
+    def groups(self) -> list[str]:
+        """The groups of its subscribers."""
+        assembly = Assembly(self, self._prefix, self.name, Bus(Engines()), {})
+        return [assembly.group(one) for one in self.all_subscribers()]
+
     def needs(self) -> tuple[bool, bool]:
         """Whether anything declared needs an engine for streams, and one for jobs."""
         subscribers = list(self.all_subscribers())
@@ -196,18 +221,27 @@ class App(Router):
         """The engines of streams and jobs, and who named them. Raises Invalid where none can be."""
         return names(*self._named, self.needs(), self._declared_in.get("__file__"))
 
-    def _engines(self, problems: list[str]) -> Engines:
+    def _engines(self, problems: list[str], create_topics: bool) -> Engines:
         if self.setting.engines is not None:
             return self.setting.engines
         try:
             named = self.engine_names()
             problems += named.problems()
-            both = [one.engine for one in (named.streams, named.jobs) if one is not None]
-            opened = {str(one): one.open(self.setting.clock) for one in both}
+            opened: dict[str, Transport] = {}
+            return Engines(*(self._opened(one, opened, create_topics) for one in (named.streams, named.jobs)))
         except (Invalid, ConfigError) as error:
             problems.append(str(error))
             return Engines()
-        return Engines(*(opened[str(one.engine)] if one is not None else None for one in (named.streams, named.jobs)))
+
+    def _opened(self, named: Named | None, opened: dict[str, Transport], create_topics: bool) -> Transport | None:
+        """A transport: the same for the same engine."""
+        if named is None:
+            return None
+        known = opened.get(str(named.engine))
+        if known is None:
+            engine = named.engine.creating_topics() if create_topics else named.engine
+            known = opened[str(named.engine)] = engine.open(self.setting.clock)
+        return known
 
     # --- sending -------------------------------------------------------------------------------------------
 
@@ -224,11 +258,19 @@ class App(Router):
     async def publish_many(
         self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False
     ) -> int:
-        """Publishes values, a thousand at a time; returns how many. What was sent before an error stays sent."""
+        """Publishes values in their order, a thousand at a time and some thousands on the way; returns how many. What was
+        sent before an error stays sent, and so do the thousands behind it that were on the way."""
         record, count = recorder(self.bus(), topic, encode_headers(headers)), 0
-        async for chunk in _chunks(values):
-            await self._send(topic, [record(value) for value in chunk], now)
-            count += len(chunk)
+        sending: deque[asyncio.Task[int]] = deque()
+        try:
+            async for chunk in _chunks(values):
+                sending.append(asyncio.create_task(self._send(topic, [record(value) for value in chunk], now)))
+                if len(sending) == ON_THE_WAY:
+                    count += await sending.popleft()
+            while sending:
+                count += await sending.popleft()
+        finally:
+            await asyncio.gather(*sending, return_exceptions=True)
         return count
 
     async def tombstone(self, topic: Topic[Any], key: KeyValue, *, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
@@ -238,10 +280,11 @@ class App(Router):
         message = self.bus().message(None, key=encode_key(key), headers=encode_headers(headers))
         await self._send(topic, [message], now)
 
-    async def _send(self, topic: Topic[Any], messages: Sequence[Message], now: bool) -> None:
+    async def _send(self, topic: Topic[Any], messages: Sequence[Message], now: bool) -> int:
         if topic.name not in self._announced:
             self._announce(topic)
         await self.bus().send(topic.address, messages, now=now)
+        return len(messages)
 
     def _announce(self, topic: Topic[Any]) -> None:
         self._announced.add(topic.name)

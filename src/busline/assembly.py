@@ -35,15 +35,18 @@ STREAM_BUFFER = 2000  # what a subscriber has at hand,
 STREAM_AHEAD = 100  # and of it from one partition: a slow one starves nobody
 DEFAULT_CONCURRENCY = 100
 DEFAULT_PARTITIONS = 16
+MOST_PARTITIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one process runs of an App: all of it, unless told otherwise. `concurrency` caps what runs at once."""
+    """What one process runs of an App: all of it, unless told otherwise. `concurrency` caps what runs at once.
+    `create_topics`: missing topics are made."""
 
     only: Sequence[str] = ()
     queues: Sequence[str] = ()
     concurrency: int | None = None
+    create_topics: bool = False
 
 
 @dataclass(slots=True)
@@ -126,7 +129,7 @@ class Assembly:
         if streams is None:
             return []
         subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), STREAM_AHEAD)
-        work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit))
+        work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit), asked=subscriber.concurrency)
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
@@ -140,7 +143,7 @@ class Assembly:
             raise Invalid(wrong(subscriber.full_name, "concurrency=1 or more", str(given), "Leave it out for the default.", place=where(subscriber)))
         if subscriber.order != "partition":
             return given or DEFAULT_CONCURRENCY
-        partitions = sum(topic.partitions or DEFAULT_PARTITIONS for topic, _ in subscriber.source.parts)
+        partitions = sum(topic.partitions or self._unsaid() for topic, _ in subscriber.source.parts)
         if given is not None and given > partitions:
             remedy = "Use order='key' or more partitions, or lower concurrency=."
             raise Invalid(
@@ -149,6 +152,11 @@ class Assembly:
                 )
             )
         return given or partitions
+
+    def _unsaid(self) -> int:
+        """Partitions of a topic that does not say: a server's own default is known only there."""
+        streams = self.bus.engines.streams
+        return DEFAULT_PARTITIONS if streams is None or streams.features.queues else MOST_PARTITIONS
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
         function = self.replaced.get(subscriber.function, subscriber.function)

@@ -1,17 +1,18 @@
 """The engines: what an App may name, as a URL or with typed options. A client is imported when its engine opens."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import parse_qsl, quote, unquote
 
-from busline.core.clock import Clock
+from busline.core.clock import Clock, Seconds, seconds
 from busline.core.errors import ConfigError, Invalid, wrong
 from busline.core.ports import Transport
 
 Sync: TypeAlias = Literal["normal", "full"]
-NOT_YET = ("rediss", "kafka+ssl")
+NOT_YET = {"rediss": "redis://", "kafka+ssl": "kafka://"}
 FORMS = "memory://, sqlite:///relative, sqlite:////absolute, redis://host or kafka://host,host"
 
 
@@ -25,6 +26,10 @@ class Engine:
     def __str__(self) -> str:
         """Its URL, without secrets."""
         raise NotImplementedError
+
+    def creating_topics(self) -> "Engine":
+        """The same engine, where missing topics are made. The embedded ones make them anyway."""
+        return self
 
     def open(self, clock: Clock) -> Transport:
         """Its transport, not yet entered. Raises Invalid when its client is not installed."""
@@ -79,44 +84,134 @@ class Embedded(Sqlite):
         return Sqlite.open(self, clock)
 
 
+@dataclass(frozen=True, slots=True)
+class Redis(Engine):
+    """A Redis, 6.2 or newer, or a Valkey; it carries jobs. `username`, `password`: instead of the URL's. `lease`:
+    seconds after which the jobs of a worker that is silent go to others. `namespace`: what all its keys begin with."""
+
+    url: str = field(repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    lease: Seconds = 20.0
+    namespace: str = "busline"
+
+    server = True
+    topics = False
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+    def open(self, clock: Clock) -> Transport:
+        with _client("redis"):
+            from busline.transports.redis import RedisTransport
+        return RedisTransport(self._url(), namespace=self.namespace, lease=seconds(self.lease), clock=clock)
+
+    def _url(self) -> str:
+        """The URL, with the login that was given beside it."""
+        if self.username is None and self.password is None:
+            return self.url
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{quote(self.username or '', safe='')}:{quote(self.password or '', safe='')}@{rest.rpartition('@')[2]}"
+
+
+class Kafka(Engine):
+    """A Kafka cluster; it carries streams. `session`: seconds after which the partitions of a worker that is silent go
+    to others. `drain`: seconds in which a worker ends what it has in hand before its partitions move. `create_topics`:
+    whether topics that are missing are made."""
+
+    server = True
+    queues = False
+
+    def __init__(self, *servers: str, session: Seconds = 30.0, drain: Seconds = 10.0, create_topics: bool = False) -> None:
+        self.servers, self.session, self.drain, self.create_topics = servers, seconds(session), seconds(drain), create_topics
+
+    def __repr__(self) -> str:
+        return f"Kafka({', '.join(map(repr, self.servers))})"
+
+    def __str__(self) -> str:
+        return shown(f"kafka://{','.join(self.servers)}")
+
+    def creating_topics(self) -> "Kafka":
+        return Kafka(*self.servers, session=self.session, drain=self.drain, create_topics=True)
+
+    def open(self, clock: Clock) -> Transport:
+        with _client("kafka"):
+            from busline.transports.kafka import KafkaTransport
+        url = f"kafka://{','.join(self.servers)}"
+        return KafkaTransport(url, session=self.session, drain=self.drain, create_topics=self.create_topics, clock=clock)
+
+
+@contextmanager
+def _client(extra: str) -> Generator[None]:
+    """Raises Invalid where a client is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Invalid(wrong(f"{extra}://", "its client, an extra of busline", f"no module '{error.name}'", f'Type: pip install "busline[{extra}]"')) from error
+
+
 # --- URLs ------------------------------------------------------------------------------------------------------
 
 
 def engine(url: str) -> Engine:
     """The engine that a URL names. Raises Invalid for a URL that names none."""
-    parts = _split(url)
-    if parts.scheme in NOT_YET:
-        raise Invalid(wrong(shown(url), f"{parts.scheme.removesuffix('s').removesuffix('+ss')}://", "an encrypted connection", "TLS is not there yet."))
-    if parts.scheme not in READ:
-        raise Invalid(wrong(shown(url), FORMS, f"'{parts.scheme}://'", "Correct the URL."))
-    return READ[parts.scheme](url, parts)
+    scheme = url.partition("://")[0]
+    if scheme not in READ:
+        raise Invalid(wrong(shown(url), FORMS, f"'{scheme}://'", "Correct the URL."))
+    return READ[scheme](url)
 
 
 def shown(url: str) -> str:
     """A URL without its secrets."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2] if '@' in rest else rest}"
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError as error:
-        raise Invalid(wrong(shown(url), FORMS, str(error), "Correct the URL.")) from error
-
-
-def _memory(url: str, parts: SplitResult) -> Engine:
-    return Memory()
-
-
-def _sqlite(url: str, parts: SplitResult) -> Engine:
-    location, _, query = url.removeprefix("sqlite://").partition("?")
-    if not location.startswith("/") or len(location) < 2:
+def _sqlite(url: str) -> Engine:
+    location, options = _options(url, sync=str)
+    path = location.removeprefix("sqlite://")
+    if not path.startswith("/") or len(path) < 2:
         raise Invalid(wrong(shown(url), "sqlite:///relative or sqlite:////absolute", "no path", "Write three slashes and a path."))
-    name, _, sync = query.partition("=")
-    if query and (name != "sync" or sync not in get_args(Sync)):
-        raise Invalid(wrong(shown(url), "sync=normal or sync=full after the `?`", query, "Leave it out for normal."))
-    return Sqlite(unquote(location[1:]), "full" if sync == "full" else "normal")
+    return Sqlite(unquote(path[1:]), **options)
 
 
-READ: dict[str, Callable[[str, SplitResult], Engine]] = {"memory": _memory, "sqlite": _sqlite}
+def _redis(url: str) -> Engine:
+    location, options = _options(url, lease=float, namespace=str)
+    return Redis(location, **options)
+
+
+def _kafka(url: str) -> Engine:
+    location, options = _options(url, session=float, drain=float, create_topics=_yes)
+    return Kafka(*location.removeprefix("kafka://").split(","), **options)
+
+
+def _not_yet(url: str) -> Engine:
+    scheme = url.partition("://")[0]
+    raise Invalid(wrong(shown(url), NOT_YET[scheme], f"{scheme}://", "An encrypted connection is not there yet."))
+
+
+def _options(url: str, **known: Callable[[str], Any]) -> tuple[str, dict[str, Any]]:
+    """A URL without its options, and those, read."""
+    location, _, query = url.partition("?")
+    options: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        try:
+            options[name] = known[name](text)
+        except (KeyError, ValueError) as error:
+            expected = f"{' or '.join(f'{one}=' for one in known)} after the `?`"
+            raise Invalid(wrong(shown(url), expected, f"{name}={text}", "Correct it, or leave it out.")) from error
+    return location, options
+
+
+def _yes(text: str) -> bool:
+    return {"1": True, "true": True, "0": False, "false": False}[text]
+
+
+READ: dict[str, Callable[[str], Engine]] = {
+    "memory": lambda url: Memory(),
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "unix": _redis,
+    "kafka": _kafka,
+    **dict.fromkeys(NOT_YET, _not_yet),
+}

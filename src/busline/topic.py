@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypeForm
 
 from busline.core.address import Address
+from busline.core.clock import Seconds, seconds
 from busline.core.codec import Codec, one_way_aliases
 from busline.core.errors import Invalid, wrong
 from busline.core.message import KeyValue
@@ -38,23 +39,46 @@ class Topic(Source[T]):
 
     `key`: the name of a field, or a function of the value; equal keys keep their order. `partitions`: how many, fixed
     when the engine first sees the topic (16 on the embedded engines unless said). `compact`: the last message of a key
-    stands for it; every message needs a key.
+    stands for it; every message needs a key. `retention`: seconds for which Kafka keeps a message, where busline makes
+    the topic. The embedded engines remove nothing yet.
     """
 
     # type[T] first: plain models then type-check in every checker; unions need TypeForm
     @overload
     def __init__(
-        self, name: str, model: type[T], *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False
+        self,
+        name: str,
+        model: type[T],
+        *,
+        key: str | Callable[[T], KeyValue] | None = None,
+        partitions: int | None = None,
+        retention: Seconds | None = None,
+        compact: bool = False,
     ) -> None: ...
     @overload
     def __init__(
-        self, name: str, model: TypeForm[T], *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False
+        self,
+        name: str,
+        model: TypeForm[T],
+        *,
+        key: str | Callable[[T], KeyValue] | None = None,
+        partitions: int | None = None,
+        retention: Seconds | None = None,
+        compact: bool = False,
     ) -> None: ...
     def __init__(
-        self, name: str, model: Any, *, key: str | Callable[[T], KeyValue] | None = None, partitions: int | None = None, compact: bool = False
+        self,
+        name: str,
+        model: Any,
+        *,
+        key: str | Callable[[T], KeyValue] | None = None,
+        partitions: int | None = None,
+        retention: Seconds | None = None,
+        compact: bool = False,
     ) -> None:
         self.name, self.model, self.key = name, model, key
         self.partitions, self.compact = partitions, compact
+        self.retention = None if retention is None else seconds(retention)
         super().__init__(((self, None),))
 
     def __repr__(self) -> str:
@@ -66,7 +90,7 @@ class Topic(Source[T]):
 
     @property
     def address(self) -> Address:
-        return Address("topic", self.name, self.partitions)
+        return Address("topic", self.name, self.partitions, self.retention, self.compact)
 
     @cached_property
     def codec(self) -> Codec:

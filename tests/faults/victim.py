@@ -21,6 +21,10 @@ class Host:
 
     def recall(self, deliveries: Sequence[Delivery]) -> None: ...
 
+    def release(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    def missed(self, count: int) -> None: ...
+
 
 def effect(id: str) -> Acked:
     return Acked((Send(EFFECTS, Message(f"effect-{id}", b"{}", at=1.0)), Keep(f"fact-{id}", b"1", 3600.0)))

@@ -1,4 +1,4 @@
-"""One App on each engine, with a clock that tests move."""
+"""One App on each pair of engines, with a clock that tests move."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -7,32 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
-from busline import App, DeadLetter, Topic
+from busline import App, DeadLetter, Kafka, Topic
 from busline.app import Setting
 from busline.core.counts import Counts
 from busline.core.message import encode_key
-from busline.core.ports import Transport
 from busline.runtime.bus import Engines
 from busline.testing.clock import SimClock
-from busline.transports.memory import MemoryTransport
-from busline.transports.sqlite import SqliteTransport
+from tests.servers import Servers
 
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
+STREAMS, JOBS = ("memory", "sqlite", "kafka"), ("memory", "sqlite", "redis")
+
+
+def pair(streams: str, jobs: str) -> Any:
+    """A pair of engines, as a parameter: `streams+jobs`."""
+    server = {"kafka", "redis"} & {streams, jobs}
+    return pytest.param(f"{streams}+{jobs}", marks=pytest.mark.server if server else ())
+
+
+PAIRS = [pair("memory", "memory"), pair("sqlite", "sqlite"), pair("kafka", "redis")]
+EVERY_PAIR = [pair(streams, jobs) for streams in STREAMS for jobs in JOBS]
 
 
 class Story:
     """An App that runs: what goes in, what came out, and time."""
 
-    def __init__(self, app: App, transport: Transport, clock: SimClock) -> None:
-        self.app, self.transport, self.clock = app, transport, clock
+    def __init__(self, app: App, engines: Engines, clock: SimClock) -> None:
+        assert engines.streams is not None and engines.jobs is not None
+        self.app, self.engines, self.clock = app, engines, clock
+        self.streams, self.jobs = engines.streams, engines.jobs
 
     async def publish(self, topic: Topic[Any], value: Any, **options: Any) -> None:
         await self.app.publish(topic, value, **options)
         await self.settled()
 
     async def deliver(self, topic: Topic[Any], body: bytes | None, key: str | None = None, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
-        await self.transport.publish(topic.address, [self.app.bus().message(body, key=encode_key(key), headers=tuple(headers))])
+        await self.streams.publish(topic.address, [self.app.bus().message(body, key=encode_key(key), headers=tuple(headers))])
         await self.settled()
 
     async def settled(self) -> None:
@@ -47,8 +59,8 @@ class Story:
         workers = self.app.bus().workers
         if any(worker.busy for worker in workers):
             return False
-        depth = await self.transport.inspector.depth()
-        behind = sum(one.behind for one in await self.transport.inspector.lag())
+        depth = await self.jobs.inspector.depth()
+        behind = sum([one.behind for engine in self.engines.all() for one in await engine.inspector.lag()])
         held = sum(worker._held for worker in workers)  # behind a retry that waits in its lane
         return not any(one.waiting or one.running for one in depth.values()) and behind <= held
 
@@ -64,12 +76,15 @@ class Story:
         await self.settled()
 
     async def dead(self) -> Sequence[DeadLetter]:
-        return await self.transport.inspector.dead()
+        return [one for engine in self.engines.all() for one in await engine.inspector.dead()]
 
     async def redrive(self) -> int:
-        done = await self.transport.inspector.redrive([one.id for one in await self.dead()])
+        again = 0
+        found = [(engine, [one.id for one in await engine.inspector.dead()]) for engine in self.engines.all()]
+        for engine, ids in found:  # all of them before: one may die again meanwhile
+            again += (await self.app.bus().redrive(engine, ids)).again
         await self.settled()
-        return done.again
+        return again
 
     def counts(self, name: str) -> Counts:
         return self.app.bus().counts.get(name, Counts())
@@ -78,15 +93,31 @@ class Story:
 Tell = Callable[..., Any]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def tell(request: pytest.FixtureRequest, tmp_path: Path) -> Tell:
-    """`async with tell(app) as story`: the App, running on an engine of this kind, in the same file each time."""
+@pytest.fixture(params=PAIRS)
+def tell(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Tell:
+    """`async with tell(app) as story`: the App, running on a pair of engines, the same ones each time."""
+    streams, jobs = servers.pair(request.param, tmp_path / "bus.db")
+    begun: list[bool] = []
 
     @asynccontextmanager
     async def tell(app: App, override: Functions | None = None) -> AsyncGenerator[Story]:
         clock = SimClock()
-        transport: Transport = MemoryTransport(clock) if request.param == "memory" else SqliteTransport(tmp_path / "bus.db", clock=clock)
-        async with app.running_with(Setting(Engines(transport, transport), clock, dict(override or {}), drain=2.0, cancel=1.0)):
-            yield Story(app, transport, clock)
+        if isinstance(streams, Kafka) and not begun:
+            await no_topics(streams)
+        begun.append(True)
+        opened = {name: engine.open(clock) for name, engine in (("streams", streams), ("jobs", jobs))}
+        engines = Engines(opened["streams"], opened["streams"] if streams == jobs else opened["jobs"])
+        async with app.running_with(Setting(engines, clock, dict(override or {}), drain=2.0, cancel=1.0)):
+            yield Story(app, engines, clock)
 
     return tell
+
+
+async def no_topics(kafka: Kafka) -> None:
+    """Deletes what the tests before have left."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(kafka.servers))
+    await admin.start()
+    names = [name for name in await admin.list_topics() if not name.startswith("__")]
+    if names:
+        await admin.delete_topics(names)
+    await admin.close()

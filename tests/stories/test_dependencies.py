@@ -49,10 +49,11 @@ ENDS = ["session {0}", "session closed", "connection {0}", "connection closed"]
 @pytest.mark.parametrize("how", ["error", "own cancellation", "timeout"])
 async def test_each_sees_the_failure_once_the_innermost_first(tell: Tell, how: str) -> None:
     app, log = App("a"), list[str]()
-    session = nested(log)
+    session, begun = nested(log), asyncio.Event()
 
     @app.subscriber(one_lane, retry=Retry(1), timeout=5)
     async def handle(item: Item, session: Annotated[str, Depends(session)]) -> None:
+        begun.set()
         if how == "error":
             raise ValueError
         if how == "own cancellation":
@@ -61,8 +62,7 @@ async def test_each_sees_the_failure_once_the_innermost_first(tell: Tell, how: s
 
     async with tell(app) as story:
         await app.publish(one_lane, Item(n=1))
-        for _ in range(50):
-            await asyncio.sleep(0.001)
+        await begun.wait()
         if how == "timeout":
             story.clock.move(5.1)
         await story.settled()

@@ -291,7 +291,7 @@ async def test_an_unknown_task_waits_a_quarter_of_an_hour_and_is_dead(tell: Tell
 
     async with tell(app) as story:
         message = story.app.bus().message(b"{}", task="newer")
-        await story.transport.publish(known.queue_address(), [message])
+        await story.jobs.publish(known.queue_address(), [message])
         await story.advance(800)
         assert await story.dead() == []
         await story.advance(400)

@@ -1,14 +1,16 @@
 """The first golden program, on every engine: orders become invoices and receipts."""
 
+import pytest
 from examples.shop import Invoice, Order, app, bill, invoices, orders, send_receipt
 
-from tests.stories.conftest import Story, Tell
+from tests.stories.conftest import EVERY_PAIR, Story, Tell
 
+pytestmark = pytest.mark.parametrize("tell", EVERY_PAIR, indirect=True)
 ORDER = Order(id="a1", email="a@b.c", cents=500)
 
 
 async def records(story: Story) -> int:
-    return sum(one.behind for one in await story.transport.inspector.lag() if one.topic == "invoices")
+    return sum(one.behind for one in await story.streams.inspector.lag() if one.topic == "invoices")
 
 
 async def test_one_order_gives_one_invoice_and_one_mail(tell: Tell) -> None:

@@ -12,7 +12,11 @@ from fastapi import Depends as FastDepends
 from pydantic import BaseModel, Field
 
 from busline import App, CallNext, Delivery, Depends, Header, Key, Reject, Retry, RetryLater, Router, Topic
-from tests.stories.conftest import Tell
+from busline.app import Setting
+from busline.runtime.bus import Engines
+from busline.testing.clock import SimClock
+from busline.transports.memory import MemoryTransport
+from tests.stories.conftest import EVERY_PAIR, Tell
 
 
 class Item(BaseModel):
@@ -23,6 +27,7 @@ items = Topic("items", Item, key="n", partitions=4)
 one_lane = Topic("lane", Item, partitions=1)
 
 
+@pytest.mark.parametrize("tell", EVERY_PAIR, indirect=True)
 async def test_java_records_decode_and_other_types_are_skipped(tell: Tell) -> None:
     got: list[object] = []
 
@@ -39,6 +44,7 @@ async def test_java_records_decode_and_other_types_are_skipped(tell: Tell) -> No
         assert "amountCents" in (await story.dead())[0].reason
 
 
+@pytest.mark.parametrize("tell", EVERY_PAIR, indirect=True)
 async def test_a_tombstone_reaches_only_a_type_that_admits_none(tell: Tell) -> None:
     got: list[object] = []
 
@@ -303,3 +309,47 @@ async def test_two_topics_in_one_subscriber(tell: Tell) -> None:
         await story.publish(items, Item(n=1))
         await story.publish(others, Other(name="x"))
         assert seen == ["Item", "Other"]
+
+
+async def test_a_lane_opens_when_its_record_is_lost_while_it_waits_for_a_retry() -> None:
+    app, runs, clock = App("a"), list[int](), SimClock()
+    transport = MemoryTransport(clock)
+
+    @app.subscriber(one_lane, retry=Retry(2, delay=30, jitter=False))
+    async def handle(item: Item) -> None:
+        runs.append(item.n)
+        if len(runs) == 1:
+            raise ValueError
+
+    async with app.running_with(Setting(Engines(transport, transport), clock)), asyncio.timeout(10):
+        await app.publish_many(one_lane, [Item(n=1), Item(n=2)])
+        while not runs or app.bus().workers[0].busy:
+            await asyncio.sleep(0.001)
+        transport.lose(transport.receivers[0])
+        while runs != [1, 1, 2]:
+            await asyncio.sleep(0.001)
+
+
+async def test_what_has_not_begun_is_given_back_when_it_is_wanted() -> None:
+    app, runs, clock, gate = App("a"), list[int](), SimClock(), asyncio.Event()
+    transport = MemoryTransport(clock)
+
+    @app.subscriber(one_lane)
+    async def handle(item: Item) -> None:
+        runs.append(item.n)
+        await gate.wait()
+
+    async with app.running_with(Setting(Engines(transport, transport), clock)), asyncio.timeout(10):
+        await app.publish_many(one_lane, [Item(n=n) for n in range(3)])
+        while not runs:
+            await asyncio.sleep(0.001)
+        worker, receiver = app.bus().workers[0], transport.receivers[0]
+        held = list(receiver.held.values())
+        worker.release(held)
+        while list(receiver.held.values()) == held:  # given back, and handed out again
+            await asyncio.sleep(0.001)
+        gate.set()
+        while runs != [0, 1, 2]:
+            await asyncio.sleep(0.001)
+        while not worker.idle:
+            await asyncio.sleep(0.001)

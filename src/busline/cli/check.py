@@ -12,7 +12,9 @@ from busline.assembly import Run
 from busline.cli.fail import guarded
 from busline.cli.find import find
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
+from busline.naming import Names
 from busline.router import Subscriber
+from busline.runtime.bus import Bus
 from busline.runtime.worker import Work
 from busline.task import Task
 
@@ -21,7 +23,10 @@ from busline.task import Task
 @click.argument("app", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(app: str | None, as_json: bool) -> None:
-    """Build the plan of APP (module:app) and print it; every mistake at once, with status 2."""
+    """Build the plan of APP (module:app) and print it; every mistake at once, with status 2.
+
+    Servers are asked too: status 69 if one is away, or a topic is missing.
+    """
     found = find(app)
     plan = guarded(lambda: asyncio.run(_plan(found)))
     click.echo(json.dumps(plan, indent=2) if as_json else _text(plan))
@@ -31,8 +36,9 @@ def command(app: str | None, as_json: bool) -> None:
 
 
 async def _plan(app: App) -> dict[str, Any]:
-    _, plan = app.assemble(Run())
+    bus, plan = app.assemble(Run())
     named = app.engine_names()
+    await _ask_servers(app, bus, named)
     streams_work = {work.name: work for work in plan.works if work.subscription.group}
     queues_work = {work.name: work for work in plan.works if not work.subscription.group}
     return {
@@ -42,6 +48,15 @@ async def _plan(app: App) -> dict[str, Any]:
         "tasks": [_task(one, queues_work[one.queue_address().name]) for one in app.all_tasks()],
         "publishes": [topic.name for topic in app.publishes],
     }
+
+
+async def _ask_servers(app: App, bus: Bus, named: Names) -> None:
+    """Opens them as `run` would, and looks for every topic. A file is left alone: it would be made."""
+    servers = [one.engine.server for one in (named.streams, named.jobs) if one is not None]
+    if not any(servers) or not all(servers):
+        return
+    async with bus.opened():
+        await bus.look_for([topic.address for topic in app.topics()])
 
 
 def _subscriber(subscriber: Subscriber, work: Work) -> dict[str, Any]:

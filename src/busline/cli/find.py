@@ -22,7 +22,9 @@ UNNAMED = "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.bus
 def find(path: str | None) -> App:
     """The App. Ends the command with one clear text, or the user's own traceback, if there is none."""
     try:
-        return _load(path, Path.cwd()) if path else _load(*_default())
+        app = _load(path, Path.cwd()) if path else _load(*_default())
+        app.setting.patience = 0.0  # a command says at once what is away; `run` has a wait of its own
+        return app
     except ConfigError as error:
         raise Fail(str(error), USAGE) from error
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -33,13 +34,13 @@ async def look(app: App) -> dict[str, Any]:
         seen: dict[str, Any] = {"app": app.name, "engines": {"streams": named.streams and str(named.streams), "jobs": named.jobs and str(named.jobs)}}
         seen |= {"queues": {}, "groups": [], "handlers": {}, "dead": {}}
         for engine in app.bus().engines.all():
-            await _add(seen, engine.inspector)
+            await _add(seen, engine.inspector, app.groups())
         return seen
 
 
-async def _add(seen: dict[str, Any], inspector: Inspector) -> None:
+async def _add(seen: dict[str, Any], inspector: Inspector, groups: Sequence[str]) -> None:
     seen["queues"] |= {name: one._asdict() for name, one in (await inspector.depth()).items()}
-    seen["groups"] += [one._asdict() for one in await inspector.lag()]
+    seen["groups"] += [one._asdict() for one in await inspector.lag(groups)]
     for name, counts in (await inspector.counts()).items():
         total = Counts(**seen["handlers"].get(name, {}))
         total.add(counts)

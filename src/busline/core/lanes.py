@@ -49,6 +49,10 @@ class Lanes:
     def leave(self, delivery: Delivery) -> None:
         """It ended: its lane opens for the next."""
         self.running -= 1
+        self.open(delivery)
+
+    def open(self, delivery: Delivery) -> None:
+        """A held one does not come back: its lane opens for the next."""
         lane = delivery.lane
         if lane is not None:
             queue = self._queues[lane]

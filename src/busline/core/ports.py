@@ -47,6 +47,14 @@ class Host(Protocol):
         """These are no longer ours: whatever runs is cut, nothing it says will count. Returns at once."""
         ...
 
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """These are wanted back: what has not begun is settled as Released, what runs may end. Returns at once."""
+        ...
+
+    def missed(self, count: int) -> None:
+        """So many records were gone before they were read. Returns at once."""
+        ...
+
 
 class Receiver(Protocol):
     """One live subscription."""
@@ -57,7 +65,7 @@ class Receiver(Protocol):
         ...
 
     async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
-        """Applies outcomes: any mix, any order, each with its effects in one step, again if unsure.
+        """Applies outcomes: any mix, any order, each with its effects in one step where one engine keeps both, again if unsure.
         A delivery whose effects can never be done goes to the dead letters. Returns those no longer ours: nothing was
         done for them. Raises Unavailable: nothing is known, call again."""
         ...
@@ -77,7 +85,7 @@ class Transport(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
-        """Confirmed by the engine: all of them or none. Returns those that were there already, by their index: the id
+        """Confirmed by the engine: all of them, or none where it can undo. Returns those that were there already, by their index: the id
         of the job that holds the id or unique key. Empty: all are new. Raises Unavailable: the outcome is unknown."""
         ...
 
@@ -118,11 +126,13 @@ class Depth(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """How many records of a topic a group has not finished."""
+    """How many records of a topic a group has not finished; of how many partitions, read by how many processes."""
 
     group: str
     topic: str
     behind: int
+    partitions: int = 0
+    members: int = 0
 
 
 class Redriven(NamedTuple):
@@ -141,7 +151,13 @@ class Inspector(Protocol):
 
     async def depth(self) -> Mapping[str, Depth]: ...
 
-    async def lag(self) -> Sequence[Lag]: ...
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
+        """Of these groups; of all that the engine knows, if none are named."""
+        ...
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; 0 where the engine has no such topic."""
+        ...
 
     async def counts(self) -> Mapping[str, Counts]:
         """What was settled so far, per handler, by every process."""

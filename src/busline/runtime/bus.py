@@ -25,6 +25,7 @@ REMEDIES = {
     "topic": "Declare a subscriber, or name the topic in App(publishes=[...]).",
     "queue": "Declare a task of this App.",
 }
+EVERY = 1_000_000_000
 STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
 
 
@@ -89,6 +90,11 @@ class Bus:
         """A message made now, with a new id unless it is given."""
         return Message(id or new_id(), body, headers, key, self.clock.time(), **fields)
 
+    async def look_for(self, topics: Sequence[Address]) -> None:
+        """Raises Unavailable for a topic that is not there, Invalid for one with another number of partitions."""
+        for address in topics:
+            await self.engines.of(address).publish(address, [])
+
     # --- dead letters --------------------------------------------------------------------------------------
 
     async def redrive(self, engine: Transport, ids: Sequence[str]) -> Redriven:
@@ -99,7 +105,8 @@ class Bus:
         if self.engines.jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
             raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
-        letters = [one for id in ids for one in await engine.inspector.dead(id=id, limit=1)]
+        wanted = set(ids)
+        letters = [one for one in await engine.inspector.dead(limit=EVERY) if one.id in wanted]
         for letter in letters:
             await self.engines.jobs.publish(Address("queue", f"~{letter.group}"), [_as_job(letter)])
         return Redriven(await engine.inspector.purge([one.id for one in letters]))
@@ -124,8 +131,17 @@ class Bus:
             stack.enter_context(Watchdog())
             self.workers = [Worker(work, self.clock, self._send_foreign, self.counts) for work in plan.works]
             async with Consuming(self.workers, drain, cancel) as consuming:
+                await self._compare_partitions()
                 yield consuming
         plan.shared.clear()
+
+    async def _compare_partitions(self) -> None:
+        """Says where a concurrency that was asked for can never be used."""
+        for work in [worker.work for worker in self.workers if worker.work.asked is not None and worker.work.subscription.order == "partition"]:
+            found = [await work.transport.inspector.partitions(address.name) for address in work.subscription.addresses]
+            if work.asked is not None and 0 < sum(found) < work.asked:
+                topics = ", ".join(address.name for address in work.subscription.addresses)
+                log.warning("'%s': of concurrency=%d only %d can be used, for %s has so many partitions", work.name, work.asked, sum(found), topics)
 
     @staticmethod
     async def _open_shared(plan: Plan, stack: AsyncExitStack) -> None:

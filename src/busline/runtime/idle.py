@@ -40,4 +40,5 @@ async def _empty(inspector: Inspector, queues: set[str], groups: set[tuple[str, 
     depth = await inspector.depth()
     if any(one.waiting or one.retrying or one.running for name, one in depth.items() if name in queues):
         return False
-    return not any(one.behind for one in await inspector.lag() if (one.group, one.topic) in groups)
+    lag = await inspector.lag([group for group, _ in groups])
+    return not any(one.behind for one in lag if (one.group, one.topic) in groups)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,6 +50,7 @@ class Work:
     concurrency: int
     buffer: int
     elsewhere: frozenset[str] = frozenset()  # tasks that the App has, and that another process runs
+    asked: int | None = None  # the concurrency that the declaration asks for
 
     @property
     def at_once(self) -> str:
@@ -291,8 +292,9 @@ class Worker:
     def _leave(self, batch: Sequence[Settled]) -> None:
         """On an engine that outlives us a lane opens when its record is settled: a kill repeats only what was running."""
         if self._durable and not self._stopping:
-            for delivery, _ in batch:
-                self._lanes.leave(delivery)
+            for delivery, outcome in batch:
+                if outcome is not RELEASED:  # given back before it began: it had no place in its lane
+                    self._lanes.leave(delivery)
             if not self._starting:
                 self._start_soon()
 
@@ -334,16 +336,35 @@ class Worker:
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         """These are no longer ours: whatever runs is cut, nothing it says will count."""
         gone = {delivery.receipt for delivery in deliveries}
-        unstarted = self._lanes.drop()
-        self._lanes.add(delivery for delivery in unstarted if delivery.receipt not in gone)
-        self._held -= sum(delivery.receipt in gone for delivery in unstarted)
-        for receipt in gone:
-            if receipt in self._running:
-                self._cut(self._running[receipt], LOST)
-            elif receipt in self._parked:
-                self._parked.pop(receipt)[0].cancel()
-                self._held -= 1
+        self._held -= len(self._unstarted(gone))
+        for receipt in gone & self._running.keys():
+            self._cut(self._running[receipt], LOST)
+        self._start_soon()
         self._changed.set()
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """These are wanted back: what has not begun is settled as Released, what runs may end."""
+        unstarted = self._unstarted({delivery.receipt for delivery in deliveries})
+        self._finished.extend((delivery, RELEASED) for delivery in unstarted)
+        self._settle_soon()
+        self._start_soon()
+
+    def _unstarted(self, receipts: Set[object]) -> list[Delivery]:
+        """Takes out those of them that wait for their turn or for their retry."""
+        waiting = self._lanes.drop()
+        self._lanes.add(delivery for delivery in waiting if delivery.receipt not in receipts)
+        taken = [delivery for delivery in waiting if delivery.receipt in receipts]
+        for receipt in receipts & self._parked.keys():
+            timer, delivery = self._parked.pop(receipt)
+            timer.cancel()
+            self._lanes.open(delivery)
+            taken.append(delivery)
+        return taken
+
+    def missed(self, count: int) -> None:
+        """So many records were gone before they were read."""
+        for handler in self.work.handlers.values():
+            self._counts.setdefault(handler.name, Counts()).gaps += count
 
     async def _shut_down(self, fetching: asyncio.Task[None], drain: float, cancel: float) -> None:
         self._stopping = True

@@ -541,12 +541,17 @@ class MemoryInspector:
             for name, line in self._of.lines.items()
         }
 
-    async def lag(self) -> Sequence[Lag]:
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         found = []
         for (group, topic), frontiers in self._of.groups.items():
-            parts = self._of.logs[topic].parts
-            found.append(Lag(group, topic, sum(one.behind(len(parts[n])) for n, one in enumerate(frontiers))))
+            if groups is None or group in groups:
+                parts = self._of.logs[topic].parts
+                behind = sum(one.behind(len(parts[n])) for n, one in enumerate(frontiers))
+                found.append(Lag(group, topic, behind, len(parts), int((group, topic) in self._of.owners)))
         return found
+
+    async def partitions(self, topic: str) -> int:
+        return len(self._of.logs[topic].parts) if topic in self._of.logs else 0
 
     async def counts(self) -> Mapping[str, Counts]:
         return {name: replace(one) for name, one in self._of.counts.items()}

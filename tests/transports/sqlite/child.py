@@ -25,6 +25,10 @@ class Host:
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         say(f"lost {len(deliveries)}")
 
+    def release(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    def missed(self, count: int) -> None: ...
+
 
 def say(what: str) -> None:
     print(what, flush=True)

@@ -23,14 +23,20 @@ Open = Callable[[], Awaitable[Transport]]
 
 
 class Recorder:
-    """A host that notes what is recalled."""
+    """A host that notes what is recalled, and what was missed."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.recalled: list[Delivery] = []
+        self.gaps = 0
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         self.recalled += deliveries
+
+    def release(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    def missed(self, count: int) -> None:
+        self.gaps += count
 
 
 class Desk:

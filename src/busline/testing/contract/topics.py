@@ -151,6 +151,8 @@ class Topics(Contract):
         await desk.transport.publish(Address("topic", desk.orders.name), [message(b"x")])
 
         assert await desk.behind("g", desk.orders, 1)
+        assert await desk.transport.inspector.partitions(desk.orders.name) == 4
+        assert await desk.transport.inspector.partitions(f"none{desk.mark}") == 0
 
     async def test_a_cancelled_read_loses_and_repeats_nothing(self, desk: Desk) -> None:
         receiver, seen = await desk.read(desk.other), list[bytes | None]()
@@ -171,6 +173,9 @@ class Topics(Contract):
         await ack(receiver, got[:2])
 
         assert await desk.behind("g", desk.orders, 4)
+        (lag,) = await desk.transport.inspector.lag([f"g{desk.mark}"])
+        assert (lag.partitions, lag.members) == (4, 1)
+        assert await desk.transport.inspector.lag(["nobody"]) == []
 
     async def test_headers_keys_and_bodies_of_records_travel_byte_for_byte(self, desk: Desk) -> None:
         headers = (("ce_id", b"1"), ("trash", b"\xc3\x28"), ("ce_id", b"2"), ("none", None), ("é", b""))

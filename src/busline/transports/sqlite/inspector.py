@@ -39,8 +39,12 @@ class SqliteInspector:
             found.setdefault(queue, [0, 0, 0, 0])[state] = count
         return {queue: Depth(*counts) for queue, counts in sorted(found.items())}
 
-    async def lag(self) -> Sequence[Lag]:
-        return [Lag(*row) for row in await self._of.file.read(topics.lag)]
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
+        return [one for one in await self._of.file.read(topics.lag) if groups is None or one.group in groups]
+
+    async def partitions(self, topic: str) -> int:
+        row = await self._of.file.read(lambda db: db.execute("SELECT parts FROM topic WHERE name = ?", (topic,)).fetchone())
+        return row[0] if row else 0
 
     async def counts(self) -> Mapping[str, Counts]:
         rows = await self._of.file.read(lambda db: db.execute("SELECT * FROM count ORDER BY handler").fetchall())
@@ -78,7 +82,9 @@ def _look(db: sqlite3.Connection, id: str, now: float) -> Look:
 
 
 def _letter(row: Any) -> DeadLetter:
-    fields = [*row[:6], unpack(row[6]), *row[7:-1], row[-1].removeprefix("~") if row[-1].startswith("~") else None]
+    fields: list[Any] = list(row)
+    fields[6] = unpack(fields[6])
+    fields[-1] = fields[-1].removeprefix("~") if fields[-1].startswith("~") else None
     return DeadLetter(*fields)
 
 

@@ -10,7 +10,7 @@ from busline.core.errors import Invalid, wrong
 from busline.core.frontier import Frontier
 from busline.core.message import Message
 from busline.core.partition import partition
-from busline.core.ports import Start
+from busline.core.ports import Lag, Start
 from busline.transports.sqlite.jobs import alive
 from busline.transports.sqlite.wire import pack
 
@@ -146,14 +146,14 @@ def leave(db: sqlite3.Connection, groups: Sequence[int], owner: int) -> None:
     db.executemany("UPDATE grp SET owner = NULL WHERE id = ? AND owner = ?", [(group, owner) for group in groups])
 
 
-def lag(db: sqlite3.Connection) -> list[tuple[str, str, int]]:
+def lag(db: sqlite3.Connection) -> list[Lag]:
     """For each group and topic, how many records are not finished."""
     behind = (
         "SELECT grp.name, topic.name, (SELECT COUNT(*) FROM lane JOIN log ON log.topic = grp.topic AND log.part = lane.part"
-        " AND log.seq >= lane.low WHERE lane.grp = grp.id) - (SELECT COUNT(*) FROM done WHERE done.grp = grp.id)"
-        " FROM grp JOIN topic ON topic.id = grp.topic ORDER BY 1, 2"
+        " AND log.seq >= lane.low WHERE lane.grp = grp.id) - (SELECT COUNT(*) FROM done WHERE done.grp = grp.id),"
+        " topic.parts, grp.owner IS NOT NULL FROM grp JOIN topic ON topic.id = grp.topic ORDER BY 1, 2"
     )
-    return [(str(group), str(name), int(count)) for group, name, count in db.execute(behind)]
+    return [Lag(*row) for row in db.execute(behind)]
 
 
 def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int) -> list[list[Any]]:

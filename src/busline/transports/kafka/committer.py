@@ -1,0 +1,122 @@
+"""How far a group is: commits what is finished without a hole, each under the membership it was assigned with."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.protocol.commit import OffsetCommitRequest
+
+from busline.transports.kafka.tracker import Tracker
+
+log = logging.getLogger("busline")
+EVERY = 0.25  # seconds between commits while something moves
+ANSWER = 4.0
+AGAIN = (7, 14, 15, 16)  # timed out, loading, not available, not the coordinator
+MOVED = (7, 15, 16)  # the coordinator is to be looked up again
+LOST = (22, 25)  # illegal generation, unknown member
+REBALANCING = 27
+UNKNOWN_TOPIC = 3
+
+
+class Membership(NamedTuple):
+    """Under what a partition was assigned: both change when the group goes on without us."""
+
+    generation: int
+    member: str
+
+    @classmethod
+    def of(cls, consumer: Any) -> "Membership":
+        coordinator = consumer._coordinator
+        return cls(coordinator.generation, coordinator.member_id)
+
+    @property
+    def lost(self) -> bool:
+        return self.generation < 0
+
+
+def by_topic(offsets: Mapping[TopicPartition, int]) -> list[Any]:
+    """Offsets as a request carries them."""
+    topics: dict[str, list[tuple[int, int, str]]] = {}
+    for (topic, part), offset in offsets.items():
+        topics.setdefault(topic, []).append((part, offset, ""))
+    return list(topics.items())
+
+
+class Committer:
+    """The only one that commits for a member. `lose` is called with the trackers that turn out to be another's."""
+
+    def __init__(self, consumer: Any, lose: Callable[[Sequence[Tracker]], None]) -> None:
+        self._consumer, self._lose = consumer, lose
+        self.membership = Membership(-1, "")
+        self.trackers: list[Tracker] = []
+        self._moved = asyncio.Event()
+        self._committing = asyncio.Lock()
+
+    def moved(self) -> None:
+        """Something is finished."""
+        self._moved.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            await asyncio.sleep(EVERY)
+            await self.commit()
+
+    async def finish(self, seconds: float) -> None:
+        """Commits what is finished, again where it is not confirmed, as long as that may take."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.commit()
+                while self._due():
+                    await asyncio.sleep(EVERY)
+                    await self.commit()
+
+    def _due(self) -> dict[TopicPartition, Tracker]:
+        return {one.place: one for one in self.trackers if not one.over and one.low not in (-1, one.committed)}
+
+    async def commit(self) -> None:
+        """One try. What is not confirmed is tried again while the membership lasts."""
+        async with self._committing:
+            due = self._due()
+            offsets = {place: one.low for place, one in due.items()}
+            if not offsets:
+                return
+            if Membership.of(self._consumer) != self.membership:
+                return self._lose(list(due.values()))
+            for place, code in (await self._send(offsets)).items():
+                self._answered(due[place], offsets[place], code)
+
+    async def _send(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        """Each partition's error code; nothing where no answer came."""
+        coordinator = self._consumer._coordinator
+        request = OffsetCommitRequest(coordinator.group_id, *self.membership, OffsetCommitRequest.DEFAULT_RETENTION_TIME, by_topic(offsets))
+        try:
+            async with asyncio.timeout(ANSWER):
+                answer = await coordinator._send_req(request)
+        except (kafka.KafkaError, OSError, TimeoutError) as error:
+            log.debug("a commit was not answered: %r", error)
+            self._moved.set()
+            return {}
+        return {TopicPartition(topic, part): code for topic, parts in answer.topics for part, code in parts}
+
+    def _answered(self, tracker: Tracker, offset: int, code: int) -> None:
+        if code == 0:
+            tracker.committed = offset
+        elif code in LOST:
+            log.warning("%r: its commit is refused, for the group went on without this member; what it finished runs again", tracker)
+            self._lose([tracker])
+        elif code == UNKNOWN_TOPIC:
+            log.warning("%r: its topic is gone, and with it what was finished", tracker)
+            self._lose([tracker])
+        elif code in AGAIN or code == REBALANCING:
+            self._moved.set()
+            if code in MOVED:
+                self._consumer._coordinator.coordinator_dead()
+        else:
+            log.error("%r: its commit failed: %s", tracker, kafka.for_code(code).__name__)
+            self._moved.set()

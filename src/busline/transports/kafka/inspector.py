@@ -1,0 +1,65 @@
+"""Looks at groups and dead letters."""
+
+from collections.abc import Mapping, Sequence
+
+from aiokafka import TopicPartition
+
+from busline.core.counts import Counts
+from busline.core.errors import Invalid, wrong
+from busline.core.message import DeadLetter
+from busline.core.ports import Depth, Lag, Look, Redriven
+from busline.transports.kafka.admin import Admin
+from busline.transports.kafka.diagnosis import told
+from busline.transports.kafka.letters import Letters
+
+
+class KafkaInspector:
+    """Kafka keeps neither jobs nor counts."""
+
+    def __init__(self, admin: Admin, letters: Letters) -> None:
+        self._admin, self._letters = admin, letters
+
+    async def look(self, id: str) -> Look:
+        return Look("unknown")
+
+    async def depth(self) -> Mapping[str, Depth]:
+        return {}
+
+    async def partitions(self, topic: str) -> int:
+        with told(topic):
+            return len(await self._admin.places(topic))
+
+    async def counts(self) -> Mapping[str, Counts]:
+        return {}
+
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
+        """As Kafka's own tool counts it: from what is committed to the end."""
+        with told("lag"):
+            wanted = await self._admin.groups() if groups is None else groups
+            offsets = {group: found for group in wanted if (found := await self._admin.offsets(group))}
+            ends = await self._admin.end(sorted({place for found in offsets.values() for place in found}))
+            members = {group: await self._admin.members(group) for group in offsets}
+        return [
+            Lag(group, topic, behind, sum(place.topic == topic for place in found), members[group])
+            for group, found in offsets.items()
+            for topic, behind in _behind(found, ends).items()
+        ]
+
+    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+        letters = await self._letters.read(id)
+        if after:
+            letters = letters[[one.id for one in letters].index(after) + 1 :]
+        return [one for one in letters if handlers is None or one.handler in handlers][:limit]
+
+    async def redrive(self, ids: Sequence[str]) -> Redriven:
+        raise Invalid(wrong("redrive", "an engine with queues, where dead records run again", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))
+
+    async def purge(self, ids: Sequence[str]) -> int:
+        return await self._letters.purge(ids)
+
+
+def _behind(offsets: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> dict[str, int]:
+    behind: dict[str, int] = {}
+    for place, offset in offsets.items():
+        behind[place[0]] = behind.get(place[0], 0) + max(0, ends[place] - offset)
+    return behind

@@ -1,0 +1,216 @@
+"""Our place in a group: what we are assigned is adopted, what is taken away is finished first, as far as time allows."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from aiokafka import TopicPartition
+from aiokafka import errors as kafka
+
+from busline.core.errors import BuslineError
+from busline.core.ports import Host, Subscription
+from busline.transports.kafka import client
+from busline.transports.kafka.admin import Admin
+from busline.transports.kafka.assignor import KeepingAssignor
+from busline.transports.kafka.committer import Committer, Membership
+from busline.transports.kafka.diagnosis import explain, translated
+from busline.transports.kafka.tracker import Tracker
+
+log = logging.getLogger("busline")
+HEARTBEAT = 1.0
+COMMIT = 4.0  # seconds the last commit may take; the group waits a second longer than this and the drain
+LOOK = 0.25  # seconds between looks whether the group still waits for us while we drain
+FETCH_WAIT = 0.1  # seconds a fetch waits for news: a partition that is not part of it is asked for after it
+AGAIN = 0.5
+
+
+class Times:
+    """The member's deadlines, in seconds: how long it may be silent, and how long it may finish what it has in hand."""
+
+    def __init__(self, session: float, drain: float) -> None:
+        self.session, self.drain = session, drain
+
+    def client(self) -> dict[str, int]:
+        """As the client wants them. A join waits for the others' drain, so a request waits longer than that."""
+        return {
+            "session_timeout_ms": int(self.session * 1000),
+            "heartbeat_interval_ms": int(min(HEARTBEAT, self.session / 3) * 1000),
+            "rebalance_timeout_ms": int((self.drain + 5) * 1000),
+            "request_timeout_ms": int((self.drain + 10) * 1000),
+        }
+
+
+@client.listens
+class Member:
+    """A consumer of the group, and a tracker for each partition that it has now."""
+
+    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, times: Times) -> None:
+        self._servers, self._admin, self._subscription, self._host, self._times = servers, admin, subscription, host, times
+        self._assignor = KeepingAssignor()
+        self.consumer = client.consumer(
+            servers, group_id=subscription.group, enable_auto_commit=False, auto_offset_reset="none",
+            partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000, metadata_max_age_ms=30_000,
+            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=16 << 20, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
+            isolation_level="read_committed", **times.client(),
+        )  # fmt: skip
+        self.committer = Committer(self.consumer, self.lose)
+        self.trackers: dict[TopicPartition, Tracker] = {}
+        self.starts: Mapping[TopicPartition, int] = {}
+        self.changed = asyncio.Event()  # there may be something to receive
+        self.settled = asyncio.Event()
+        self.draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def join(self) -> None:
+        """Returns before partitions are assigned: the others may still be finishing theirs."""
+        try:
+            await self.consumer.start()
+        except BaseException as error:
+            await self.consumer.stop()
+            if isinstance(error, kafka.KafkaError):
+                raise await explain(self._servers) from error
+            raise
+        # The client leaves the group when nobody fetches for long. Here what waits is never the fetching, it is the
+        # functions, and their time is the worker's to watch: as long as this process beats, it is a member.
+        self.consumer._subscription._fetch_count += 1
+        self.consumer.subscribe([one.name for one in self._subscription.addresses], listener=self)
+        self._start(self.committer.run(), "commit")
+
+    async def leave(self) -> None:
+        """Commits what is finished and leaves the group; the rest is read again by whoever comes next."""
+        try:
+            await self.committer.finish(COMMIT)
+        finally:
+            for tracker in self.trackers.values():
+                tracker.end()
+            self.settled.set()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._stop()
+
+    async def _stop(self) -> None:
+        try:
+            async with asyncio.timeout(self._times.drain + 5):
+                await self.consumer.stop()
+        except (kafka.KafkaError, TimeoutError) as error:
+            log.warning("%s: leaving the group took too long (%r): the others wait for its session to end", self._subscription.group, error)
+
+    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"busline kafka {name} {self._subscription.group}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- losing --------------------------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Held up until what is in hand is settled; the group waits for it."""
+        self.draining = True
+        self._host.release([delivery for tracker in self.trackers.values() for delivery in tracker.held.values()])
+        await self._drained()
+        await self.committer.finish(COMMIT)
+        if Membership.of(self.consumer) != self.committer.membership:
+            self._assignor.lost()
+        self.lose(list(self.trackers.values()))
+        self.trackers, self.committer.trackers = {}, []
+
+    async def _drained(self) -> None:
+        """Until nothing is in hand, the time is over, or the group goes on without us."""
+        end = time.monotonic() + self._times.drain
+        while any(one.held for one in self.trackers.values()) and Membership.of(self.consumer) == self.committer.membership:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self.settled.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK)):
+                    await self.settled.wait()
+
+    def lose(self, trackers: Sequence[Tracker]) -> None:
+        """These are another's: whatever still runs of them is cut."""
+        gone = [delivery for tracker in trackers for delivery in tracker.end()]
+        if gone:
+            log.warning("%s: %d deliveries run elsewhere, for their partitions moved before they were finished", self._subscription.group, len(gone))
+            self._host.recall(gone)
+        self.settled.set()
+        self.changed.set()
+
+    # --- adopting ------------------------------------------------------------------------------------------
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Returns at once: as long as this is awaited the client sends no heartbeat."""
+        self.committer.membership = Membership.of(self.consumer)
+        self._assignor.generation = self.committer.membership.generation
+        self.trackers = {place: Tracker(place, self._subscription.order) for place in sorted(assigned)}
+        self.committer.trackers = list(self.trackers.values())
+        self.draining = False
+        log.info(
+            "%s: reads %s", self._subscription.group, ", ".join(f"{topic}/{part}" for topic, part in self.trackers) or "nothing: others have all partitions"
+        )
+        self._start(self._adopt(self.committer.trackers), "adopt")
+
+    async def _adopt(self, trackers: Sequence[Tracker]) -> None:
+        """Looks up where to begin."""
+        while living := [one for one in trackers if not one.over]:
+            try:
+                return await self._begin(living)
+            except (kafka.KafkaError, OSError, TimeoutError) as error:
+                log.warning("%s", translated(self._subscription.group or "", error))
+                await asyncio.sleep(AGAIN)
+
+    async def _begin(self, trackers: Sequence[Tracker]) -> None:
+        places = [one.place for one in trackers]
+        committed = await self.consumer._coordinator.fetch_committed_offsets(places)
+        first = await self._admin.first(places)
+        for tracker in trackers:
+            if tracker.over:
+                continue
+            place = tracker.place
+            known = committed[place].offset if place in committed else -1
+            wanted = known if known >= 0 else self.starts.get(place, first[place])
+            offset = max(wanted, first[place])
+            self._count_gap(tracker, wanted, offset)
+            tracker.begin(offset, known)
+            self.consumer.seek(place, offset)
+        self.committer.moved()
+        self.changed.set()
+
+    def _count_gap(self, tracker: Tracker, wanted: int, there: int) -> None:
+        if wanted < there:
+            self._host.missed(there - wanted)
+            log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, there - wanted, there)
+
+    def find(self, tracker: Tracker, *, gone: bool) -> None:
+        """Looks again for what is to be read next. `gone`: the log does not have it."""
+        tracker.source, tracker.astray = None, True
+        self._start(self._find(tracker, gone), "find")
+
+    async def _find(self, tracker: Tracker, gone: bool) -> None:
+        while not tracker.over and tracker.frontier is not None:
+            try:
+                first = (await self._admin.first([tracker.place]))[tracker.place]
+            except (kafka.KafkaError, BuslineError, OSError, TimeoutError) as error:
+                log.warning("%r: %s", tracker, error)
+                await asyncio.sleep(AGAIN)
+                continue
+            if gone and first <= tracker.frontier.next:
+                self._replace(tracker, first)
+            elif not tracker.over:
+                self._count_gap(tracker, tracker.frontier.next, max(first, tracker.frontier.next))
+                tracker.go_on_at(max(first, tracker.frontier.next))
+                self.consumer.seek(tracker.place, tracker.frontier.next)
+            return
+
+    def _replace(self, tracker: Tracker, first: int) -> None:
+        """The log ends before what was to be read: it is another one, and what is in hand is not in it."""
+        if tracker.over:
+            return
+        log.warning("%r: the log does not reach so far: it was made anew, and is read from its beginning", tracker)
+        self.lose([tracker])
+        fresh = self.trackers[tracker.place] = Tracker(tracker.place, self._subscription.order)
+        self.committer.trackers = list(self.trackers.values())
+        fresh.begin(first, -1)
+        self.consumer.seek(fresh.place, first)
+        self.changed.set()

@@ -1,0 +1,228 @@
+"""One live subscription: hands out what the member's partitions hold, and settles it."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeGuard
+
+from aiokafka import errors as kafka
+
+from busline.core.address import Address
+from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
+from busline.core.message import Delivery, Message
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Send
+from busline.core.ports import Subscription
+from busline.transports.kafka.diagnosis import told, translated
+from busline.transports.kafka.fetched import Fetched
+from busline.transports.kafka.letters import Letters
+from busline.transports.kafka.member import Member
+from busline.transports.kafka.tracker import Tracker
+
+log = logging.getLogger("busline")
+Settled = tuple[Delivery, Outcome]
+LOOK = 1.0  # seconds between looks at the client's health while nothing arrives
+AGAIN = 5.0  # seconds between tries to write a dead letter
+Publish: TypeAlias = Callable[[Address, Sequence[Message]], Awaitable[Mapping[int, str]]]
+
+
+class Reader:
+    """Receives from the partitions in turn, none further ahead than `Subscription.ahead`."""
+
+    def __init__(self, member: Member, subscription: Subscription, letters: Letters, publish: Publish) -> None:
+        self._member, self._subscription, self._letters, self._publish = member, subscription, letters, publish
+        self._fetched = Fetched(member.consumer)
+        self._written: set[object] = set()  # whose effects are confirmed and who are not finished yet
+        self._turn = 0
+        self._retries: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Reader {self._subscription.group}: {len(self._member.trackers)} partitions>"
+
+    # --- receiving -----------------------------------------------------------------------------------------
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        while True:
+            self._look()
+            self._member.changed.clear()
+            taken = self._take(limit)
+            if taken:
+                return taken
+            if not self._arrived():
+                await self._arrival()
+
+    def _look(self) -> None:
+        """Raises what keeps the client from going on."""
+        coordinator, group = self._member.consumer._coordinator, self._subscription.group or ""
+        if coordinator._coordination_task.done() or self._fetched.ended:
+            raise BuslineError(wrong(group, "a client that works", "one that has given up", "Start the process again; the log says what ended it."))
+        with told(group):
+            coordinator.check_errors()
+
+    def _arrived(self) -> bool:
+        """Whether something was fetched for a partition that has just come to the end of what it had."""
+        trackers = self._member.trackers
+        return not self._member.draining and any(place in trackers and trackers[place].reads for place in self._fetched.places())
+
+    async def _arrival(self) -> None:
+        """Until something is fetched, given back, or has room again."""
+        fetched = self._fetched.waiter()
+        changed = asyncio.ensure_future(self._member.changed.wait())
+        try:
+            await asyncio.wait((fetched, changed), timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            fetched.cancel()
+        if fetched.done() and not fetched.cancelled():
+            fetched.exception()  # the next look raises it
+
+    def _take(self, limit: int) -> list[Delivery]:
+        if self._member.draining:
+            return []
+        self._collect()
+        ahead, taken = self._subscription.ahead, list[Delivery]()
+        ready = [one for one in self._in_turn() if one.waiting and one.room(ahead)]
+        for n, tracker in enumerate(ready, 1):
+            room = limit - len(taken)
+            if not room:
+                break
+            share = -(-room // (len(ready) - n + 1))  # as much for each that is left
+            taken += self._read(tracker, min(share, tracker.room(ahead)))
+        return taken
+
+    def _in_turn(self) -> list[Tracker]:
+        """The partitions, each time another one first."""
+        trackers = list(self._member.trackers.values())
+        self._turn += 1
+        turn = self._turn % max(len(trackers), 1)
+        return [*trackers[turn:], *trackers[:turn]]
+
+    def _collect(self) -> None:
+        """Takes what was fetched for partitions that have nothing left."""
+        for place in self._fetched.places():
+            tracker = self._member.trackers.get(place)
+            if tracker is not None and tracker.reads:
+                result = self._fetched.take(place)
+                if isinstance(result, BaseException):
+                    self._failed(tracker, result)
+                else:
+                    tracker.source = result
+
+    def _read(self, tracker: Tracker, limit: int) -> list[Delivery]:
+        before = tracker.low
+        try:
+            taken = tracker.take(limit)
+        except kafka.KafkaError as error:
+            self._failed(tracker, error)
+            return []
+        if tracker.low != before:
+            self._member.committer.moved()  # nothing but what is not for readers
+        return taken
+
+    def _failed(self, tracker: Tracker, error: BaseException) -> None:
+        if isinstance(error, kafka.TopicAuthorizationFailedError):
+            raise translated(tracker.place.topic, error) from error
+        gone = isinstance(error, kafka.OffsetOutOfRangeError)
+        if not gone:
+            log.warning("%r: what was fetched cannot be read (%s): it is fetched again", tracker, type(error).__name__)
+        self._member.find(tracker, gone=gone)
+
+    # --- settling ------------------------------------------------------------------------------------------
+
+    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        rich = [
+            self._carry(delivery, outcome) for delivery, outcome in settled if outcome is not ACKED and _rich(outcome) and delivery.receipt[0].holds(delivery)
+        ]
+        if rich:
+            answers = await asyncio.gather(*rich, return_exceptions=True)
+            for error in answers:
+                if error is not None:
+                    raise error
+        return self._finish(settled)
+
+    async def _carry(self, delivery: Delivery, outcome: Acked | Rejected) -> None:
+        """Writes what comes with an outcome, once, however often it is settled. Raises Unavailable: settle again."""
+        if delivery.receipt in self._written:
+            return
+        try:
+            for address, messages in _grouped(outcome.effects):
+                await self._publish(address, messages)
+        except Invalid as error:
+            outcome = Rejected(f"what it sends cannot be sent: {error}", error)
+            log.error("%r is put into the dead letters: %s", delivery, outcome.reason)
+        if isinstance(outcome, Rejected):
+            await self._bury(delivery, outcome)
+        self._written.add(delivery.receipt)
+
+    async def _bury(self, delivery: Delivery, outcome: Rejected) -> None:
+        try:
+            await self._letters.write(self._subscription.group or "", delivery, outcome)
+        except Invalid as error:
+            self._stop(delivery, outcome, error)
+
+    def _stop(self, delivery: Delivery, outcome: Rejected, error: Invalid) -> None:
+        """Nothing passes a dead letter that cannot be written."""
+        tracker: Tracker = delivery.receipt[0]
+        log.error("%r stops, for its dead letter cannot be written: %s", tracker, error)
+        tracker.stop(delivery)
+        task = asyncio.get_running_loop().create_task(self._bury_later(delivery, outcome), name=f"busline kafka bury {delivery.position}")
+        self._retries.add(task)
+        task.add_done_callback(self._retries.discard)
+
+    async def _bury_later(self, delivery: Delivery, outcome: Rejected) -> None:
+        tracker: Tracker = delivery.receipt[0]
+        while not tracker.over:
+            await asyncio.sleep(AGAIN)
+            try:
+                await self._letters.write(self._subscription.group or "", delivery, outcome)
+            except (Invalid, Unavailable) as error:
+                log.debug("%r: still stopped: %s", tracker, error)
+            else:
+                tracker.go_on(delivery)
+                self._moved()
+                return
+
+    def _finish(self, settled: Sequence[Settled]) -> list[Delivery]:
+        """Returns those that are not ours, or no longer."""
+        refused, finished, back = list[Delivery](), defaultdict[Tracker, list[int]](list), defaultdict[Tracker, list[Delivery]](list)
+        for delivery, outcome in settled:
+            tracker, offset = delivery.receipt
+            if tracker.held.pop(offset, None) is None:  # popped: it may be here twice
+                refused.append(delivery)
+            elif outcome is ACKED or isinstance(outcome, Acked | Rejected):
+                finished[tracker].append(offset)
+            else:
+                back[tracker].append(delivery)
+        if self._written:
+            self._written.difference_update(delivery.receipt for delivery, _ in settled)
+        for tracker, offsets in finished.items():
+            tracker.finish(offsets)
+        for tracker, deliveries in back.items():
+            tracker.give_back(deliveries)
+        self._moved()
+        return refused
+
+    def _moved(self) -> None:
+        self._member.committer.moved()
+        self._member.settled.set()
+        self._member.changed.set()
+
+    async def leave(self) -> None:
+        for task in self._retries:
+            task.cancel()
+        await asyncio.gather(*self._retries, return_exceptions=True)
+        await self._member.leave()
+
+
+def _rich(outcome: Outcome) -> TypeGuard[Acked | Rejected]:
+    """Whether something is to be written with it."""
+    return isinstance(outcome, Rejected) or (isinstance(outcome, Acked) and bool(outcome.effects))
+
+
+def _grouped(effects: Sequence[Any]) -> list[tuple[Address, list[Message]]]:
+    groups: dict[Address, list[Message]] = {}
+    for effect in effects:
+        if not isinstance(effect, Send):
+            raise Invalid(wrong(effect.key, "an engine that keeps facts", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))
+        groups.setdefault(effect.address, []).append(effect.message)
+    return list(groups.items())

@@ -1,0 +1,110 @@
+"""Streams on Kafka."""
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Self
+
+from aiokafka import TopicPartition
+
+from busline.core.address import Address
+from busline.core.clock import Clock, SystemClock
+from busline.core.errors import Invalid, wrong
+from busline.core.message import Message
+from busline.core.partition import partition
+from busline.core.ports import Features, Host, Receiver, Store, Subscription
+from busline.transports.kafka.admin import Admin
+from busline.transports.kafka.diagnosis import told
+from busline.transports.kafka.inspector import KafkaInspector
+from busline.transports.kafka.letters import Letters, topic_of
+from busline.transports.kafka.member import Member, Times
+from busline.transports.kafka.producer import Producer
+from busline.transports.kafka.reader import Reader
+from busline.transports.kafka.url import servers
+from busline.transports.kafka.wire import Record, written
+
+log = logging.getLogger("busline")
+
+
+class KafkaTransport:
+    """Topics of a cluster. `session`: seconds after which a silent member's partitions go to others. `drain`: seconds
+    for which a member finishes what it has in hand before its partitions move."""
+
+    features = Features(topics=True, queues=False, durable=True)
+
+    def __init__(self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0) -> None:
+        self.servers = servers(url)
+        self.clock: Clock = clock or SystemClock()
+        self._times = Times(session, drain)
+        self._create = create_topics
+        self._turn = count()
+
+    def __repr__(self) -> str:
+        return f"<KafkaTransport {','.join(self.servers)}>"
+
+    @property
+    def store(self) -> Store:
+        raise Invalid(wrong("store", "an engine that keeps facts", "Kafka, which keeps none", "Name a jobs engine: BUSLINE_JOBS."))
+
+    async def __aenter__(self) -> Self:
+        self.admin = Admin(self.servers, self._create)
+        await self.admin.open()
+        self.producer = Producer(self.servers)
+        self.letters = Letters(self.admin, self.producer, self.servers, self.clock)
+        self.inspector = KafkaInspector(self.admin, self.letters)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.producer.close()
+        await self.admin.close()
+
+    # --- publishing ----------------------------------------------------------------------------------------
+
+    async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
+        if address.kind == "queue":
+            raise Invalid(wrong(address.name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
+        parts = await self.admin.partitions(address)
+        if messages:
+            await self.producer.write(address.name, self._placed(messages, parts))
+        return {}
+
+    def _placed(self, messages: Sequence[Message], parts: int) -> dict[int, list[Record]]:
+        """The records by partition: as Kafka's own client places a key, those without one by turns."""
+        placed: dict[int, list[Record]] = {}
+        for message in messages:
+            part = next(self._turn) % parts if message.key is None else partition(message.key, parts)
+            placed.setdefault(part, []).append(written(message))
+        return placed
+
+    # --- receiving -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
+        if subscription.group is None:
+            raise Invalid(wrong(subscription.addresses[0].name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
+        starts: dict[TopicPartition, int] = {}
+        for address in subscription.addresses:
+            starts |= await self._join(subscription, subscription.group, address)
+        member = Member(self.servers, self.admin, subscription, host, self._times)
+        member.starts = starts
+        await member.join()
+        reader = Reader(member, subscription, self.letters, self.publish)
+        try:
+            yield reader
+        finally:
+            await reader.leave()
+
+    async def _join(self, subscription: Subscription, group: str, address: Address) -> dict[TopicPartition, int]:
+        """Where a group that is new on a topic begins; stored before anything is read, for others may read first."""
+        topic_of(group, address.name)
+        await self.admin.partitions(address)
+        with told(address.name):
+            places = await self.admin.places(address.name)
+            if await self.admin.offsets(group, places):
+                return {}
+            starts = await self.admin.start(places, subscription.start)
+            ends = await self.admin.end(places)
+            log.info("%s is new on %s: %d records lie before it", group, address.name, sum(ends[one] - starts[one] for one in places))
+            await self.admin.place(group, starts)
+            return starts

@@ -1,0 +1,45 @@
+"""A message as a record: the plain body, key and headers, readable by any client.
+
+Headers: `content-type: application/json`, left out where the user gives one; `busline-id`; then the user's.
+"""
+
+from typing import Any, NamedTuple
+
+from busline.core.message import Headers, Message
+
+ID = "busline-id"
+CONTENT_TYPE = "content-type"
+JSON = (CONTENT_TYPE, b"application/json")
+
+
+class Record(NamedTuple):
+    """What a producer writes. `at`: milliseconds since 1970."""
+
+    at: int
+    key: bytes | None
+    body: bytes | None
+    headers: Headers
+
+
+def written(message: Message) -> Record:
+    own = (ID, message.id.encode("utf-8", "surrogateescape"))
+    headers = message.headers
+    if headers and any(name == CONTENT_TYPE for name, _ in headers):
+        return Record(int(message.at * 1000), message.key, message.body, (own, *headers))
+    return Record(int(message.at * 1000), message.key, message.body, (JSON, own, *headers))
+
+
+def message(record: Any, key: bytes | None, position: str) -> Message:
+    """A record of any producer; without a `busline-id` its position is its id."""
+    headers = record.headers
+    if len(headers) > 1 and headers[1][0] == ID and headers[0] == JSON:
+        id, rest = _text(headers[1][1]), headers[2:]
+    elif headers and headers[0][0] == ID:
+        id, rest = _text(headers[0][1]), headers[1:]
+    else:
+        id, rest = "", headers
+    return Message(id or position, record.value, tuple(rest) if rest else (), key, record.timestamp / 1000)
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("utf-8", "surrogateescape") if value else ""

@@ -1,0 +1,173 @@
+"""Redis, or Valkey: queues for any number of machines."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
+
+from busline.core.address import Address
+from busline.core.clock import Clock, SystemClock
+from busline.core.errors import BuslineError, ConfigError, Invalid, wrong
+from busline.core.message import Message
+from busline.core.ports import Features, Host, Receiver, Subscription
+from busline.transports.redis.facts import RedisStore
+from busline.transports.redis.inspector import RedisInspector
+from busline.transports.redis.lease import Lease
+from busline.transports.redis.link import Link
+from busline.transports.redis.place import place
+from busline.transports.redis.producer import Producer
+from busline.transports.redis.receiver import QueueReceiver
+
+log = logging.getLogger("busline")
+LAYOUT = 1
+OLDEST = (6, 2)
+
+
+def open_url(url: str, clock: Clock) -> "RedisTransport":
+    """A transport for a URL, not yet open. `?namespace=`: what its keys begin with. Raises Invalid for a wrong URL."""
+    where, _, query = url.partition("?")
+    name, _, namespace = query.partition("=")
+    if query and (name != "namespace" or not namespace):
+        raise Invalid(wrong("redis://", "?namespace=NAME after the address", "another query", "Leave it out for 'busline'."))
+    return RedisTransport(where, namespace=namespace or "busline", clock=clock)
+
+
+class RedisTransport:
+    """`url`: redis://[user:password@]host[:port][/database], or unix://path. `namespace`: what all keys begin with.
+    `lease`: seconds after which a process that does not beat is taken for dead."""
+
+    features = Features(topics=False, queues=True, durable=True)
+
+    def __init__(self, url: str, *, namespace: str = "busline", lease: float = 20.0, clock: Clock | None = None) -> None:
+        if not namespace or any(one in namespace for one in "{}") or not namespace.isprintable():
+            raise Invalid(wrong("namespace", "printable characters without braces", repr(namespace)[:60], "Choose another name."))
+        self.clock: Clock = clock or SystemClock()
+        self.place = place(url)
+        self.prefix = f"{{{namespace}}}:"
+        self.skew = 0.0
+        self.receivers: list[QueueReceiver] = []
+        self.store = RedisStore(self)
+        self.inspector = RedisInspector(self)
+        self.link = Link(self.place, self.prefix)
+        self._seconds = lease
+        self.lease = self._new_lease()
+        self._producer = Producer(Link(self.place, self.prefix), self.clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._alone: QueueReceiver | None = None
+
+    def __repr__(self) -> str:
+        return f"<RedisTransport {self.place} {self.prefix}>"
+
+    def now(self) -> float:
+        """The engine's time, by this process's clock."""
+        return self.clock.time() + self.skew
+
+    def _new_lease(self) -> Lease:
+        return Lease(self.place, self.prefix, self._seconds, self.now, self._lost)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self.link = Link(self.place, self.prefix)
+        try:
+            await self._greet()
+            await self._measure()
+        except BaseException:
+            await self.link.close()
+            raise
+        producing = Link(self.place, self.prefix)
+        self._producer = Producer(producing, self.clock)
+        self._producer.skew = self.skew
+        self.lease = self._new_lease()
+        self.lease.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.lease.end()
+        await self._producer.close()
+        await self.store.close()
+        await self.link.close()
+        await asyncio.get_running_loop().run_in_executor(None, self.lease.join)
+
+    async def _greet(self) -> None:
+        """Refuses a server that is too old, of another kind, or whose keys a newer busline has written."""
+        told = await self.link.ask("HELLO", 2)
+        server = {told[n].decode(): told[n + 1] for n in range(0, len(told), 2)}
+        version = server["version"].decode()
+        if tuple(int(one) for one in version.split(".")[:2]) < OLDEST:
+            raise ConfigError([wrong(self.place, "Redis 6.2 or newer", version, "Upgrade the server.")])
+        if server["mode"] != b"standalone":
+            raise ConfigError([wrong(self.place, "one server", f"a {server['mode'].decode()}", "Not yet: name a server that stands alone.")])
+        await self._check_layout()
+
+    async def _check_layout(self) -> None:
+        key = f"{self.prefix}layout"
+        found = await self.link.ask("GET", key)
+        if found is None:
+            await self.link.ask("SET", key, LAYOUT, "NX")
+        elif int(found) != LAYOUT:
+            raise ConfigError([wrong(key, f"{LAYOUT}", found.decode(), "A newer busline has written these keys: upgrade, or choose another namespace.")])
+
+    async def _measure(self) -> None:
+        """How far the server's clock is ahead of ours; what one answer's time can explain is nothing."""
+        before, begun = self.clock.time(), time.monotonic()
+        seconds, micros = await self.link.ask("TIME")
+        took = time.monotonic() - begun
+        skew = int(seconds) + int(micros) / 1e6 - before - took / 2
+        self.skew = 0.0 if abs(skew) <= took else skew
+
+    # --- sending -------------------------------------------------------------------------------------------
+
+    async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
+        if address.kind != "queue":
+            raise Invalid(wrong(address.name, "a queue", "a topic", "Redis carries jobs alone: name an engine for streams."))
+        return await self._producer.send(address.name, messages)
+
+    # --- receiving -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
+        if subscription.group is not None:
+            raise Invalid(wrong(subscription.group, "queues", "a group", "Redis carries jobs alone: name an engine for streams."))
+        receiver = QueueReceiver(self, subscription, host)
+        await receiver.open()
+        self.receivers.append(receiver)
+        try:
+            yield receiver
+        finally:
+            self.receivers.remove(receiver)
+            self.withhold(receiver, False)
+            try:
+                await receiver.close()
+            except BuslineError as error:
+                log.warning("%s What was in hand is given back when this worker's lease ends.", error)
+
+    def _lost(self, worker: str) -> None:
+        """From the thread of the lease."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._lost_here, worker)
+
+    def _lost_here(self, worker: str) -> None:
+        for receiver in self.receivers:
+            receiver.lost(worker)
+
+    # --- what runs alone -----------------------------------------------------------------------------------
+
+    def may_take(self, receiver: QueueReceiver, limit: int) -> tuple[int, bool]:
+        """How much a receiver may ask for, and whether it may take a job that ended two workers: nothing else is in hand."""
+        if self._alone not in (None, receiver):
+            return 0, False
+        return limit, not any(one.held for one in self.receivers if one is not receiver)
+
+    def withhold(self, receiver: QueueReceiver, yes: bool) -> None:
+        """While a job runs alone, or waits for that, no other receiver of this process takes any."""
+        before, self._alone = self._alone, receiver if yes else None if self._alone is receiver else self._alone
+        if before is not None and self._alone is None:
+            for one in self.receivers:
+                one.wake()
+
+    def emptied(self) -> None:
+        """A receiver has nothing in hand any more."""
+        if self._alone is not None:
+            self._alone.wake()

@@ -1,0 +1,112 @@
+"""Looks into the namespace, and steers its dead letters."""
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from busline.core.counts import Counts
+from busline.core.errors import wrong
+from busline.core.message import DeadLetter
+from busline.core.ports import Depth, Lag, Look, Redriven, State
+from busline.transports.redis.envelope import Letter, text, unpack_letter
+from busline.transports.redis.producer import special
+
+if TYPE_CHECKING:
+    from busline.transports.redis import RedisTransport
+
+FEW = 1000  # waiting jobs that a look goes through
+PAGE = 200  # dead letters read at a time
+YOUNG = 24 * 3600.0  # a job that nobody knows, and whose id is younger, is said to be waiting
+STATES: dict[bytes, State] = {b"running": "running", b"delayed": "delayed", b"succeeded": "succeeded", b"waiting": "waiting"}
+
+
+def is_young(id: str) -> bool:
+    """Whether an id is a UUID of version 7 that was made within the last day."""
+    plain = id.replace("-", "")
+    if len(plain) != 32 or plain[12] != "7":
+        return False
+    try:
+        made = int(plain[:12], 16) / 1000
+    except ValueError:
+        return False
+    return abs(time.time() - made) < YOUNG  # ids are made by the machine's clock
+
+
+class RedisInspector:
+    def __init__(self, transport: "RedisTransport") -> None:
+        self._of = transport
+
+    async def look(self, id: str) -> Look:
+        """Exact while few jobs wait; else a young id that is nowhere else is said to be waiting."""
+        state, attempt, *letter = await self._of.link.run("look", text(id), repr(self._of.now()), FEW)
+        if letter:
+            dead = unpack_letter(id, letter[0]).shown
+            return Look("failed", dead.attempts, dead)
+        if state == b"unseen":
+            return Look("waiting" if is_young(id) else "unknown")
+        return Look(STATES.get(state, "unknown"), attempt)
+
+    async def depth(self) -> Mapping[str, Depth]:
+        found = await self._of.link.run("depth")
+        return {name.decode("utf-8", "surrogateescape"): Depth(*counts) for name, *counts in sorted(found)}
+
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
+        return []
+
+    async def partitions(self, topic: str) -> int:
+        return 0
+
+    async def counts(self) -> Mapping[str, Counts]:
+        flat = await self._of.link.ask("HGETALL", f"{self._of.prefix}counts")
+        found: dict[str, Counts] = {}
+        for name, n in zip(flat[::2], flat[1::2], strict=True):
+            what, _, handler = name.decode("utf-8", "surrogateescape").partition(" ")
+            setattr(found.setdefault(handler, Counts()), what, int(n))
+        return dict(sorted(found.items()))
+
+    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+        if id is not None:
+            chosen = [one.shown for one in await self._letters([text(id)])]
+            return [one for one in chosen if handlers is None or one.handler in handlers][:limit]
+        found: list[DeadLetter] = []
+        async for letter in self._all(after):
+            if len(found) >= limit:
+                break
+            if handlers is None or letter.shown.handler in handlers:
+                found.append(letter.shown)
+        return found
+
+    async def _all(self, after: str) -> AsyncIterator[Letter]:
+        """Every letter behind this one, a page at a time."""
+        order = f"{self._of.prefix}dead:order"
+        last = await self._of.link.ask("ZSCORE", order, text(after)) or b"-inf"
+        while page := await self._of.link.ask("ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE):
+            for letter in await self._letters(page[::2]):
+                yield letter
+            last = page[-1]
+
+    async def _letters(self, ids: Sequence[bytes]) -> list[Letter]:
+        found: list[Any] = await self._of.link.ask("HMGET", f"{self._of.prefix}dead", *ids)
+        return [unpack_letter(id.decode("utf-8", "surrogateescape"), one) for id, one in zip(ids, found, strict=True) if one is not None]
+
+    async def redrive(self, ids: Sequence[str]) -> Redriven:
+        again, refused = 0, []
+        for id in ids:
+            done = await self._redrive(id)
+            if isinstance(done, bytes):
+                refused.append(wrong(id, "no living job of the same unique key", f"the job {done.decode()}", "Redrive it when that one is final."))
+            again += done == 1
+        return Redriven(again, tuple(refused))
+
+    async def _redrive(self, id: str) -> Any:
+        """1: it runs again. 0: it is gone. Else the id of the job that holds its unique key."""
+        letters = await self._letters([text(id)])
+        if not letters:
+            return 0
+        _, message, queue, raw = letters[0]
+        name, _, unique, remember, envelope = special(replace(message, id=id, due=None), queue, 0.0)
+        return await self._of.link.run("redrive", name, queue, unique, remember, envelope if raw is None else raw)
+
+    async def purge(self, ids: Sequence[str]) -> int:
+        return sum([await self._of.link.run("purge", text(id)) for id in dict.fromkeys(ids)])

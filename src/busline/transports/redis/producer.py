@@ -1,0 +1,147 @@
+"""Sends jobs: one call in the air, whoever comes meanwhile shares the next. A call that may have been lost goes out again."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from busline.core.clock import Clock
+from busline.core.errors import BuslineError, Unavailable
+from busline.core.ids import new_id
+from busline.core.message import Message
+from busline.transports.redis.envelope import pack, text
+from busline.transports.redis.link import Link, end, is_full
+
+PATIENCE = 10.0  # real seconds for which a send is tried
+PAUSE = 0.1
+TOGETHER = 5000  # messages of one call
+
+
+@dataclass(slots=True)
+class Sending:
+    """One caller's messages, packed. `special`: the index of each that asks for more than a place in the list."""
+
+    queue: str
+    plain: list[bytes] = field(default_factory=list[bytes])
+    rich: list[Any] = field(default_factory=list[Any])
+    special: list[int] = field(default_factory=list[int])
+    there: dict[int, str] = field(default_factory=dict[int, str])
+    done: "asyncio.Future[Mapping[int, str]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def arguments(self) -> Iterator[Any]:
+        yield self.queue
+        yield len(self.plain)
+        yield from self.plain
+        yield len(self.special)
+        yield from self.rich
+
+
+def special(message: Message, queue: str, skew: float) -> tuple[Any, ...]:
+    """What a script needs of a message that is more than its envelope: id, due, unique, remember, envelope."""
+    due = "" if message.due is None else repr(message.due + skew)
+    unique = b"" if message.unique is None else text(message.unique)
+    return text(message.id), due, unique, repr(message.remember) if message.remember else "", pack(message, queue)
+
+
+def is_plain(message: Message) -> bool:
+    return message.due is None and message.unique is None and not message.remember
+
+
+def prepared(queue: str, messages: Sequence[Message], skew: float) -> Sending:
+    sending, seen = Sending(queue), set[str]()
+    ordinary = not any(not is_plain(one) for one in messages)
+    for index, message in enumerate(messages):
+        if message.id in seen:
+            sending.there[index] = message.id
+            continue
+        seen.add(message.id)
+        if ordinary:
+            sending.plain.append(pack(message, queue))
+        else:  # mixed: one by one, so that the order is kept
+            sending.special.append(index)
+            sending.rich += special(message, queue, skew)
+    return sending
+
+
+class Producer:
+    """Numbered calls: the server does each number once and remembers its answer for ten minutes."""
+
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self.id, self.skew = new_id(), 0.0
+        self._link, self._clock = link, clock
+        self._number = 0
+        self._pending: list[Sending] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def send(self, queue: str, messages: Sequence[Message]) -> Mapping[int, str]:
+        """Returns when the server has them. Raises Unavailable after ten seconds: then nothing is known."""
+        if not messages:
+            return {}
+        sending = prepared(queue, messages, self.skew)
+        self._pending.append(sending)
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send_all(), name="busline redis send")
+        return await asyncio.shield(sending.done)
+
+    async def _send_all(self) -> None:
+        while self._pending:
+            batch = self._next()
+            try:
+                there = await self._confirm(batch)
+            except BuslineError as error:
+                fail(batch, error)
+            except BaseException as error:
+                fail(batch, Unavailable(str(error)))
+                self._sending = None
+                raise
+            else:
+                told(batch, there)
+        self._sending = None
+
+    def _next(self) -> list[Sending]:
+        """What goes out together: never less than one caller's."""
+        batch, size = [self._pending.pop(0)], 0
+        while self._pending and (size := size + len(batch[-1].plain) + len(batch[-1].special)) < TOGETHER:
+            batch.append(self._pending.pop(0))
+        return batch
+
+    async def _confirm(self, batch: Sequence[Sending]) -> list[Any]:
+        self._number += 1
+        arguments = [self.id, self._number, repr(self._clock.time() + self.skew)]
+        for sending in batch:
+            arguments += sending.arguments()
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + PATIENCE
+        while True:
+            try:
+                found: list[Any] = await self._link.run("add", *arguments)
+                return found
+            except Unavailable as error:
+                if is_full(error) or loop.time() > limit:
+                    raise
+                await asyncio.sleep(PAUSE)
+
+    async def close(self) -> None:
+        if self._sending is not None:
+            await end(self._sending)
+        await self._link.close()
+
+
+def told(batch: Sequence[Sending], there: list[Any]) -> None:
+    """Gives each caller its answer. `there`: index among the special ones of all, id, and so on."""
+    found = {index: id.decode("utf-8", "surrogateescape") for index, id in zip(there[::2], there[1::2], strict=True)}
+    first = 0
+    for sending in batch:
+        for n, index in enumerate(sending.special, first):
+            if n in found:
+                sending.there[index] = found[n]
+        first += len(sending.special)
+        if not sending.done.done():
+            sending.done.set_result(sending.there)
+
+
+def fail(batch: Sequence[Sending], error: BuslineError) -> None:
+    for sending in batch:
+        if not sending.done.done():
+            sending.done.set_exception(error)
+            sending.done.exception()  # whoever waited may be gone

@@ -1,0 +1,150 @@
+"""What one turn says to the server, and what the server answers. No I/O."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from busline.core.errors import Invalid, describe, wrong
+from busline.core.ids import new_id
+from busline.core.message import Delivery
+from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried, Send
+from busline.transports.redis.envelope import clean, pack_letter, text
+from busline.transports.redis.facts import fact_arguments
+from busline.transports.redis.link import pairs
+from busline.transports.redis.producer import special
+
+Settled = tuple[Delivery, Outcome]
+
+
+@dataclass(slots=True, eq=False)
+class Receipt:
+    """Where a delivery is in hand: its field there, and the queue it came from. No two are equal."""
+
+    field: bytes
+    queue: str
+
+
+class Times(NamedTuple):
+    """The engine's time now, and how far it is ahead of the clock's."""
+
+    now: float
+    skew: float
+
+
+class Said(NamedTuple):
+    """What a settle says: who was too late, plain acknowledgements by handler, the others one by one."""
+
+    late: dict[str, int]
+    plain: dict[str, list[bytes]]
+    rich: list[list[Any]]
+
+
+def said(settled: Sequence[Settled], refused: Sequence[Delivery], times: Times) -> Said:
+    """Raises Impossible for effects that no server can apply."""
+    found = Said({}, {}, [])
+    plain, rich = found.plain, found.rich
+    for delivery, outcome in settled:
+        message = delivery.message
+        if outcome is ACKED and message.unique is None and not message.remember:
+            fields = plain.get(delivery.handler)
+            if fields is None:
+                fields = plain[delivery.handler] = []
+            fields.append(delivery.receipt.field)
+        else:
+            rich.append(_rich(delivery, outcome, times))
+    for delivery in refused:
+        found.late[delivery.handler] = found.late.get(delivery.handler, 0) + 1
+    return found
+
+
+def arguments(parts: Sequence[Said]) -> list[Any]:
+    """What several settles say, as the script reads it: three lists, each after its length."""
+    found: list[Any] = [sum(len(part.late) for part in parts)]
+    for part in parts:
+        for handler, count in part.late.items():
+            found += (handler, count)
+    found.append(sum(len(part.plain) for part in parts))
+    for part in parts:
+        for handler, fields in part.plain.items():
+            found += (handler, len(fields))
+            found += fields
+    found.append(sum(len(part.rich) for part in parts))
+    for part in parts:
+        for one in part.rich:
+            found += one
+    return found
+
+
+def _rich(delivery: Delivery, outcome: Outcome, times: Times) -> list[Any]:
+    field = delivery.receipt.field
+    if isinstance(outcome, Acked | Rejected):
+        what = "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
+        return ["final", what, delivery.handler, field, *_final(delivery, outcome, times)]
+    if isinstance(outcome, Retried):
+        return ["retried", "retried", delivery.handler, field, repr(times.now + outcome.after), int(outcome.counted)]
+    return ["released", "", delivery.handler, field]
+
+
+def _final(delivery: Delivery, outcome: Acked | Rejected, times: Times) -> list[Any]:
+    message = delivery.message
+    letter = _letter(delivery, outcome, times) if isinstance(outcome, Rejected) else b""
+    try:
+        sends, facts = _effects(outcome.effects, times)
+    except (ValueError, OverflowError) as error:  # Invalid is one
+        raise Impossible(delivery, str(error)) from error
+    unique = b"" if message.unique is None else text(message.unique)
+    remember = repr(message.remember) if message.remember else ""
+    return [text(message.id), unique, remember, letter, new_id() if letter else "", *sends, *facts]
+
+
+def _letter(delivery: Delivery, outcome: Rejected, times: Times) -> bytes:
+    kind, said = describe(outcome.error) if outcome.error is not None else (None, None)
+    told = {"reason": clean(outcome.reason), "error_type": kind, "error": said, "died_at": times.now - times.skew}
+    return pack_letter(delivery, delivery.receipt.queue, told)
+
+
+def _effects(effects: Iterable[Effect], times: Times) -> tuple[list[Any], list[Any]]:
+    sends: list[Any] = [0]
+    facts: list[Any] = [0]
+    for effect in effects:
+        if isinstance(effect, Send):
+            if effect.address.kind != "queue":
+                raise Invalid(wrong(effect.address.name, "a queue", "a topic", "Redis carries jobs alone: name an engine for streams."))
+            sends[0] += 1
+            sends += [effect.address.name, *special(effect.message, effect.address.name, times.skew)]
+        else:
+            facts[0] += 1
+            facts += fact_arguments(effect.key, effect.value, effect.ttl, times.now)
+    return sends, facts
+
+
+class Impossible(Exception):
+    """An outcome carries an effect that can never be applied."""
+
+    def __init__(self, delivery: Delivery, why: str) -> None:
+        self.delivery, self.why = delivery, why
+        super().__init__(why)
+
+    def instead(self) -> Settled:
+        """The same delivery, for the dead letters."""
+        return self.delivery, Rejected(f"its sends cannot be done: {self.why}")
+
+
+class Answer(NamedTuple):
+    """What a turn brought. `fields`: where each envelope is in hand, if not under its id; `due`: on the engine's clock."""
+
+    alive: bool
+    refused: frozenset[bytes]
+    failed: dict[bytes, str]
+    envelopes: Sequence[bytes]
+    fields: dict[int, bytes]
+    due: float | None
+    withheld: bool
+
+
+def answer(told: list[Any]) -> Answer:
+    _, alive, refused, failed, envelopes, renamed, due, withheld = told
+    return Answer(
+        bool(alive), frozenset(refused), {field: why.decode() for field, why in pairs(failed).items()},
+        envelopes, dict(pairs(renamed)), float(due) if due else None, bool(withheld),
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""The programs of the page about Redis, as they stand there."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from busline import App
+from busline.app import Setting
+from busline.runtime.bus import Engines
+from busline.transports.memory import MemoryTransport
+from busline.transports.redis import RedisTransport
+from tests.servers.redis import Server, redis, shared
+
+__all__ = ["redis", "shared"]
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+async def test_another_program_enqueues_and_reads(redis: Server) -> None:
+    writes, reads = PYTHON.findall((Path(__file__).parents[2] / "docs" / "redis.md").read_text())
+    app = App("shop")
+    engine = RedisTransport(redis.url)
+
+    @app.task
+    async def send_receipt(email: str, cents: int) -> str:
+        return f"sent to {email}"
+
+    async with app.running_with(Setting(Engines(MemoryTransport(), engine))):
+        names: dict[str, object] = {"port": redis.port}
+        await asyncio.to_thread(exec, writes, names)
+        id = names["id"]
+        assert isinstance(id, bytes)
+        assert await send_receipt.job(id.decode()).result(10) == "sent to a@b.c"
+        await asyncio.to_thread(exec, reads, names)
+
+    assert names["result"] == "sent to a@b.c"

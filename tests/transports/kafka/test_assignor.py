@@ -1,0 +1,67 @@
+"""Partitions stay where they are, as far as the shares stay even."""
+
+import json
+from types import SimpleNamespace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from busline.transports.kafka.assignor import KeepingAssignor, Place, claims, share
+
+PARTS: list[Place] = [("t", n) for n in range(12)]
+
+
+def member(*owned: Place, generation: int = 1) -> SimpleNamespace:
+    return SimpleNamespace(subscription=["t"], user_data=json.dumps([generation, owned]).encode())
+
+
+def test_a_member_that_joins_takes_only_its_share() -> None:
+    had = dict.fromkeys(PARTS[:6], "a") | dict.fromkeys(PARTS[6:], "b")
+
+    shares = share(PARTS, {"a": {"t"}, "b": {"t"}, "c": {"t"}}, had)
+
+    assert set(shares["a"]) < set(PARTS[:6]) and set(shares["b"]) < set(PARTS[6:])
+    assert [len(one) for one in shares.values()] == [4, 4, 4]
+
+
+def test_a_member_that_leaves_moves_only_what_it_had() -> None:
+    had = dict.fromkeys(PARTS[:4], "a") | dict.fromkeys(PARTS[4:8], "b")
+
+    shares = share(PARTS, {"a": {"t"}, "b": {"t"}}, had)
+
+    assert set(shares["a"]) > set(PARTS[:4]) and set(shares["b"]) > set(PARTS[4:8])
+
+
+def test_the_latest_generation_is_believed() -> None:
+    members = {"old": member(("t", 0), generation=1), "new": member(("t", 0), generation=2), "lost": member(("t", 1), generation=-1)}
+
+    assert claims(members) == {("t", 0): "new"}
+    assert claims({"other": SimpleNamespace(subscription=["t"], user_data=b"\x00\x01"), "none": SimpleNamespace(subscription=["t"], user_data=None)}) == {}
+
+
+def test_what_was_lost_is_claimed_no_more() -> None:
+    assignor = KeepingAssignor()
+    assignor.on_assignment(SimpleNamespace(assignment=[("t", [1, 0])]))
+    assignor.generation = 7
+    assert json.loads(assignor.metadata({"t"}).user_data) == [7, [["t", 0], ["t", 1]]]
+
+    assignor.lost()
+
+    assert json.loads(assignor.metadata({"t"}).user_data) == [-1, []]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_every_partition_goes_to_one_reader_of_its_topic(data: st.DataObject) -> None:
+    topics = data.draw(st.dictionaries(st.sampled_from("abcde"), st.sets(st.sampled_from("tuv"), min_size=1), min_size=1))
+    read = sorted(set().union(*topics.values()))
+    places = [(topic, n) for topic in read for n in range(data.draw(st.integers(0, 5)))]
+    had = {place: data.draw(st.sampled_from("abcdefg")) for place in places if data.draw(st.booleans())}
+
+    shares = share(places, topics, had)
+
+    assert sorted(place for own in shares.values() for place in own) == sorted(places)
+    assert all(place[0] in topics[one] for one, own in shares.items() for place in own)
+    if all(names == set(read) for names in topics.values()):
+        assert max(map(len, shares.values())) - min(map(len, shares.values())) <= 1
+        assert share(places, topics, {place: one for one, own in shares.items() for place in own}) == {one: sorted(own) for one, own in shares.items()}

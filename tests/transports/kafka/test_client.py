@@ -1,0 +1,55 @@
+"""Every part of the client's inside that the transport uses is there: when this fails, a new client needs a look."""
+
+import asyncio
+import inspect
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.protocol.commit import OffsetCommitRequest
+
+from busline.testing.contract import Desk, message, receive
+from busline.transports.kafka import KafkaTransport
+from busline.transports.kafka.reader import Reader
+
+
+async def test_a_members_parts(desk: Desk) -> None:
+    reader = await desk.read(desk.other)
+    await desk.transport.publish(desk.other, [message()])
+    await receive(reader, 1)
+    assert isinstance(reader, Reader)
+    consumer = reader._member.consumer
+
+    assert isinstance(consumer, AIOKafkaConsumer) and isinstance(consumer._coordinator, GroupCoordinator)
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    assert (coordinator.generation, bool(coordinator.member_id), coordinator.group_id) == (1, True, f"g{desk.mark}")
+    for name in ("_send_req", "coordinator_dead", "fetch_committed_offsets", "check_errors"):
+        assert callable(getattr(coordinator, name))
+    assert isinstance(fetcher, Fetcher) and isinstance(fetcher._records, dict) and isinstance(fetcher._fetch_task, asyncio.Task)
+    for name in ("_notify", "_create_fetch_waiter"):
+        assert callable(getattr(fetcher, name))
+    assert fetcher._wait_consume_future is not None
+    assert isinstance(consumer._subscription, SubscriptionState) and consumer._subscription._fetch_count == 1
+
+
+def test_what_is_fetched() -> None:
+    assert {"_topic_partition", "_partition_records", "_assignment", "check_assignment"} <= names(FetchResult)
+    assert {"_error"} <= names(FetchError)
+    assert {"_records", "_consumer_record", "next_fetch_offset"} <= names(PartitionRecords)
+    assert OffsetCommitRequest.DEFAULT_RETENTION_TIME == -1
+
+
+async def test_a_producers_parts(desk: Desk) -> None:
+    await desk.transport.publish(desk.other, [message()])
+    assert isinstance(desk.transport, KafkaTransport)
+    producer = desk.transport.producer._client
+
+    assert isinstance(producer, AIOKafkaProducer)
+    assert not producer._sender.sender_task.done() and callable(producer._sender.close)
+    assert producer._txn_manager._sequence_numbers == {TopicPartition(desk.other.name, 0): 1} and callable(producer.client.close)
+
+
+def names(kind: type) -> set[str]:
+    """A class's attributes, those of its objects as well."""
+    return {*dir(kind), *(word.partition("self.")[2] for word in inspect.getsource(kind).split() if word.startswith("self."))}

@@ -1,0 +1,187 @@
+"""Leases, and what becomes of a worker's hand when its lease is over."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Retried, Send
+from busline.testing.contract import bodies, message, nothing, receive
+from busline.transports.redis.receiver import QueueReceiver
+from tests.servers.redis import Server
+from tests.transports.redis.conftest import Engines, RealDesk
+
+
+async def take_for_dead(desk: RealDesk, by: RealDesk) -> None:
+    """As if the desk's workers had not beaten for long: another process clears them away."""
+    for receiver in desk.redis.receivers:
+        await by.redis.link.ask("ZADD", f"{by.redis.prefix}live", 1, receiver.worker)
+    await asyncio.to_thread(by.redis.lease.reap)
+
+
+async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None:
+    desk, other = await engines.desk(), await engines.desk()
+    await other.transport.publish(other.mail, [message(b"x", id="1"), message(b"y", id="2")])
+    receiver = await desk.take()
+    got = await receive(receiver, 2)
+    for one in got:
+        one.handler = "send"
+    await take_for_dead(desk, other)
+    theirs = await receive(await other.take(), 2)
+
+    effects = Acked((Send(desk.post, message(b"effect")), Keep("k", b"v", 60)))
+    assert await receiver.settle([(got[0], effects), (got[1], ACKED)]) == got
+
+    assert bodies(theirs) == [b"x", b"y"]
+    assert "post" not in await other.transport.inspector.depth()
+    assert await other.transport.store.get(["k"]) == [None]
+    assert (await other.transport.inspector.counts())["send"].refused == 2
+
+
+async def test_it_is_recalled_and_goes_on_under_a_new_name(engines: Engines) -> None:
+    desk, other = await engines.desk(lease=1.0), await engines.desk()
+    receiver = await desk.take()
+    await other.transport.publish(other.mail, [message(b"x")])
+    got = await receive(receiver, 1)
+    await take_for_dead(desk, other)
+    again = await receive(receiver, 1)
+
+    assert desk.host.recalled == got
+    assert again[0].body == b"x" and again[0].receipt != got[0].receipt and again[0].attempt == 1
+    assert await receiver.settle([(got[0], ACKED)]) == got
+    assert await receiver.settle([(again[0], ACKED)]) == []
+
+
+async def test_a_lease_is_renewed_while_the_loop_is_blocked(engines: Engines) -> None:
+    desk, other = await engines.desk(lease=1.0), await engines.desk()
+    await desk.transport.publish(desk.mail, [message()])
+    receiver = await desk.take()
+    got = await receive(receiver, 1)
+
+    time.sleep(1.5)
+    await asyncio.to_thread(other.redis.lease.reap)
+
+    assert await receiver.settle([(got[0], ACKED)]) == []
+
+
+async def test_a_lease_that_ran_out_while_nobody_looked_is_renewed(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message()])
+    receiver = await desk.take()
+    assert isinstance(receiver, QueueReceiver)
+    got = await receive(receiver, 1)
+    live = f"{desk.redis.prefix}live"
+    await desk.redis.link.ask("ZADD", live, 1, receiver.worker)
+
+    await asyncio.to_thread(desk.redis.lease.beat)
+    await asyncio.to_thread(desk.redis.lease.reap)
+
+    assert await receiver.settle([(got[0], ACKED)]) == []
+
+
+async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(b"poison", id="1", task="send", unique="k"), message(b"innocent", id="2")])
+    for _ in range(2):
+        victim = await engines.desk()
+        assert bodies(await receive(await victim.take(), 2)) == [b"poison", b"innocent"]
+        await take_for_dead(victim, desk)
+    third = await engines.desk()
+    receiver = await third.take()
+    assert bodies(await receiver.receive(10)) == [b"poison"]
+    assert await nothing(receiver)
+    await take_for_dead(third, desk)
+
+    letters = await desk.transport.inspector.dead()
+
+    assert [(one.body, one.handler, one.reason, one.attempts) for one in letters] == [(b"poison", "send", "its worker died 3 times", 1)]
+    assert (await desk.transport.inspector.counts())["send"].dead == 1
+    assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {}
+
+
+async def test_what_ended_two_workers_runs_alone(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(b"poison")])
+    for _ in range(2):
+        victim = await engines.desk()
+        await receive(await victim.take(), 1)
+        await take_for_dead(victim, desk)
+    await desk.transport.publish(desk.mail, [message(b"1")])
+    await desk.transport.publish(desk.post, [message(b"2"), message(b"3")])
+    post, mail = await desk.take(desk.post), await desk.take()
+    busy = await receive(post, 1)
+
+    assert await nothing(mail)  # something else is in this process's hand
+    taking = asyncio.ensure_future(receive(mail, 1))
+    await post.settle([(busy[0], ACKED)])
+    alone = await taking
+    assert bodies(alone) == [b"poison"]
+    assert await nothing(post) and await nothing(mail)
+    await mail.settle([(alone[0], ACKED)])
+
+    assert bodies(await receive(mail, 1)) == [b"1"]
+    assert bodies(await receive(post, 1)) == [b"3"]
+
+
+async def test_a_suspect_stays_one_when_it_is_given_back_or_retried(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(b"poison")])
+    for _ in range(2):
+        victim = await engines.desk()
+        await receive(await victim.take(), 1)
+        await take_for_dead(victim, desk)
+    receiver = await desk.take()
+    for outcome in (RELEASED, Retried(0, ValueError())):
+        await receiver.settle([((await receive(receiver, 1))[0], outcome)])
+    await desk.transport.publish(desk.mail, [message(b"other")])
+
+    assert bodies(await receiver.receive(10)) == [b"poison"]
+    assert (await desk.transport.inspector.depth())["mail"][::3] == (1, 1)
+
+
+async def test_a_big_hand_is_given_back_in_its_order(engines: Engines) -> None:
+    desk, victim = await engines.desk(), await engines.desk()
+    await desk.transport.publish(desk.mail, [message(b"%d" % n, id=f"{n:04}") for n in range(600)])
+    assert len(await receive(await victim.take(), 500, limit=500)) == 500
+
+    await take_for_dead(victim, desk)
+
+    got = await receive(await desk.take(), 600, limit=600)
+    assert [int(one.body or b"") for one in got] == list(range(600))
+
+
+async def test_a_delayed_job_starts_although_its_timekeeper_died(engines: Engines, redis: Server) -> None:
+    desk, keeper = await engines.desk(), await engines.desk()
+    kept = await keeper.take()
+    assert await nothing(kept)
+    await desk.transport.publish(desk.mail, [message(b"later", due=time.time() + timedelta(seconds=1).total_seconds())])
+    await asyncio.sleep(0.05)
+    receiver = await desk.take()
+    taking = asyncio.ensure_future(receive(receiver, 1))
+    await take_for_dead(keeper, desk)
+
+    async with asyncio.timeout(4):
+        assert bodies(await taking) == [b"later"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_idle_workers_ask_little(engines: Engines, redis: Server, count: int) -> None:
+    desks = [await engines.desk() for _ in range(count)]
+    taking = [asyncio.ensure_future((await desk.take()).receive(1)) for desk in desks]
+    await asyncio.sleep(0.1)
+    before = commands(redis)
+
+    await asyncio.sleep(3)
+
+    asked = (commands(redis) - before - 1) / 3
+    for one in taking:
+        one.cancel()
+    assert asked / count <= 5
+
+
+def commands(server: Server) -> int:
+    """How many commands the clients have asked, without those inside scripts."""
+    told = server.say("INFO", "commandstats").decode()
+    calls = dict(line.split(":calls=") for line in told.splitlines() if ":calls=" in line)
+    return sum(int(calls.get(f"cmdstat_{name}", "0").split(",")[0]) for name in ("evalsha", "blpop", "ping", "mget"))
