@@ -117,3 +117,14 @@ async def test_a_name_that_does_not_fit_an_envelope_is_refused(redis: Server) ->
     async with RedisTransport(redis.url) as transport:
         with pytest.raises(Invalid, match="at most 65535 bytes"):
             await transport.publish(Address("queue", "q" * 70_000), [message()])
+
+
+async def test_a_send_is_told_when_its_engine_is_closed(redis: Server) -> None:
+    with running() as server:
+        async with RedisTransport(server.url) as transport:
+            server.kill()
+            sending = [asyncio.ensure_future(transport.publish(MAIL, [message()])) for _ in range(3)]
+            await asyncio.sleep(0.05)
+        for one in sending:
+            with pytest.raises(Unavailable, match="closed before it confirmed"):
+                await one

@@ -153,3 +153,21 @@ def test_an_envelope_comes_out_as_it_went_in() -> None:
 def test_a_long_id_is_refused() -> None:
     with pytest.raises(Invalid, match="at most 65535 bytes"):
         pack(Message("x" * 70_000, b""), "q")
+
+
+def test_one_transport_is_opened_in_one_loop_after_another(redis: Server) -> None:
+    transport = RedisTransport(redis.url)
+
+    async def once() -> None:
+        async with transport:
+            desk = Desk(transport, SimClock())
+            waiting = asyncio.ensure_future(transport.store.wait("k", None))
+            await transport.publish(desk.mail, [message()])
+            receiver = await desk.take()
+            await receiver.settle([((await receive(receiver, 1))[0], Acked((Keep("k", b"v", 0.5),)))])
+            assert await waiting == b"v"
+            await desk.stack.aclose()
+
+    asyncio.run(once())
+    redis.say("DEL", "{busline}:fact:k")
+    asyncio.run(once())

@@ -39,6 +39,18 @@ async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None
     assert (await other.transport.inspector.counts())["send"].refused == 2
 
 
+async def test_a_result_of_a_worker_taken_for_dead_is_not_kept(engines: Engines) -> None:
+    desk, other = await engines.desk(), await engines.desk()
+    await other.transport.publish(other.mail, [message()])
+    receiver = await desk.take()
+    got = await receive(receiver, 1)
+    await take_for_dead(desk, other)
+
+    assert await receiver.settle([(got[0], Acked((Keep("k", b"v", 60),)))]) == got
+
+    assert await other.transport.store.get(["k"]) == [None]
+
+
 async def test_it_is_recalled_and_goes_on_under_a_new_name(engines: Engines) -> None:
     desk, other = await engines.desk(lease=1.0), await engines.desk()
     receiver = await desk.take()
@@ -100,7 +112,7 @@ async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
     assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {}
 
 
-async def test_what_ended_two_workers_runs_alone(engines: Engines) -> None:
+async def test_what_ended_two_workers_runs_alone(engines: Engines, redis: Server) -> None:
     desk = await engines.desk()
     await desk.transport.publish(desk.mail, [message(b"poison")])
     for _ in range(2):
@@ -112,7 +124,10 @@ async def test_what_ended_two_workers_runs_alone(engines: Engines) -> None:
     post, mail = await desk.take(desk.post), await desk.take()
     busy = await receive(post, 1)
 
+    before = commands(redis)
     assert await nothing(mail)  # something else is in this process's hand
+    assert await nothing(post)
+    assert commands(redis) - before < 20
     taking = asyncio.ensure_future(receive(mail, 1))
     await post.settle([(busy[0], ACKED)])
     alone = await taking

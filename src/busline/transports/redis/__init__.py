@@ -156,9 +156,12 @@ class RedisTransport:
 
     def may_take(self, receiver: QueueReceiver, limit: int) -> tuple[int, bool]:
         """How much a receiver may ask for, and whether it may take a job that ended two workers: nothing else is in hand."""
-        if self._alone not in (None, receiver):
+        if self.held_back(receiver):
             return 0, False
-        return limit, not any(one.held for one in self.receivers if one is not receiver)
+        return limit, not any(one.hand.held for one in self.receivers if one is not receiver)
+
+    def held_back(self, receiver: QueueReceiver) -> bool:
+        return self._alone not in (None, receiver)
 
     def withhold(self, receiver: QueueReceiver, yes: bool) -> None:
         """While a job runs alone, or waits for that, no other receiver of this process takes any."""

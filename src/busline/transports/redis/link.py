@@ -47,7 +47,7 @@ def is_full(error: Unavailable) -> bool:
 
 def understood(error: Exception, place: Place) -> BuslineError:
     """The same error in busline's words: Unavailable where it may be over soon by itself, ConfigError where it is not."""
-    said, kind = str(error).partition(". ")[0][:300] or type(error).__name__, code(error)
+    said, kind = str(error).partition(". ")[0][:300] or f"none within {ANSWER:g} s", code(error)
     if kind in LOGIN or isinstance(error, AuthenticationError | NoPermissionError):
         return ConfigError([wrong(place, "a login that the server accepts", said, "Write redis://user:password@host, and allow it this namespace's keys.")])
     if kind in FULL:

@@ -14,7 +14,7 @@ from busline.transports.redis.link import Link, end, is_full
 
 PATIENCE = 10.0  # real seconds for which a send is tried
 PAUSE = 0.1
-TOGETHER = 5000  # messages of one call
+TOGETHER = 1024 * 1024  # bytes of one call, unless one caller sends more
 
 
 @dataclass(slots=True)
@@ -27,6 +27,9 @@ class Sending:
     special: list[int] = field(default_factory=list[int])
     there: dict[int, str] = field(default_factory=dict[int, str])
     done: "asyncio.Future[Mapping[int, str]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def size(self) -> int:
+        return sum(map(len, self.plain)) + sum(map(len, self.rich))
 
     def arguments(self) -> Iterator[Any]:
         yield self.queue
@@ -90,8 +93,8 @@ class Producer:
                 there = await self._confirm(batch)
             except BuslineError as error:
                 fail(batch, error)
-            except BaseException as error:
-                fail(batch, Unavailable(str(error)))
+            except BaseException:
+                fail(batch, Unavailable("the engine was closed before it confirmed"))
                 self._sending = None
                 raise
             else:
@@ -100,8 +103,9 @@ class Producer:
 
     def _next(self) -> list[Sending]:
         """What goes out together: never less than one caller's."""
-        batch, size = [self._pending.pop(0)], 0
-        while self._pending and (size := size + len(batch[-1].plain) + len(batch[-1].special)) < TOGETHER:
+        batch = [self._pending.pop(0)]
+        size = batch[0].size()
+        while self._pending and (size := size + self._pending[0].size()) < TOGETHER:
             batch.append(self._pending.pop(0))
         return batch
 
@@ -122,8 +126,11 @@ class Producer:
                 await asyncio.sleep(PAUSE)
 
     async def close(self) -> None:
+        """Whoever still waits hears that nothing is known."""
         if self._sending is not None:
             await end(self._sending)
+        fail(self._pending, Unavailable("the engine was closed before it confirmed"))
+        self._pending.clear()
         await self._link.close()
 
 

@@ -1,6 +1,7 @@
 -- One step of a worker: what it finished, then what it gets. Nothing of it is done twice: the number only grows.
 -- ARGV: worker, number, now, wants, alone may be taken (1 or 0), then counted lists:
---   queues · refusals (handler, how many) · plain (handler, n, n fields) · rich (see `outcome`)
+--   queues · refusals (handler, how many) · plain (handler, n, n fields) · kept (handler, n, n times field, key, until, ttl, value)
+--   · rich (see `outcome`)
 local W, seq, now, wants, lonely = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local hand, at = P .. 'hand:' .. W, 6
 local function take() local value = ARGV[at]; at = at + 1; return value end
@@ -43,6 +44,22 @@ for _ = 1, count() do
   end
   if done > 0 then tell(handler, 'handled', done) end
   at = at + n
+end
+
+-- those that carry one fact and nothing else
+for _ = 1, count() do
+  local handler, n, done = take(), count(), {}
+  for _ = 1, n do
+    local field, key, until_, ttl, value = take(), take(), take(), take(), take()
+    if alive or redis.call('HEXISTS', hand, field) == 1 then
+      keep(key, until_, ttl, value)
+      done[#done + 1] = field
+    else
+      refuse(handler, field)
+    end
+  end
+  each_chunk(#done, function(first, stop) redis.call('HDEL', hand, unpack(done, first, stop)) end)
+  if #done > 0 then tell(handler, 'handled', #done) end
 end
 
 -- what an outcome carries: kind, then

@@ -1,5 +1,6 @@
 """What one turn says to the server, and what the server answers. No I/O."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 from busline.core.errors import Invalid, describe, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried, Send
+from busline.core.outcome import ACKED, Acked, Effect, Keep, Outcome, Rejected, Retried, Send
 from busline.transports.redis.envelope import clean, pack_letter, text
 from busline.transports.redis.facts import fact_arguments
 from busline.transports.redis.link import pairs
@@ -32,33 +33,35 @@ class Times(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a settle says: who was too late, plain acknowledgements by handler, the others one by one."""
+    """What a settle says: who was too late, plain acknowledgements by handler, those that keep one fact, the others one by one."""
 
     late: dict[str, int]
     plain: dict[str, list[bytes]]
+    kept: dict[str, list[Any]]
     rich: list[list[Any]]
 
 
 def said(settled: Sequence[Settled], refused: Sequence[Delivery], times: Times) -> Said:
     """Raises Impossible for effects that no server can apply."""
-    found = Said({}, {}, [])
-    plain, rich = found.plain, found.rich
+    found = Said({}, {}, {}, [])
     for delivery, outcome in settled:
         message = delivery.message
-        if outcome is ACKED and message.unique is None and not message.remember:
-            fields = plain.get(delivery.handler)
-            if fields is None:
-                fields = plain[delivery.handler] = []
-            fields.append(delivery.receipt.field)
+        if message.unique is not None or message.remember:
+            found.rich.append(_rich(delivery, outcome, times))
+        elif outcome is ACKED:
+            found.plain.setdefault(delivery.handler, []).append(delivery.receipt.field)
+        elif (fact := _only_fact(outcome)) is not None:
+            kept = found.kept.setdefault(delivery.handler, [])
+            kept += (delivery.receipt.field, *fact_arguments(fact.key, fact.value, fact.ttl, times.now))
         else:
-            rich.append(_rich(delivery, outcome, times))
+            found.rich.append(_rich(delivery, outcome, times))
     for delivery in refused:
         found.late[delivery.handler] = found.late.get(delivery.handler, 0) + 1
     return found
 
 
 def arguments(parts: Sequence[Said]) -> list[Any]:
-    """What several settles say, as the script reads it: three lists, each after its length."""
+    """What several settles say, as the script reads it: four lists, each after its length."""
     found: list[Any] = [sum(len(part.late) for part in parts)]
     for part in parts:
         for handler, count in part.late.items():
@@ -68,11 +71,23 @@ def arguments(parts: Sequence[Said]) -> list[Any]:
         for handler, fields in part.plain.items():
             found += (handler, len(fields))
             found += fields
+    found.append(sum(len(part.kept) for part in parts))
+    for part in parts:
+        for handler, facts in part.kept.items():
+            found += (handler, len(facts) // 5)
+            found += facts
     found.append(sum(len(part.rich) for part in parts))
     for part in parts:
         for one in part.rich:
             found += one
     return found
+
+
+def _only_fact(outcome: Outcome) -> Keep | None:
+    """The one thing that an acknowledgement carries, if it is a fact: most results."""
+    if type(outcome) is Acked and not outcome.skipped and len(outcome.effects) == 1 and isinstance(outcome.effects[0], Keep):
+        return outcome.effects[0] if math.isfinite(outcome.effects[0].ttl) else None
+    return None
 
 
 def _rich(delivery: Delivery, outcome: Outcome, times: Times) -> list[Any]:

@@ -1,0 +1,107 @@
+"""What a worker has in hand, and what of it is in doubt. No I/O."""
+
+import struct
+from collections.abc import Mapping, Sequence
+
+from busline.core.message import Delivery, Message
+from busline.core.outcome import Rejected
+from busline.transports.redis.envelope import raw_names, unpack
+from busline.transports.redis.turn import Answer, Receipt, Settled
+
+CONTROL = (b"\0turn", b"\0alone")  # fields of a hand that are no jobs
+UNREADABLE = Rejected("not an envelope that this version of busline reads")
+
+
+class Hand:
+    """Deliveries by their receipts. `spare`: taken, and not yet received. `unreadable`: to be put into the dead letters."""
+
+    def __init__(self) -> None:
+        self.held: dict[Receipt, Delivery] = {}
+        self.spare: list[Delivery] = []
+        self.unreadable: list[Settled] = []
+        self._doubt: list[Receipt] = []  # settled in a turn whose answer did not come
+        self._applied: set[Receipt] = set()  # of those, the ones that had been done
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def has(self, settled: Sequence[Settled]) -> bool:
+        return all(one.receipt in self.held for one, _ in settled)
+
+    def fields(self) -> list[bytes]:
+        """Where the server keeps each, in the order in which they came."""
+        return [one.field for one in self.held]
+
+    def receive(self, limit: int) -> list[Delivery]:
+        taken, self.spare = self.spare[:limit], self.spare[limit:]
+        return taken
+
+    def split(self, settled: Sequence[Settled]) -> tuple[list[Settled], list[Delivery]]:
+        """What is ours, and what is refused; what a lost turn had done already is neither."""
+        ours: list[Settled] = []
+        refused: list[Delivery] = []
+        for one in settled:
+            receipt = one[0].receipt
+            if receipt in self.held:
+                ours.append(one)
+            elif receipt in self._applied:
+                self._applied.discard(receipt)
+            else:
+                refused.append(one[0])
+        return ours, refused
+
+    def take(self, envelope: bytes, field: bytes | None = None) -> None:
+        """`field`: where it is in hand, if not under its id."""
+        try:
+            message, queue, attempts, id = unpack(envelope)
+        except (ValueError, TypeError, struct.error):
+            self._put_aside(envelope, field)
+            return
+        receipt = Receipt(field or id, queue)
+        address = queue if message.origin is None else message.origin.rpartition("/")[0]
+        self.held[receipt] = delivery = Delivery(message, address, attempts + 1, message.origin, None, receipt)
+        self.spare.append(delivery)
+
+    def _put_aside(self, envelope: bytes, field: bytes | None) -> None:
+        """An envelope that scripts can move and nobody can read: byte for byte into the dead letters."""
+        id, queue = raw_names(envelope)
+        receipt = Receipt(field or id, queue)
+        self.held[receipt] = delivery = Delivery(Message(id.decode("utf-8", "surrogateescape"), envelope), queue, 1, None, None, receipt)
+        self.unreadable.append((delivery, UNREADABLE))
+
+    def doubt(self, settled: Sequence[Settled]) -> None:
+        """These are about to be settled: until the answer comes, nobody knows."""
+        self._doubt = [one.receipt for one, _ in settled]
+
+    def answered(self, settled: Sequence[Settled], found: Answer) -> None:
+        self._doubt = []
+        for one, _ in settled:
+            if one.receipt.field not in found.failed:
+                self.held.pop(one.receipt, None)
+
+    def recover(self, told: Mapping[bytes, bytes]) -> None:
+        """What the server says is in hand, after an answer that did not come: what was settled and is gone, was done."""
+        for receipt in self._doubt:
+            if receipt.field not in told or self._other_run(receipt, told[receipt.field]):
+                self.held.pop(receipt, None)
+                self._applied.add(receipt)
+        self._doubt = []
+        known = {*self.fields(), *CONTROL}
+        for field, envelope in told.items():
+            if field not in known:
+                self.take(envelope, field)
+
+    def _other_run(self, receipt: Receipt, envelope: bytes) -> bool:
+        """Whether it was given back by the lost turn, and taken again."""
+        delivery = self.held.get(receipt)
+        return delivery is not None and unpack(envelope).attempts + 1 != delivery.attempt
+
+    def lose(self) -> list[Delivery]:
+        """All of it is others' now. Returns what had been received."""
+        spare = set(map(id, self.spare))
+        gone = [one for one in self.held.values() if id(one) not in spare]
+        self.held.clear()
+        self.spare.clear()
+        self.unreadable.clear()
+        self._doubt = []
+        return gone
