@@ -1,6 +1,7 @@
 """What is wrong with a URL, a login, a server or a message, said in one form and without secrets."""
 
 import asyncio
+import shlex
 import time
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from busline.core.address import Address
 from busline.core.clock import SystemClock
 from busline.core.errors import ConfigError, Invalid, Unavailable
+from busline.core.outcome import Acked, Keep
 from busline.core.ports import Subscription
 from busline.testing.clock import SimClock
 from busline.testing.contract import MAIL, ORDERS, Recorder, message
@@ -128,3 +130,33 @@ async def test_a_send_is_told_when_its_engine_is_closed(redis: Server) -> None:
         for one in sending:
             with pytest.raises(Unavailable, match="closed before it confirmed"):
                 await one
+
+
+async def test_a_login_without_scripts_is_told_the_line_that_allows_them(redis: Server) -> None:
+    redis.say("ACL", "SETUSER", "guest", "on", f">{SECRET}", "~*", "&*", "+@all", "-eval", "-evalsha", "-info", "-config")
+    url = f"redis://guest:{SECRET}@127.0.0.1:{redis.port}"
+    try:
+        said = await fails(url)
+        assert "expected a login that may use the scripts, keys and channels of this namespace" in said
+        line = said.partition("Type at the server: ")[2].rstrip(".")
+        redis.say("ACL", "SETUSER", "guest", "reset", "on", f">{SECRET}")
+        redis.say(*shlex.split(line))
+        await works(url)
+    finally:
+        redis.say("ACL", "DELUSER", "guest")
+
+
+async def works(url: str) -> None:
+    """Without INFO and CONFIG, as far as a job needs."""
+    async with RedisTransport(url) as transport, transport.subscribe(Subscription((MAIL,)), Recorder(SystemClock())) as receiver:
+        waiting = asyncio.ensure_future(transport.store.wait("k", None))
+        await transport.publish(MAIL, [message()])
+        (got,) = await receiver.receive(1)
+        assert await receiver.settle([(got, Acked((Keep("k", b"v", 60),)))]) == []
+        assert await waiting == b"v"
+
+
+async def test_a_server_that_throws_keys_away_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with running(maxmemory="50mb", maxmemory_policy="allkeys-lru") as server:
+        await works(server.url)
+    assert "maxmemory-policy allkeys-lru" in caplog.text

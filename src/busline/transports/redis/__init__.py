@@ -9,10 +9,11 @@ from typing import Self
 
 from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
-from busline.core.errors import BuslineError, ConfigError, Invalid, wrong
+from busline.core.errors import BuslineError, Invalid, wrong
 from busline.core.message import Message
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.transports.redis.facts import RedisStore
+from busline.transports.redis.greeting import greet
 from busline.transports.redis.inspector import RedisInspector
 from busline.transports.redis.lease import Lease
 from busline.transports.redis.link import Link
@@ -21,8 +22,6 @@ from busline.transports.redis.producer import Producer
 from busline.transports.redis.receiver import QueueReceiver
 
 log = logging.getLogger("busline")
-LAYOUT = 1
-OLDEST = (6, 2)
 
 
 def open_url(url: str, clock: Clock) -> "RedisTransport":
@@ -71,7 +70,7 @@ class RedisTransport:
         self._loop = asyncio.get_running_loop()
         self.link = Link(self.place, self.prefix)
         try:
-            await self._greet()
+            await greet(self.link, self.clock.time())
             await self._measure()
         except BaseException:
             await self.link.close()
@@ -89,25 +88,6 @@ class RedisTransport:
         await self.store.close()
         await self.link.close()
         await asyncio.get_running_loop().run_in_executor(None, self.lease.join)
-
-    async def _greet(self) -> None:
-        """Refuses a server that is too old, of another kind, or whose keys a newer busline has written."""
-        told = await self.link.ask("HELLO", 2)
-        server = {told[n].decode(): told[n + 1] for n in range(0, len(told), 2)}
-        version = server["version"].decode()
-        if tuple(int(one) for one in version.split(".")[:2]) < OLDEST:
-            raise ConfigError([wrong(self.place, "Redis 6.2 or newer", version, "Upgrade the server.")])
-        if server["mode"] != b"standalone":
-            raise ConfigError([wrong(self.place, "one server", f"a {server['mode'].decode()}", "Not yet: name a server that stands alone.")])
-        await self._check_layout()
-
-    async def _check_layout(self) -> None:
-        key = f"{self.prefix}layout"
-        found = await self.link.ask("GET", key)
-        if found is None:
-            await self.link.ask("SET", key, LAYOUT, "NX")
-        elif int(found) != LAYOUT:
-            raise ConfigError([wrong(key, f"{LAYOUT}", found.decode(), "A newer busline has written these keys: upgrade, or choose another namespace.")])
 
     async def _measure(self) -> None:
         """How far the server's clock is ahead of ours; what one answer's time can explain is nothing."""

@@ -16,7 +16,8 @@ from busline.transports.redis.place import ANSWER, Place, pack_command
 
 CODE = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b")
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
-LOGIN = ("NOAUTH", "WRONGPASS", "NOPERM")
+LOGIN = ("NOAUTH", "WRONGPASS")
+RIGHTS = "+@read +@write +@blocking +@scripting +@pubsub +@connection +time '~{prefix}*' '&{prefix}*'"
 
 
 class Script(NamedTuple):
@@ -45,11 +46,14 @@ def is_full(error: Unavailable) -> bool:
     return isinstance(error.__cause__, Exception) and code(error.__cause__) in FULL
 
 
-def understood(error: Exception, place: Place) -> BuslineError:
+def understood(error: Exception, place: Place, prefix: str) -> BuslineError:
     """The same error in busline's words: Unavailable where it may be over soon by itself, ConfigError where it is not."""
     said, kind = str(error).partition(". ")[0][:300] or f"none within {ANSWER:g} s", code(error)
-    if kind in LOGIN or isinstance(error, AuthenticationError | NoPermissionError):
-        return ConfigError([wrong(place, "a login that the server accepts", said, "Write redis://user:password@host, and allow it this namespace's keys.")])
+    if kind == "NOPERM" or isinstance(error, NoPermissionError):
+        remedy = f"Type at the server: ACL SETUSER {place.user or 'default'} {RIGHTS.replace('{prefix}', prefix)}"
+        return ConfigError([wrong(place, "a login that may use the scripts, keys and channels of this namespace", said, remedy)])
+    if kind in LOGIN or isinstance(error, AuthenticationError):
+        return ConfigError([wrong(place, "a login that the server accepts", said, "Write redis://user:password@host.")])
     if kind in FULL:
         return Unavailable(wrong(place, "a server that takes writes", said, "Look at its maxmemory, its disk and its replicas."))
     if kind:
@@ -78,7 +82,7 @@ class Link:
             try:
                 return await self._ask(*command)
             except (RedisError, OSError, TimeoutError) as error:
-                raise understood(error, self.place) from error
+                raise understood(error, self.place, self.prefix) from error
 
     async def run(self, name: str, *arguments: Any) -> Any:
         """Runs a script. One that the server does not know was not run: then it is loaded."""
@@ -90,7 +94,7 @@ class Link:
                 except NoScriptError:
                     return await self._ask("EVAL", known.text, 1, self.prefix, *arguments)
             except (RedisError, OSError, TimeoutError) as error:
-                raise understood(error, self.place) from error
+                raise understood(error, self.place, self.prefix) from error
 
     async def _ask(self, *command: Any) -> Any:
         async with asyncio.timeout(ANSWER):
