@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime
 
 LEVELS = ("debug", "info", "warning", "error")
+CLIENT = logging.getLogger("aiokafka")  # tells each try, and what busline says in its own words
 FORMATS = ("text", "json")
 
 
@@ -23,6 +24,11 @@ class Json(logging.Formatter):
         return json.dumps(entry)
 
 
+def quiet() -> None:
+    """Before the user's module, which may set it otherwise."""
+    CLIENT.setLevel(logging.CRITICAL)
+
+
 def configure(level: str, form: str) -> None:
     """Logs to stderr. Does nothing where the root logger has a handler; disables nothing."""
     root = logging.getLogger()
@@ -31,4 +37,6 @@ def configure(level: str, form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     root.addHandler(handler)
+    if level == "debug":
+        CLIENT.setLevel(logging.NOTSET)
     root.setLevel(level.upper())
