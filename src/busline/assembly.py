@@ -26,7 +26,7 @@ from busline.middleware.retries import Judge, retries
 from busline.middleware.validation import SKIPPED, validation
 from busline.router import Router, Subscriber, where
 from busline.runtime.bus import Bus, Plan
-from busline.runtime.worker import Work
+from busline.runtime.worker import UNLIMITED, Work
 from busline.task import Task, result_key
 from busline.topic import Topic, unwanted
 
@@ -35,7 +35,6 @@ STREAM_BUFFER = 2000  # what a subscriber has at hand,
 STREAM_AHEAD = 100  # and of it from one partition: a slow one starves nobody
 DEFAULT_CONCURRENCY = 100
 DEFAULT_PARTITIONS = 16
-MOST_PARTITIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ class Assembly:
     def _unsaid(self) -> int:
         """Partitions of a topic that does not say: a server's own default is known only there."""
         streams = self.bus.engines.streams
-        return DEFAULT_PARTITIONS if streams is None or streams.features.queues else MOST_PARTITIONS
+        return DEFAULT_PARTITIONS if streams is None or streams.features.queues else UNLIMITED
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
         function = self.replaced.get(subscriber.function, subscriber.function)

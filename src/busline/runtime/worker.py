@@ -23,6 +23,7 @@ log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
 UNKNOWN_LIMIT = 900.0
+UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
 GROUP = 100  # settled together: more brings no more speed
 
 
@@ -55,7 +56,7 @@ class Work:
     @property
     def at_once(self) -> str:
         """How many run at once, in words."""
-        return f"{self.concurrency} at once"
+        return "one for each partition" if self.concurrency == UNLIMITED else f"{self.concurrency} at once"
 
 
 class Worker:

@@ -105,6 +105,6 @@ class KafkaTransport:
                 return {}
             starts = await self.admin.start(places, subscription.start)
             ends = await self.admin.end(places)
-            log.info("%s is new on %s: %d records lie before it", group, address.name, sum(ends[one] - starts[one] for one in places))
+            log.info("%s is new on %s: it has %d records to read", group, address.name, sum(ends[one] - starts[one] for one in places))
             await self.admin.place(group, starts)
             return starts
