@@ -132,6 +132,20 @@ async def test_a_worker_is_killed_and_nothing_is_lost(crew: Crew) -> None:
     assert len(again) < 400
 
 
+async def test_a_worker_that_is_killed_as_its_commit_becomes_visible_loses_nothing(crew: Crew) -> None:
+    await crew.fill(600)
+    async with watched(crew):
+        for _ in range(3):
+            victim = await crew.worker(0.05, session=2.0)
+            before = sum(crew.committed.values())
+            async with asyncio.timeout(60):
+                while sum(crew.committed.values()) == before:
+                    await asyncio.sleep(0.001)
+            await victim.kill()
+        await crew.worker(0.02, session=2.0)
+        await crew.until("done", 600)
+
+
 async def test_members_come_and_go_while_functions_run(crew: Crew) -> None:
     await crew.fill(300)
     async with watched(crew):
