@@ -17,7 +17,7 @@ from busline.transports.redis.place import ANSWER, Place, pack_command
 CODE = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b")
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
 LOGIN = ("NOAUTH", "WRONGPASS")
-RIGHTS = "+@read +@write +@blocking +@scripting +@pubsub +@connection +client +time '~{prefix}*' '&{prefix}*'"
+RIGHTS = "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*' resetchannels '&{prefix}*'"
 
 
 class Script(NamedTuple):
