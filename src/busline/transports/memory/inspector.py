@@ -1,0 +1,88 @@
+"""Looks into the engine, and steers its dead letters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from busline.core.counts import Counts
+from busline.core.errors import wrong
+from busline.core.ids import new_id
+from busline.core.message import DeadLetter
+from busline.core.ports import Depth, Lag, Look, Redriven, State
+from busline.transports.memory.places import Letter
+
+if TYPE_CHECKING:
+    from busline.transports.memory import MemoryTransport
+
+
+class MemoryInspector:
+    """Looks into the engine, and steers its dead letters."""
+
+    def __init__(self, transport: "MemoryTransport") -> None:
+        self._of = transport
+
+    async def look(self, id: str) -> Look:
+        if (job := self._of.jobs.get(id)) is not None:
+            line = self._of.line(job.queue)
+            state: State = "running" if job.owner is not None else "waiting" if id in line.waiting else "delayed"
+            return Look(state, job.attempts + (state == "running"))
+        if (letter := self._of.letters.get(id)) is not None:
+            return Look("failed", letter.shown.attempts, letter.shown)
+        return Look("succeeded" if self._of.store.look(f"result/{id}") is not None else "unknown")
+
+    async def depth(self) -> Mapping[str, Depth]:
+        running: dict[str, int] = {}
+        for job in self._of.jobs.values():
+            running[job.queue] = running.get(job.queue, 0) + (job.owner is not None)
+        return {
+            name: Depth(len(line.waiting), len(line.due) - len(line.retrying), len(line.retrying), running.get(name, 0))
+            for name, line in self._of.lines.items()
+        }
+
+    async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
+        found = []
+        for (group, topic), frontiers in self._of.groups.items():
+            if groups is None or group in groups:
+                parts = self._of.logs[topic].parts
+                behind = sum(one.behind(len(parts[n])) for n, one in enumerate(frontiers))
+                found.append(Lag(group, topic, behind, len(parts), int((group, topic) in self._of.owners)))
+        return found
+
+    async def partitions(self, topic: str) -> int:
+        return len(self._of.logs[topic].parts) if topic in self._of.logs else 0
+
+    async def counts(self) -> Mapping[str, Counts]:
+        return {name: replace(one) for name, one in self._of.counts.items()}
+
+    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+        shown = [letter.shown for letter in self._of.letters.values()]
+        if after in self._of.letters:
+            shown = shown[list(self._of.letters).index(after) + 1 :]
+        return [one for one in shown if (handlers is None or one.handler in handlers) and id in (None, one.id)][:limit]
+
+    async def redrive(self, ids: Sequence[str]) -> Redriven:
+        again, refused = 0, []
+        for id in ids:
+            letter = self._of.letters.get(id)
+            if letter is None:
+                continue
+            holder = self._of.locks.get(letter.message.unique or "")
+            if holder is not None:
+                refused.append(wrong(id, "no living job of the same unique key", f"the job {holder}", "Redrive it when that one is final."))
+                continue
+            self._redrive(id, letter)
+            again += 1
+        return Redriven(again, tuple(refused))
+
+    def _redrive(self, id: str, letter: Letter) -> None:
+        del self._of.letters[id]
+        self._of.errors.pop(id, None)
+        self._of.store.forget(f"result/{id}")
+        self._of.remembered.pop(id, None)
+        own = new_id() if id in self._of.jobs else id  # another job lives under this id
+        self._of.add(letter.address, [replace(letter.message, id=own, due=None)])
+
+    async def purge(self, ids: Sequence[str]) -> int:
+        for id in ids:
+            self._of.errors.pop(id, None)
+        return sum(self._of.letters.pop(id, None) is not None for id in ids)

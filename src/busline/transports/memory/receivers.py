@@ -1,0 +1,249 @@
+"""The two subscriptions: jobs from queues, records for a group."""
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from busline.core.address import Address
+from busline.core.counts import Counts, tally
+from busline.core.frontier import Frontier
+from busline.core.message import Delivery, Message
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Released, Retried
+from busline.core.ports import Host, Start, Subscription
+from busline.transports.memory.places import Held, Log
+
+if TYPE_CHECKING:
+    from busline.transports.memory import MemoryTransport
+
+Settled = tuple[Delivery, Outcome]
+T = TypeVar("T")
+
+
+class Waiting:
+    """What both receivers share: waiting until something may be there, and settling one by one."""
+
+    def __init__(self, transport: "MemoryTransport", subscription: Subscription, host: Host) -> None:
+        self.transport, self.subscription, self.host = transport, subscription, host
+        self.held: dict[object, Delivery] = {}
+        self.turn = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self, limit: int) -> list[Delivery]:
+        raise NotImplementedError
+
+    def next_due(self) -> float | None:
+        return None
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        while not (taken := self.take(limit)):
+            self._waiter = asyncio.get_running_loop().create_future()
+            due = self.next_due()
+            clock = self.transport.clock
+            timer = None if due is None else clock.after(due - clock.time(), self.wake)
+            try:
+                await self._waiter
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        return taken
+
+    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        held, refused = self.held, []
+        applied: list[Settled] = []
+        for one in settled:
+            if held.pop(one[0].receipt, None) is None:
+                refused.append(one[0])
+            else:
+                applied.append(one if one[1] is ACKED else self.transport.possible(one))
+        self.end(applied)
+        for name, counts in tally(applied).items():
+            self.transport.counts.setdefault(name, Counts()).add(counts)
+        for delivery in refused:
+            self.transport.counts.setdefault(delivery.handler, Counts()).refused += 1
+        self.wake()
+        return refused
+
+    def end(self, settled: Sequence[Settled]) -> None:
+        raise NotImplementedError
+
+
+class QueueReceiver(Waiting):
+    """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
+
+    def ready(self) -> bool:
+        self._promote()
+        return any(self.transport.line(address.name).waiting for address in self.subscription.addresses)
+
+    def next_due(self) -> float | None:
+        lines = [self.transport.line(address.name) for address in self.subscription.addresses]
+        return min((line.due[0][0] for line in lines if line.due), default=None)
+
+    def _promote(self) -> None:
+        now = self.transport.clock.time()
+        for address in self.subscription.addresses:
+            line = self.transport.line(address.name)
+            while line.due and line.due[0][0] <= now:
+                id = heapq.heappop(line.due)[2]
+                line.retrying.discard(id)
+                line.waiting.append(id)
+
+    def take(self, limit: int) -> list[Delivery]:
+        self._promote()
+        self.turn += 1
+        taken: list[Delivery] = []
+        for address in in_turn(self.subscription.addresses, self.turn):
+            waiting = self.transport.line(address.name).waiting
+            while waiting and len(taken) < limit:
+                taken.append(self._hand_out(waiting.popleft()))
+        return taken
+
+    def _hand_out(self, id: str) -> Delivery:
+        job = self.transport.jobs[id]
+        job.owner = self
+        origin = job.message.origin
+        address = job.queue if origin is None else origin.rpartition("/")[0]
+        self.held[id] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, id)
+        return delivery
+
+    def end(self, settled: Sequence[Settled]) -> None:
+        released: list[Delivery] = []
+        for delivery, outcome in settled:
+            if isinstance(outcome, Released):
+                released.append(delivery)
+            else:
+                job = self.transport.jobs[delivery.message.id]
+                job.owner = None
+                self._end_one(job, delivery, outcome)
+        self._release(released)
+
+    def _end_one(self, job: Held, delivery: Delivery, outcome: Acked | Rejected | Retried) -> None:
+        transport = self.transport
+        if isinstance(outcome, Retried):
+            job.attempts += outcome.counted
+            transport.line(job.queue).retrying.add(job.message.id)
+            transport.delay(job.queue, job.message.id, transport.clock.time() + outcome.after)
+            return
+        transport.finish(job)
+        if isinstance(outcome, Rejected):
+            transport.bury(delivery, outcome, Address("queue", job.queue), None)
+        if outcome.effects:
+            transport.apply(outcome.effects)
+
+    def _release(self, deliveries: Sequence[Delivery]) -> None:
+        """Back to the head of the queue, in the order they had."""
+        for delivery in reversed(deliveries):
+            job = self.transport.jobs[delivery.message.id]
+            job.owner = None
+            self.transport.line(job.queue).waiting.appendleft(job.message.id)
+
+    def leave(self) -> list[Delivery]:
+        gone = list(self.held.values())
+        self.held.clear()
+        self._release(gone)
+        return gone
+
+
+class TopicReceiver(Waiting):
+    """Reads the partitions of one or more topics for a group, as long as nobody else does."""
+
+    def __init__(self, transport: "MemoryTransport", subscription: Subscription, host: Host) -> None:
+        super().__init__(transport, subscription, host)
+        for address in subscription.addresses:
+            self._frontiers(address)
+
+    def _frontiers(self, address: Address) -> list[Frontier]:
+        key, parts = (self.subscription.group or "", address.name), self.transport.log(address).parts
+        known = self.transport.groups.get(key)
+        if known is None:
+            known = self.transport.groups[key] = [Frontier(_first(part, self.subscription.start)) for part in parts]
+        return known
+
+    def _owned(self) -> list[tuple[Address, Log, list[Frontier]]]:
+        """The topics this receiver reads: taken if nobody else has them."""
+        found = []
+        for address in self.subscription.addresses:
+            if self.transport.owners.setdefault((self.subscription.group or "", address.name), self) is self:
+                found.append((address, self.transport.log(address), self._frontiers(address)))
+        return found
+
+    def ready(self) -> bool:
+        return bool(self._behind())
+
+    def _behind(self) -> list[tuple[Address, int, list[Message], Frontier]]:
+        """The partitions that have records to be read, and room for them."""
+        ahead = self.subscription.ahead
+        return [
+            (address, n, part, frontier)
+            for address, topic, frontiers in self._owned()
+            for n, (part, frontier) in enumerate(zip(topic.parts, frontiers, strict=True))
+            if frontier.next < len(part) and frontier.unfinished < ahead
+        ]
+
+    def take(self, limit: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        while not taken and (behind := self._behind()):  # what is finished already, or in hand, is passed over
+            self.turn += 1
+            for left, (address, n, part, frontier) in zip(range(len(behind), 0, -1), in_turn(behind, self.turn), strict=True):
+                share = -(-(limit - len(taken)) // left)  # while others wait, none takes more than half
+                self._read(address, n, part, frontier, min(share, self.subscription.ahead - frontier.unfinished), taken)
+        return taken
+
+    def _read(self, address: Address, n: int, part: list[Message], frontier: Frontier, room: int, taken: list[Delivery]) -> None:
+        held, lane, name = self.held, self.subscription.order, address.name
+        upto = min(frontier.next + room, len(part))
+        offsets, place, every = frontier.wanted(range(frontier.next, upto)), f"{name}/{n}@", (name, n)
+        for at in offsets:
+            message, receipt = part[at], (name, n, at)
+            own = every if lane == "partition" or (lane == "key" and message.key is None) else (name, n, message.key) if lane == "key" else None
+            held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", own, receipt)
+            taken.append(delivery)
+        frontier.hand_out(offsets, upto)
+
+    def end(self, settled: Sequence[Settled]) -> None:
+        finished: dict[tuple[str, int], list[int]] = {}
+        released: list[Delivery] = []
+        for delivery, outcome in settled:
+            name, n, offset = delivery.receipt
+            if isinstance(outcome, (Released, Retried)):
+                released.append(delivery)
+                continue
+            if isinstance(outcome, Rejected):
+                self.transport.bury(delivery, outcome, Address("topic", name), self.subscription.group)
+            if outcome.effects:
+                self.transport.apply(outcome.effects)
+            finished.setdefault((name, n), []).append(offset)
+        for (name, n), offsets in finished.items():
+            self.transport.groups[self.subscription.group or "", name][n].finish(offsets)
+        self._release(released)
+
+    def _release(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            name, n, offset = delivery.receipt
+            self.transport.groups[self.subscription.group or "", name][n].rewind(offset)
+
+    def leave(self) -> list[Delivery]:
+        gone = list(self.held.values())
+        self.held.clear()
+        self._release(gone)
+        for key in [key for key, owner in self.transport.owners.items() if owner is self]:
+            del self.transport.owners[key]
+        return gone
+
+
+def in_turn(things: Sequence[T], turn: int) -> Sequence[T]:
+    """The same things, beginning with another one each turn."""
+    first = turn % len(things)
+    return [*things[first:], *things[:first]]
+
+
+def _first(part: list[Message], start: Start) -> int:
+    if start == "earliest":
+        return 0
+    if start == "latest":
+        return len(part)
+    return next((n for n, one in enumerate(part) if one.at >= start), len(part))
