@@ -53,6 +53,14 @@ class Server:
             wire.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words))
             return wire.recv(65536)
 
+    def say_as(self, password: str, *words: str) -> bytes:
+        """As `say`, with a login."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as wire:
+            for command in (("AUTH", password), words):
+                wire.sendall(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in command))
+                answer = wire.recv(65536)
+        return answer
+
     def kill(self) -> None:
         """SIGKILL, and waits."""
         assert self._process is not None

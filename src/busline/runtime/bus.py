@@ -11,14 +11,14 @@ from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts
 from busline.core.depends import Node, in_order
-from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
+from busline.core.errors import Invalid, wrong
 from busline.core.ids import derived_id, new_id
 from busline.core.message import DeadLetter, Delivery, Headers, Message
 from busline.core.outcome import Acked, Outcome, Rejected, Send
 from busline.core.ports import Redriven, Transport
 from busline.runtime.sending import handling, leave_with, record_job_id
 from busline.runtime.watchdog import Watchdog
-from busline.runtime.worker import Settled, Trouble, Work, Worker
+from busline.runtime.worker import AWAY, Settled, Trouble, Work, Worker
 
 log = logging.getLogger("busline")
 REMEDIES = {
@@ -159,7 +159,7 @@ class Bus:
             return list(batch)
         try:
             await self._confirm([send for sends in away for send in sends])
-        except BuslineError:
+        except Invalid:
             return [await self._confirm_one(one, sends) for one, sends in zip(batch, away, strict=True)]
         return [(delivery, without(outcome, sends)) for (delivery, outcome), sends in zip(batch, away, strict=True)]
 
@@ -170,19 +170,19 @@ class Bus:
         delivery, outcome = settled
         try:
             await self._confirm(sends)
-        except BuslineError as error:
+        except Invalid as error:
             return delivery, Rejected(str(error), error)
         return delivery, without(outcome, sends)
 
     async def _confirm(self, sends: Sequence[Send]) -> None:
-        """Publishes, again and again until it is confirmed. Raises what says that it never will be."""
+        """Publishes, again and again until it is confirmed. Raises Invalid for what never will be."""
         for address, messages in _grouped(sends):
             trouble = Trouble(address.name)
             while True:
                 try:
                     await self.engines.of(address).publish(address, messages)
                     break
-                except Unavailable as error:
+                except AWAY as error:
                     await self.clock.sleep(trouble.again(error))
             trouble.over()
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from busline.core.clock import Clock, Timer
 from busline.core.counts import Counts, tally
-from busline.core.errors import Reject, Unavailable
+from busline.core.errors import BuslineError, ConfigError, Reject, Unavailable
 from busline.core.handler import Handler
 from busline.core.lanes import Lanes
 from busline.core.message import Delivery
@@ -21,6 +21,7 @@ from busline.runtime.sending import HANDLING
 
 log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
+AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took before is away, too
 TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
 UNKNOWN_LIMIT = 900.0
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
@@ -127,7 +128,7 @@ class Worker:
             room = await self._room()
             try:
                 deliveries = await receiver.receive(room)
-            except Unavailable as error:
+            except AWAY as error:
                 await self.clock.sleep(trouble.again(error))
                 continue
             trouble.over()
@@ -312,7 +313,7 @@ class Worker:
         while True:
             try:
                 refused = await self._receiver.settle(batch)
-            except Unavailable as error:
+            except AWAY as error:
                 await self.clock.sleep(trouble.again(error))
             else:
                 trouble.over()
@@ -409,7 +410,7 @@ class Trouble:
     def __init__(self, name: str) -> None:
         self._name, self._tries = name, 0
 
-    def again(self, error: Unavailable) -> float:
+    def again(self, error: BuslineError) -> float:
         """Seconds to wait before the next try."""
         if self._tries == 0:
             log.warning("%s: %s Nothing is lost; it goes on when the engine is back.", self._name, error)
