@@ -10,7 +10,7 @@ class Flight(BaseModel):
     """One planned departure. Cancelled, it has no times at all; diverted, it left and has no arrival delay."""
 
     time_hour: datetime
-    carrier: Annotated[str, Field(pattern="^[A-Z0-9]{2}$")]
+    carrier: Annotated[str, Field(pattern="^[A-Z0-9]{2}$", examples=["UA"])]
     flight: int
     tailnum: str | None
     origin: str

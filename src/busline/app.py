@@ -30,7 +30,7 @@ from busline.core.ports import Transport
 from busline.core.signature import Given
 from busline.engine import Engine
 from busline.naming import Named, Names, names
-from busline.router import Router
+from busline.router import Router, Subscriber
 from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
 from busline.task import Call, Job, Jobs, enqueue_all
 from busline.topic import Topic
@@ -209,8 +209,11 @@ class App(Router):
 
     def groups(self) -> list[str]:
         """The groups of its subscribers."""
-        assembly = Assembly(self, self._prefix, self.name, Bus(Engines()), {})
-        return [assembly.group(one) for one in self.all_subscribers()]
+        return [self.group_of(one) for one in self.all_subscribers()]
+
+    def group_of(self, subscriber: Subscriber) -> str:
+        """The group that a subscriber reads for."""
+        return self._prefix + (subscriber.group or f"{self.name}.{subscriber.full_name}")
 
     def needs(self) -> tuple[bool, bool]:
         """Whether anything declared needs an engine for streams, and one for jobs."""

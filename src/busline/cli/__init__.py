@@ -12,6 +12,7 @@ COMMANDS = {
     "inspect": "Show queues, groups, counts and dead letters.",
     "dead": "List, show, redrive or purge dead letters.",
     "check": "Build the plan of an App, print it, and say everything that is wrong.",
+    "docs": "Print the AsyncAPI document of an App.",
     "completion": "Print the shell's completion script.",
 }
 INTERNAL = 70

@@ -22,7 +22,7 @@ class Arguments:
         self._signature = inspect.Signature(list(own))
         self._required = frozenset(one.name for one in own if one.default is inspect.Parameter.empty)
         self.names = frozenset(self._names)
-        self.codec = Codec(_as_dict(own, types), name)
+        self.codec = Codec(_as_dict(name, own, types), name)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, defaults left to the function. Raises TypeError as a call would."""
@@ -34,9 +34,9 @@ class Arguments:
         return bound if fits else dict(self._signature.bind(*args, **kwargs).arguments)
 
 
-def _as_dict(own: Sequence[inspect.Parameter], types: Mapping[str, Any]) -> Any:
+def _as_dict(name: str, own: Sequence[inspect.Parameter], types: Mapping[str, Any]) -> Any:
     fields: dict[str, Any] = {}
     for one in own:
         kind = types.get(one.name, Any)
         fields[one.name] = kind if one.default is inspect.Parameter.empty else NotRequired[kind]
-    return TypedDict("Arguments", fields)  # type: ignore[operator]  # pyright: ignore  # the fields are known at run time only
+    return TypedDict(name, fields)  # type: ignore[operator]  # pyright: ignore  # the fields are known at run time only

@@ -21,11 +21,11 @@ DEPTH_LIMIT = 64
 class Codec:
     """Compiled once per type. `decode` is the validator's own method, bound: it reads the bytes directly."""
 
-    __slots__ = ("_dump", "_load", "decode", "name", "nullable", "schema")
+    __slots__ = ("_dump", "_load", "adapter", "decode", "name", "nullable", "schema")
 
     def __init__(self, model: Any, name: str) -> None:
         adapter = self._adapter(model, name)
-        self.name = name
+        self.name, self.adapter = name, adapter
         self.schema: Mapping[str, Any] = adapter.core_schema
         self.decode: Callable[[bytes], Any] = adapter.validator.validate_json
         self._load = adapter.validator.validate_python

@@ -97,7 +97,7 @@ class Reader:
         found = Injected()
         for parameter in rest:
             annotation = types.get(parameter.name, Any)
-            marker = _marker(annotation, parameter.default)
+            marker = marked(annotation, parameter.default)
             if isinstance(marker, Depends):
                 self._depend(found, parameter.name, marker, function, app_scope)
             elif provide := self._provide(annotation, marker, parameter, app_scope):
@@ -149,7 +149,8 @@ def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if hasattr(function, "__annotations__") else type(function).__call__
 
 
-def _marker(annotation: Any, default: object) -> object:
+def marked(annotation: Any, default: object) -> object:
+    """The Header, Key or Depends that a parameter is marked with, if it is."""
     candidates = [default, *(get_args(annotation)[1:] if get_origin(annotation) is Annotated else ())]
     for candidate in candidates:
         if isinstance(candidate, (Header, Key, Depends)):
@@ -165,7 +166,7 @@ def _marker(annotation: Any, default: object) -> object:
 def is_marked(annotation: Any, default: object, given: Given) -> bool:
     """Whether a parameter asks to be injected by its annotation or default."""
     kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    return default is INJECTED or _marker(annotation, default) is not None or kind is Delivery or (isinstance(kind, type) and kind in given)
+    return default is INJECTED or marked(annotation, default) is not None or kind is Delivery or (isinstance(kind, type) and kind in given)
 
 
 def _nothing_provides(function: Callable[..., Any], parameter: inspect.Parameter, annotation: Any, app_scope: bool) -> str:

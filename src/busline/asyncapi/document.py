@@ -1,0 +1,255 @@
+"""The document: servers, channels, operations, messages, and the schemas of their types."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter
+
+from busline.app import App
+from busline.asyncapi.examples import example
+from busline.asyncapi.schemas import Mode, Wanted, safe, schemas
+from busline.core.depends import Header
+from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
+from busline.core.signature import hints, marked, parameters
+from busline.engine import Kafka, Redis
+from busline.naming import Named
+from busline.router import Subscriber
+from busline.task import Task
+from busline.topic import Topic
+
+VERSION = "3.1.0"
+ID = "#/components/correlationIds/id"
+
+
+@dataclass(slots=True)
+class Described:
+    """One message of a channel, before its schema is made."""
+
+    id: str
+    name: str
+    mode: Mode
+    adapter: TypeAdapter[Any]
+    model: Any
+    key: bool = False
+    headers: dict[str, bool] = field(default_factory=dict[str, bool])
+
+
+def document(app: App, *, version: str = "0.0.0") -> dict[str, Any]:
+    """What an App reads and writes, as AsyncAPI 3.1: plain data, the same for the same App. Opens no engine.
+
+    Raises ConfigError or Invalid for an App that could not start.
+    """
+    return _Writer(app, version).write()
+
+
+class _Writer:
+    """Collects the parts of one document."""
+
+    def __init__(self, app: App, version: str) -> None:
+        self._app, self._version = app, version
+        self._named = app.engine_names()
+        self._described: dict[str, dict[str, Described]] = {}  # by channel
+        self._operations: dict[str, Any] = {}
+        self._channels: dict[str, Any] = {}
+
+    def write(self) -> dict[str, Any]:
+        for topic in self._app.topics():
+            self._topic(topic)
+        for subscriber in self._app.all_subscribers():
+            self._subscriber(subscriber)
+        for topic in self._app.publishes:
+            self._send(f"publish_{safe(topic.name)}", topic.name, topic)
+        for task in self._app.all_tasks():
+            self._task(task)
+        messages, models = self._messages()
+        found = {
+            "asyncapi": VERSION,
+            "id": f"urn:busline:{safe(self._app.name)}",
+            "info": self._info(),
+            "defaultContentType": "application/json",
+            "servers": self._servers(),
+            "channels": self._channels,
+            "operations": self._operations,
+            "components": {"messages": messages, "schemas": models, "correlationIds": {"id": {"location": "$message.header#/busline-id"}}},
+        }
+        return {name: part for name, part in found.items() if part}
+
+    def _info(self) -> dict[str, Any]:
+        about = inspect.getdoc(type(self._app)) if type(self._app) is not App else None
+        return {"title": self._app.name, "version": self._version} | ({"description": about} if about else {})
+
+    # --- servers -------------------------------------------------------------------------------------------
+
+    def _servers(self) -> dict[str, Any]:
+        named = {"streams": self._named.streams, "jobs": self._named.jobs}
+        return {name: _server(one) for name, one in named.items() if one is not None}
+
+    def _on(self, which: str) -> list[dict[str, str]]:
+        return [{"$ref": f"#/servers/{which}"}]
+
+    # --- topics --------------------------------------------------------------------------------------------
+
+    def _topic(self, topic: Topic[Any]) -> None:
+        id = _topic_id(topic)
+        channel: dict[str, Any] = {"address": topic.name, "title": topic.name, "servers": self._on("streams"), "messages": {}}
+        if self._named.streams is not None and isinstance(self._named.streams.engine, Kafka):
+            channel["bindings"] = {"kafka": _kafka_channel(topic)}
+        self._channels[id], self._described[id] = channel, {}
+
+    def _describe(self, topic: Topic[Any], model: Any, mode: Mode, headers: Mapping[str, bool]) -> list[str]:
+        """The messages of a topic's types, one for each member of a union. Returns their ids in the channel."""
+        known, ids = self._described[_topic_id(topic)], list[str]()
+        for member in _members(model):
+            name = _name(member)
+            id = safe(name) if mode == "validation" else f"{safe(name)}.sent"
+            one = known.setdefault(id, Described(id, name, mode, TypeAdapter(member), member, topic.key is not None))
+            one.headers.update({header: needed or one.headers.get(header, False) for header, needed in headers.items()})
+            ids.append(id)
+        return ids
+
+    # --- subscribers ---------------------------------------------------------------------------------------
+
+    def _subscriber(self, subscriber: Subscriber) -> None:
+        several = len(subscriber.source.parts) > 1
+        for topic, wanted in subscriber.source.parts:
+            ids = self._describe(topic, topic.model if wanted is None else wanted, "validation", _headers(subscriber.function, subscriber.around))
+            id = f"receive_{safe(subscriber.full_name)}" + (f"_{safe(topic.name)}" if several else "")
+            self._operations[id] = self._operation("receive", subscriber.full_name, subscriber.function, _topic_id(topic), ids) | self._group(subscriber)
+        if subscriber.publish is not None:
+            self._send(f"send_{safe(subscriber.full_name)}", subscriber.full_name, subscriber.publish)
+
+    def _send(self, id: str, name: str, topic: Topic[Any]) -> None:
+        ids = self._describe(topic, topic.model, "serialization", {})
+        self._operations[id] = self._operation("send", name, None, _topic_id(topic), ids)
+
+    def _operation(self, action: str, name: str, function: Any, channel: str, ids: Sequence[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {"action": action, "title": name, "channel": {"$ref": f"#/channels/{channel}"}}
+        if function is not None and (about := inspect.getdoc(function)):
+            found |= {"summary": about.splitlines()[0], "description": about}
+        if len(words := name.split(".")) > 1:
+            found["tags"] = [{"name": word} for word in words[:-1]]
+        return found | {"messages": [{"$ref": f"#/channels/{channel}/messages/{id}"} for id in ids]}
+
+    def _group(self, subscriber: Subscriber) -> dict[str, Any]:
+        policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
+        group = self._app.group_of(subscriber)
+        found: dict[str, Any] = {"x-busline-group": group, "x-busline-order": subscriber.order, "x-busline-retry": _retry(policy)}
+        if self._named.streams is not None and isinstance(self._named.streams.engine, Kafka):
+            found["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}}}
+            found["x-busline-dead-letters"] = [f"{topic.name}.{group}.dead" for topic, _ in subscriber.source.parts]
+        return found
+
+    # --- tasks ---------------------------------------------------------------------------------------------
+
+    def _task(self, task: Task[..., Any, Any]) -> None:
+        channel, id = self._queue(task), safe(task.name)
+        adapter = task.arguments.codec.adapter
+        self._described[channel][id] = Described(id, task.name, "validation", adapter, task.function, headers=_headers(task.function, task.around))
+        router: Any = task.home
+        policy = task.declared.retry or router.policy() or TASK_RETRY
+        found = self._operation("receive", task.name, task.function, channel, [id]) | {"x-busline-retry": _retry(policy)}
+        if task.keep_result:
+            found |= {"reply": self._reply(task), "x-busline-keep-result": task.keep_result}
+        self._operations[f"run_{id}"] = found
+
+    def _queue(self, task: Task[..., Any, Any]) -> str:
+        name = task.queue_address().name
+        id = f"queue_{safe(name)}"
+        if id not in self._channels:
+            self._channels[id] = {"address": name, "title": name, "servers": self._on("jobs"), "messages": {}} | self._list(name)
+            self._described[id] = {}
+        return id
+
+    def _list(self, queue: str) -> dict[str, Any]:
+        engine = self._named.jobs and self._named.jobs.engine
+        return {"x-busline-redis": {"type": "list", "key": f"{{{engine.namespace}}}:queue:{queue}"}} if isinstance(engine, Redis) else {}
+
+    def _reply(self, task: Task[..., Any, Any]) -> dict[str, Any]:
+        """The result of a job: kept by the jobs engine under the job's id."""
+        id, name = f"result_{safe(task.name)}", f"{task.name} result"
+        self._channels[id] = {"address": None, "title": name, "servers": self._on("jobs"), "messages": {}}
+        adapter = task.result_codec.adapter
+        self._described[id] = {id: Described(id, name, "serialization", adapter, task.function)}
+        return {"channel": {"$ref": f"#/channels/{id}"}, "messages": [{"$ref": f"#/channels/{id}/messages/{id}"}]}
+
+    # --- messages ------------------------------------------------------------------------------------------
+
+    def _messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        every = [(channel, one) for channel, described in self._described.items() for one in described.values()]
+        found, models = schemas(Wanted(f"{channel}.{one.id}", one.mode, one.adapter) for channel, one in every)
+        messages = {}
+        for channel, one in every:
+            id = f"{channel}.{one.id}"
+            messages[id] = _message(one, found[id], models)
+            self._channels[channel]["messages"][one.id] = {"$ref": f"#/components/messages/{id}"}
+        return messages, models
+
+
+def _message(one: Described, payload: dict[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"busline-id": False, **one.headers}
+    headers: dict[str, Any] = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+    if needed := [name for name, need in names.items() if need]:
+        headers["required"] = needed
+    found: dict[str, Any] = {"name": one.name, "title": one.name, "contentType": "application/json", "correlationId": {"$ref": ID}}
+    found |= {"headers": headers, "payload": payload}
+    if one.key:
+        found["bindings"] = {"kafka": {"key": {"type": "string"}}}
+    value = example(payload, models, one.adapter)
+    return found if value is None else found | {"examples": [{"name": "example", "payload": value}]}
+
+
+def _server(named: Named) -> dict[str, Any]:
+    """Where an engine is, without secrets; of a file on some machine's disk only that it is one."""
+    scheme, _, rest = str(named.engine).partition("://")
+    if not named.engine.server:
+        return {"host": "localhost", "protocol": scheme, "description": f"embedded ({scheme}), in the process or on its machine's disk"}
+    path = urlsplit(f"//{rest}").path
+    found = {"host": rest.partition("/")[0], "protocol": scheme}
+    return found | ({"pathname": path} if path.strip("/") else {})
+
+
+def _kafka_channel(topic: Topic[Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if topic.compact:
+        settings["cleanup.policy"] = ["compact"]
+    if topic.retention is not None:
+        settings["retention.ms"] = int(topic.retention * 1000)
+    found: dict[str, Any] = {"topic": topic.name} | ({"partitions": topic.partitions} if topic.partitions else {})
+    return found | ({"topicConfiguration": settings} if settings else {})
+
+
+def _members(model: Any) -> Iterator[Any]:
+    """The types of a union, or the one type; a tombstone is no message of its own."""
+    inner = get_args(model)[0] if get_origin(model) is Annotated else model
+    if get_origin(inner) in (Union, UnionType):
+        yield from (one for one in get_args(inner) if one is not type(None))
+    else:
+        yield model
+
+
+def _name(model: Any) -> str:
+    inner = get_args(model)[0] if get_origin(model) is Annotated else model
+    return str(getattr(inner, "__name__", inner)) if not get_args(inner) else str(inner).replace("typing.", "")
+
+
+def _topic_id(topic: Topic[Any]) -> str:
+    return f"topic_{safe(topic.name)}"
+
+
+def _headers(function: Any, around: Mapping[str, Any]) -> dict[str, bool]:
+    """The headers that a function asks for, and whether it needs them."""
+    types, found = hints(function, around), dict[str, bool]()
+    for parameter in parameters(function):
+        marker = marked(types.get(parameter.name, Any), parameter.default)
+        if isinstance(marker, Header):
+            optional = type(None) in get_args(get_args(types[parameter.name])[0]) or parameter.default is not inspect.Parameter.empty
+            found[marker.name or parameter.name.replace("_", "-")] = not optional
+    return found
+
+
+def _retry(policy: Retry) -> dict[str, Any]:
+    return {"attempts": policy.attempts, "longest-wait": policy.longest(max(policy.attempts - 1, 1))}

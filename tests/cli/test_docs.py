@@ -1,0 +1,28 @@
+"""The document of an App, from the command line."""
+
+import json
+
+import yaml
+
+from tests.cli.conftest import Project
+
+
+def test_it_is_json_by_default_and_yaml_on_request(shop: Project) -> None:
+    shown = json.loads(shop.call("docs").stdout)
+
+    assert shown["asyncapi"] == "3.1.0" and shown["info"] == {"title": "shop", "version": "0.0.0"}
+    assert yaml.safe_load(shop.call("docs", "--format", "yaml").stdout) == shown
+    assert not (shop.folder / ".busline").exists()  # no engine was opened
+
+
+def test_it_goes_to_a_file_with_a_version(shop: Project) -> None:
+    assert shop.call("docs", "--output", "shop.json", "--app-version", "1.4").stdout == ""
+
+    assert json.loads((shop.folder / "shop.json").read_text())["info"]["version"] == "1.4"
+
+
+def test_a_file_that_cannot_be_written_is_named(shop: Project) -> None:
+    result = shop.call("docs", "--output", "none/shop.json")
+
+    assert result.exit_code == 2
+    assert "'none/shop.json': expected a file that can be written, got No such file or directory. Name another with --output." in result.stderr
