@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -15,9 +15,11 @@ import click
 
 from busline.app import App
 from busline.assembly import Run
+from busline.asyncapi import document
 from busline.cli.ending import Ending
 from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
+from busline.cli.http import Pages, as_json, served
 from busline.cli.logs import FORMATS, LEVELS, configure
 from busline.core.errors import Invalid, Unavailable, wrong
 from busline.naming import warn_in_container
@@ -43,6 +45,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option(
     "--wait", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS", help="Wait so long for an engine that is away at the start."
 )
+@click.option("--http", "place", metavar="HOST:PORT", help="Answer /healthz, /readyz and /asyncapi there.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
 def command(
@@ -53,6 +56,7 @@ def command(
     create_topics: bool,
     idle: bool,
     wait: float,
+    place: str | None,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -64,7 +68,7 @@ def command(
         signal.signal(one, lambda *_: sys.exit(0))
     ending = Ending()
     runner = asyncio.Runner(loop_factory=loop_factory())
-    status = _status(lambda: _run(runner, app, Run(only, queues, concurrency, create_topics), idle, wait, (log_level, log_format), ending))
+    status = _status(lambda: _run(runner, app, Run(only, queues, concurrency, create_topics), idle, wait, place, (log_level, log_format), ending))
     ending.closing(CLOSING, status)
     runner.close()
     ending.leave(status)
@@ -93,11 +97,13 @@ def _status(call: Callable[[], None]) -> int:
     return 0
 
 
-def _run(runner: asyncio.Runner, path: str | None, run: Run, idle: bool, wait: float, logs: tuple[str, str], ending: Ending) -> None:
+def _run(runner: asyncio.Runner, path: str | None, run: Run, idle: bool, wait: float, place: str | None, logs: tuple[str, str], ending: Ending) -> None:
     app = find(path)
     configure(*logs)  # after the App's module, which may do it
     _check_queues(app, run)
-    runner.run(Runner(app, run, idle, wait, ending).serve())
+    serving = Runner(app, run, idle, wait, ending)
+    with served(place, serving.pages()) if place else nullcontext():
+        runner.run(serving.serve())
 
 
 def _check_queues(app: App, run: Run) -> None:
@@ -120,6 +126,20 @@ class Runner:
     _bus: Bus | None = None
     _signalled: float | None = None
     _away: str = "the engines, the lifespan or a dependency"
+
+    def pages(self) -> Pages:
+        """What is asked over HTTP. A loop that is blocked answers all the same."""
+        return {
+            "/healthz": lambda: as_json(200, {"alive": True}),
+            "/readyz": lambda: as_json(503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}),
+            "/asyncapi": lambda: as_json(200, document(self.app)),
+        }
+
+    def _lacks(self) -> dict[str, str]:
+        """What keeps it from being ready, by name."""
+        if self.stop.is_set():
+            return {"run": "it was told to stop"}
+        return {"start": self._away} if self._bus is None else self._bus.away()
 
     async def serve(self) -> None:
         self._listen()

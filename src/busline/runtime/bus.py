@@ -64,6 +64,11 @@ class Bus:
         self.clock: Clock = clock or SystemClock()
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
+        self._missed: dict[str, str] = {}  # what sends wait for, while an engine is away
+
+    def away(self) -> dict[str, str]:
+        """What is waited for, by queue, topic or subscriber; empty while every engine answers."""
+        return {name: text for away in (self._missed, *(worker.away for worker in self.workers)) for name, text in list(away.items())}
 
     # --- sending -------------------------------------------------------------------------------------------
 
@@ -177,7 +182,7 @@ class Bus:
     async def _confirm(self, sends: Sequence[Send]) -> None:
         """Publishes, again and again until it is confirmed. Raises Invalid for what never will be."""
         for address, messages in _grouped(sends):
-            trouble = Trouble(address.name)
+            trouble = Trouble(address.name, self._missed)
             while True:
                 try:
                     await self.engines.of(address).publish(address, messages)

@@ -24,6 +24,7 @@ Settled = tuple[Delivery, Outcome]
 AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took before is away, too
 TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
 UNKNOWN_LIMIT = 900.0
+BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
 GROUP = 100  # settled together: more brings no more speed
 
@@ -81,6 +82,7 @@ class Worker:
         self._next_deadline = float("inf")
         self._strangers: dict[str, float] = {}  # jobs of unknown tasks, and when each was first met
         self._receiver: Receiver | None = None
+        self.away: dict[str, str] = {}  # what is waited for, while an engine is away
         self._changed = asyncio.Event()
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
@@ -123,11 +125,11 @@ class Worker:
     # --- receiving -----------------------------------------------------------------------------------------
 
     async def _fetch(self, receiver: Receiver) -> None:
-        trouble = Trouble(self.work.name)
+        trouble = Trouble(self.work.name, self.away)
         while True:
             room = await self._room()
             try:
-                deliveries = await receiver.receive(room)
+                deliveries = await self._received(receiver, room, trouble)
             except AWAY as error:
                 await self.clock.sleep(trouble.again(error))
                 continue
@@ -135,6 +137,16 @@ class Worker:
             self._held += len(deliveries)
             self._lanes.add(deliveries)
             self._start()
+
+    async def _received(self, receiver: Receiver, room: int, trouble: "Trouble") -> Sequence[Delivery]:
+        """What comes. An engine that was away is back when it lets us wait, even if nothing comes."""
+        if not trouble.tries:
+            return await receiver.receive(room)
+        waited = self.clock.after(BACK, trouble.over)
+        try:
+            return await receiver.receive(room)
+        finally:
+            waited.cancel()
 
     async def _room(self) -> int:
         await asyncio.sleep(0)  # whoever else finishes in this turn of the loop makes room as well
@@ -308,7 +320,7 @@ class Worker:
             await asyncio.sleep(0)
 
     async def _persist(self, batch: Sequence[Settled]) -> Sequence[Delivery]:
-        trouble = Trouble(self.work.name)
+        trouble = Trouble(self.work.name, self.away)
         assert self._receiver is not None
         while True:
             try:
@@ -405,19 +417,21 @@ class Worker:
 
 
 class Trouble:
-    """An engine that is away: said once, waited for longer and longer."""
+    """An engine that is away: said once, noted in `away`, waited for longer and longer."""
 
-    def __init__(self, name: str) -> None:
-        self._name, self._tries = name, 0
+    def __init__(self, name: str, away: dict[str, str]) -> None:
+        self._name, self._away, self.tries = name, away, 0
 
     def again(self, error: BuslineError) -> float:
         """Seconds to wait before the next try."""
-        if self._tries == 0:
+        if self.tries == 0:
             log.warning("%s: %s Nothing is lost; it goes on when the engine is back.", self._name, error)
-        self._tries += 1
-        return float(min(0.1 * 2**self._tries, 2.0))
+        self.tries += 1
+        self._away[self._name] = str(error)
+        return float(min(0.1 * 2**self.tries, 2.0))
 
     def over(self) -> None:
-        if self._tries:
+        if self.tries:
             log.warning("%s: the engine is back", self._name)
-        self._tries = 0
+            self._away.pop(self._name, None)
+        self.tries = 0
