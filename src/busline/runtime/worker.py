@@ -26,6 +26,7 @@ TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
 UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
+STRANGERS = 10_000  # remembered at once: others may have taken them long ago
 GROUP = 100  # settled together: more brings no more speed
 
 
@@ -76,6 +77,8 @@ class Worker:
         self._parked: dict[object, tuple[Timer, Delivery]] = {}  # in-lane retries that wait
         self._finished: list[Settled] = []
         self._settling: asyncio.Task[None] | None = None
+        self._settles = True
+        self._broken: BaseException | None = None  # what ended the settling for good
         self._starting = False
         self._stopping = False
         self._timer: Timer | None = None
@@ -114,6 +117,8 @@ class Worker:
             self.ready.set()
             await self._stopped(fetching)
             await self._shut_down(fetching, drain, cancel)
+        if self._broken is not None:
+            raise self._broken
         if not fetching.cancelled():
             fetching.result()
 
@@ -190,6 +195,8 @@ class Worker:
             outcome: Outcome | None = await handler.run(delivery)
         except BaseException as error:  # cancellations and exits: whatever a function raises, its worker lives
             outcome = self._cut_short(delivery, handler, error)
+        if delivery.cut in (SHUTDOWN, LOST) and isinstance(outcome, Retried | Rejected):
+            outcome = self._cut_short(delivery, handler, asyncio.CancelledError())  # it made another error of it: no failed attempt all the same
         delivery.sends = None
         del self._running[delivery.receipt]
         if outcome is not None:
@@ -224,8 +231,14 @@ class Worker:
             self._start_soon()
 
     def _settle_soon(self) -> None:
-        if self._finished and self._settling is None:
+        if self._finished and self._settling is None and self._settles:
             self._settling = self._loop.create_task(self._settle(), name=f"busline settle {self.work.name}")
+            self._settling.add_done_callback(self._settling_ended)
+
+    def _settling_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken, self._settling, self._settles = error, None, False
+            self.stop.set()
 
     def _start_soon(self) -> None:
         if not self._starting:
@@ -250,12 +263,14 @@ class Worker:
         delivery.handler = message.task
         now = self.clock.time()
         age = now - self._strangers.setdefault(message.id, now)
+        if len(self._strangers) > STRANGERS:
+            del self._strangers[next(iter(self._strangers))]
         known = ", ".join(sorted(self.work.handlers)) or "none"
         reason = f"no worker knows the task '{message.task}' (this one knows {known})"
         over = age > UNKNOWN_LIMIT and message.task not in self.work.elsewhere
         outcome = Rejected(reason) if over else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
         if over:
-            del self._strangers[message.id]
+            self._strangers.pop(message.id, None)
         if isinstance(outcome, Retried):
             log.warning("%s: it waits for %.0f s, for another worker", reason, outcome.after)
         self._finish(delivery, outcome)
@@ -389,6 +404,10 @@ class Worker:
         for running in list(self._running.values()):
             self._cut(running, SHUTDOWN)
         await self._until_settled(cancel)
+        self._settles = False
+        if self._settling is not None:  # its engine is away for too long: what is unsettled runs again
+            self._settling.cancel()
+            await asyncio.wait((self._settling,))
         if self._timer is not None:
             self._timer.cancel()
         for name in self.running():
