@@ -11,7 +11,8 @@ from busline.core.errors import Unavailable
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Retried
 from busline.core.ports import Receiver
-from busline.testing.contract import bodies, message, receive
+from busline.testing.contract import bodies, message, nothing, receive
+from busline.transports.redis.envelope import pack
 from tests.servers.redis import Server, Wire, running
 from tests.transports.redis.conftest import Engines, RealDesk
 
@@ -249,3 +250,76 @@ async def test_leaving_while_the_server_is_away_says_what_becomes_of_the_rest(en
             await desk.stack.aclose()
 
     assert "given back when this worker's lease ends" in caplog.text
+
+
+async def test_a_full_server_takes_beats_and_newcomers(engines: Engines) -> None:
+    with running() as server:
+        desk = await engines.desk(server.url, lease=1.0)
+        await engines.open(server.url, lease=1.0)  # one that only sends: it beats for nobody, and looks after the dead
+        await desk.transport.publish(desk.mail, [message(id="a"), message(id="b")])
+        receiver = await desk.take()
+        got = await receive(receiver, 2)
+        server.say("CONFIG", "SET", "maxmemory", "1")
+        await asyncio.sleep(2.5)
+
+        assert await settled(receiver, got) == [] and desk.host.recalled == []
+        await desk.take()
+        server.say("CONFIG", "SET", "maxmemory", "0")
+
+
+async def test_whoever_waits_for_a_send_hears_that_the_transport_was_closed(engines: Engines) -> None:
+    with running() as server:
+        desk = await engines.desk(server.url)
+        server.freeze()
+        sends = []
+        for _ in range(2):
+            sends.append(asyncio.ensure_future(desk.transport.publish(desk.mail, [message()])))
+            await asyncio.sleep(0.05)
+
+        await desk.redis._producer.close()
+
+        async with asyncio.timeout(5):
+            assert [type(one) for one in await asyncio.gather(*sends, return_exceptions=True)] == [Unavailable, Unavailable]
+        server.thaw()
+
+
+async def turns(desk: RealDesk) -> int:
+    """How many scripts the server ran in half a second."""
+    before = (await desk.redis.link.ask("INFO", "commandstats")).decode()
+    await asyncio.sleep(0.5)
+    after = (await desk.redis.link.ask("INFO", "commandstats")).decode()
+    first, last = [int(text.partition("cmdstat_evalsha:calls=")[2].partition(",")[0]) for text in (before, after)]
+    return last - first
+
+
+async def test_who_waits_for_a_job_that_runs_alone_does_not_ask_without_end(engines: Engines, redis: Server) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(id="a")])
+    receiver, other = await desk.take(), await desk.take(desk.post)
+    (first,) = await receive(receiver, 1)
+    envelope = pack(message(id="suspect"), "mail")
+    await desk.redis.link.ask("RPUSH", "{busline}:suspect:mail", envelope[:4] + b"\2" + envelope[5:])
+    waiting = asyncio.ensure_future(receiver.receive(5))
+    await asyncio.sleep(0.1)
+    assert await turns(desk) < 20  # it waits until nothing else is in hand
+
+    await receiver.settle([(first, ACKED)])
+    (alone,) = await waiting
+    await desk.transport.publish(desk.mail, [message(id="b")])
+    waiting, beside = asyncio.ensure_future(receiver.receive(5)), asyncio.ensure_future(other.receive(5))
+    await asyncio.sleep(0.1)
+    assert await turns(desk) < 20  # it runs
+
+    await receiver.settle([(alone, ACKED)])
+    await desk.transport.publish(desk.post, [message(id="c")])
+    assert [one.id for one in (*await waiting, *await beside)] == ["b", "c"]
+
+
+async def test_a_redrive_loses_no_bytes_that_are_no_envelope(engines: Engines, redis: Server) -> None:
+    desk = await engines.desk()
+    await desk.redis.link.ask("RPUSH", "{busline}:queue:mail", b"\x01ab")
+    await nothing(await desk.take())
+    await asyncio.sleep(0.1)
+    (letter,) = await desk.transport.inspector.dead()
+
+    assert (await desk.transport.inspector.redrive([letter.id])).again == 1

@@ -1,5 +1,6 @@
 -- Renews leases. One that ran out is renewed as long as nobody has begun to clear it away. ARGV: lease in ms, workers.
 -- Returns those that are lost.
+redis.call('ZREM', P .. 'live', '') -- changes nothing; a server that is out of memory refuses the first write that adds
 local lost, ends = {}, server_now() + tonumber(ARGV[1])
 for n = 2, #ARGV do
   if redis.call('ZSCORE', P .. 'live', ARGV[n]) then

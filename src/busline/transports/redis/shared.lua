@@ -48,7 +48,7 @@ local function wake(queue)
 end
 
 local function line_of(queue, e)
-  if string.byte(e, 1) == 1 and deaths_of(e) >= 2 then return P .. 'suspect:' .. queue end
+  if string.byte(e, 1) == 1 and #e >= 20 and deaths_of(e) >= 2 then return P .. 'suspect:' .. queue end
   return P .. 'queue:' .. queue
 end
 
