@@ -80,7 +80,12 @@ def excerpt(value: object) -> str:
 
 def describe(error: BaseException) -> tuple[str, str]:
     """Type and text of an exception as a dead letter keeps them, cut so that they always fit."""
-    text = str(error).encode("utf-8", "backslashreplace")
-    if len(text) > ERROR_LIMIT:
-        text = text[:ERROR_LIMIT] + b"..."
-    return type(error).__name__, text.decode("utf-8", "ignore")
+    return type(error).__name__, cut(str(error))
+
+
+def cut(text: str) -> str:
+    """A text of any length as a dead letter keeps it."""
+    raw = text.encode("utf-8", "backslashreplace")
+    if len(raw) > ERROR_LIMIT:
+        raw = raw[:ERROR_LIMIT] + b"..."
+    return raw.decode("utf-8", "ignore")

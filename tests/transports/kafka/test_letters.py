@@ -123,3 +123,29 @@ async def test_settling_again_writes_nothing_again(desk: Desk) -> None:
     await receive(sent, 1)
     await asyncio.sleep(0.2)  # what might come is on its way by now
     assert await nothing(sent)
+
+
+async def test_a_reason_of_any_length_fits_its_letter(desk: Desk) -> None:
+    await desk.transport.publish(desk.other, [message(b"." * 600_000)])
+    receiver = await desk.read(desk.other)
+    (got,) = await receive(receiver, 1)
+
+    await receiver.settle([(got, Rejected("no " * 200_000))])
+
+    (letter,) = await desk.transport.inspector.dead(id=f"g{desk.mark}/{got.position}")
+    assert len(letter.reason) < 9000
+
+
+async def test_a_page_goes_on_where_the_last_letter_was_purged_meanwhile(desk: Desk) -> None:
+    await desk.transport.publish(desk.other, [message(), message(), message()])
+    receiver = await desk.read(desk.other)
+    for one in await receive(receiver, 3):
+        desk.clock.move(1)
+        await receiver.settle([(one, Rejected("no"))])
+    inspector = desk.transport.inspector
+    first, second, third = [one.id for one in await inspector.dead()]
+
+    assert [one.id for one in await inspector.dead(limit=2)] == [first, second]
+    await inspector.purge([second])
+
+    assert [one.id for one in await inspector.dead(after=second)] == [third]

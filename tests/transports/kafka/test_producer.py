@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import NewTopic
+from aiokafka.admin import NewPartitions, NewTopic
 
 from busline.core.address import Address
 from busline.core.errors import Invalid, Unavailable
@@ -155,3 +155,21 @@ async def test_kafkas_own_tools_write_and_read(desk: Desk, engines: Engines) -> 
 
     assert said.splitlines() == ['{"n": 1}', "from the console"]
     assert bodies(await receive(await desk.read(desk.other), 2)) == [b'{"n": 1}', b"from the console"]
+
+
+async def test_a_partition_that_the_client_does_not_know_yet_is_written_to_when_it_does(desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = Address("topic", f"grows{engines.mark}")
+    admin = await engines.admin()
+    await admin.create_topics([NewTopic(topic.name, 1, 1)])
+    assert isinstance(desk.transport, KafkaTransport)
+    await desk.transport.publish(topic, [message(key=b"k")])
+    await admin.create_partitions({topic.name: NewPartitions(2)})
+    desk.transport.admin._known.clear()  # it is believed for 30 s
+    while await desk.transport.admin.partitions(topic) < 2:
+        desk.transport.admin._known.clear()
+    monkeypatch.setattr(producer, "PATIENCE", 5.0)
+
+    for n in range(2):
+        await desk.transport.publish(topic, [message(b"%d" % n, key=b"%d" % one) for one in range(10)])
+
+    assert len(await receive(await desk.read(topic), 21)) == 21

@@ -18,6 +18,7 @@ class KafkaInspector:
 
     def __init__(self, admin: Admin, letters: Letters) -> None:
         self._admin, self._letters = admin, letters
+        self._last: dict[str, float] = {}  # where the last page ended, should that letter be gone by the next
 
     async def look(self, id: str) -> Look:
         return Look("unknown")
@@ -48,8 +49,12 @@ class KafkaInspector:
     async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
         letters = await self._letters.read(id)
         if after:
-            letters = letters[[one.id for one in letters].index(after) + 1 :]
-        return [one for one in letters if handlers is None or one.handler in handlers][:limit]
+            ids = [one.id for one in letters]
+            letters = letters[ids.index(after) + 1 :] if after in ids else [one for one in letters if one.died_at >= self._last.get(after, 0.0)]
+        page = [one for one in letters if handlers is None or one.handler in handlers][:limit]
+        if page:
+            self._last = {page[-1].id: page[-1].died_at}
+        return page
 
     async def redrive(self, ids: Sequence[str]) -> Redriven:
         raise Invalid(wrong("redrive", "an engine with queues, where dead records run again", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))

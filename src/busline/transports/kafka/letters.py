@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from busline.core.clock import Clock
-from busline.core.errors import Invalid, Unavailable, describe, wrong
+from busline.core.errors import Invalid, Unavailable, cut, describe, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
 from busline.core.outcome import Rejected
 from busline.transports.kafka import client
@@ -121,7 +121,7 @@ def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Rec
     message = delivery.message
     kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
     notes = {
-        "id": message.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": outcome.reason,
+        "id": message.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": cut(outcome.reason),
         "error-type": kind, "error": text, "attempts": delivery.attempt, "died-at": now, "at": message.at,
         "tombstone": 1 if message.body is None else None,
     }  # fmt: skip

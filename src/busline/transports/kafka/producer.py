@@ -99,6 +99,7 @@ class Appender:
     async def _send(self, batch: Any, spans: Sequence[Span]) -> None:
         try:
             batch.close()
+            await self._know()
             await (await self._client.send_batch(batch, self._topic, partition=self._part))
         except kafka.MessageSizeTooLargeError as error:
             await self._too_large(spans, translated(self._topic, error))
@@ -109,9 +110,18 @@ class Appender:
             for parcel, _, _ in spans:
                 parcel.failed(closed(self._topic))
             raise
+        except Exception as error:  # whatever it is, the queue goes on
+            for parcel, _, _ in spans:
+                parcel.failed(translated(self._topic, error))
         else:
             for parcel, start, end in spans:
                 parcel.arrived(end - start)
+
+    async def _know(self) -> None:
+        """A partition that is newer than what the client knows of its topic would be refused."""
+        parts = self._client._metadata.partitions_for_topic(self._topic)
+        if parts is not None and self._part not in parts:
+            await self._client.client.force_metadata_update()
 
     async def _too_large(self, spans: Sequence[Span], error: BaseException) -> None:
         """The topic's limit counts for a whole batch: each record is tried alone."""
