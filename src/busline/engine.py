@@ -157,13 +157,15 @@ def engine(url: str) -> Engine:
     """The engine that a URL names. Raises Invalid for a URL that names none."""
     scheme = url.partition("://")[0]
     if scheme not in READ:
-        raise Invalid(wrong(shown(url), FORMS, f"'{scheme}://'", "Correct the URL."))
+        raise Invalid(wrong(shown(url), FORMS, f"'{scheme}://'" if "://" in url else "no scheme", "Correct the URL."))
     return READ[scheme](url)
 
 
 def shown(url: str) -> str:
     """A URL without its secrets."""
-    scheme, _, rest = url.partition("://")
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return "the URL"  # a password may be anywhere in it
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
@@ -199,7 +201,8 @@ def _options(url: str, **known: Callable[[str], Any]) -> tuple[str, dict[str, An
             options[name] = known[name](text)
         except (KeyError, ValueError) as error:
             expected = f"{' or '.join(f'{one}=' for one in known)} after the `?`"
-            raise Invalid(wrong(shown(url), expected, f"{name}={text}", "Correct it, or leave it out.")) from error
+            got = f"{name}={text}" if name in known else "another option" if "@" in query else f"{name}="  # it may be a password, or end in one
+            raise Invalid(wrong(shown(url), expected, got, "Correct it, or leave it out.")) from error
     return location, options
 
 

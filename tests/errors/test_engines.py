@@ -46,7 +46,7 @@ async def said(app: App) -> str:
         ),
         ("rediss://me:s3cret@host", "'rediss://host': expected redis://, got rediss://. An encrypted connection is not there yet."),
         ("kafka+ssl://host:9093", "'kafka+ssl://host:9093': expected kafka://, got kafka+ssl://. An encrypted connection is not there yet."),
-        ("kafka://host?sesion=3", "'kafka://host': expected session= or drain= or create_topics= after the `?`, got sesion=3. Correct it, or leave it out."),
+        ("kafka://host?sesion=3", "'kafka://host': expected session= or drain= or create_topics= after the `?`, got sesion=. Correct it, or leave it out."),
         ("kafka://host?create_topics=maybe", "expected session= or drain= or create_topics= after the `?`, got create_topics=maybe"),
         ("redis://host?lease=long", "'redis://host': expected lease= or namespace= after the `?`, got lease=long."),
     ],
@@ -149,3 +149,11 @@ async def test_a_topic_that_is_missing_is_named_with_what_makes_it(kafka: Broker
 
 async def test_sqlite_has_one_name_for_one_file(tmp_path: object) -> None:
     assert str(Sqlite(f"{tmp_path}/x/../bus.db")) == str(Sqlite(f"{tmp_path}/bus.db"))
+
+
+@pytest.mark.parametrize("url", ["redis://host?password=s3cret", "redis:/:s3cret@host", "redis://user:a?s3cret@host"])
+def test_a_wrong_url_keeps_its_secret(url: str) -> None:
+    with pytest.raises(BuslineError) as caught:
+        engine(url)
+
+    assert "s3cret" not in str(caught.value)
