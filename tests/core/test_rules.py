@@ -145,3 +145,15 @@ def test_headers_are_packed_byte_for_byte(headers: list[tuple[str, bytes | None]
 def test_ids_sort_by_time_and_derived_ones_by_content_alone() -> None:
     assert len({new_id() for _ in range(10_000)}) == 10_000
     assert derived_id("a", 1, None) == derived_id("a", 1, None) != derived_id("a1", None)
+
+
+def test_what_is_finished_behind_a_slow_one_is_not_gone_through_again() -> None:
+    frontier = Frontier(0)
+    frontier.hand_out(range(1000), 1000)
+    frontier.finish([1])
+    ahead = frontier.ahead
+
+    frontier.finish([2, 3])
+
+    assert frontier.ahead is ahead and ahead == {1, 2, 3}
+    assert frontier.finish([0]) == 4 and not frontier.ahead

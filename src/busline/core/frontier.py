@@ -59,8 +59,11 @@ class Frontier:
         """These are finished. Returns where `low` stands now."""
         for offset in offsets:
             self._open.pop(offset, None)
+        before = self.low
         self.low = low = min(next(iter(self._open), self.next), self.next)
-        if self._ahead or max(offsets) >= low:
+        if low == before:
+            self._ahead.update(one for one in offsets if one >= low)  # not all of them again: there may be very many
+        elif self._ahead or max(offsets) >= low:
             self._ahead = {one for one in (*self._ahead, *offsets) if one >= low}
         return low
 
