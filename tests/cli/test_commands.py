@@ -333,3 +333,19 @@ def test_an_error_that_nobody_foresaw_leaves_with_70(shop: Project) -> None:
 
     assert done.returncode == 70
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_check_asks_a_server_beside_a_file(tmp_path: Path) -> None:
+    code = """
+from busline import App
+from busline.topic import Topic
+app = App("shop", streams="sqlite:///bus.db", jobs="redis://127.0.0.1:9")
+@app.subscriber(Topic("orders", int))
+async def bill(order: int) -> None: ...
+@app.task
+async def send() -> None: ...
+"""
+    (tmp_path / "mixed.py").write_text(code)
+    done = subprocess.run([sys.executable, "-m", "busline", "check", "mixed:app"], capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 69 and not (tmp_path / "bus.db").exists()

@@ -14,7 +14,7 @@ from busline.cli.find import find
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
 from busline.naming import Names
 from busline.router import Subscriber
-from busline.runtime.bus import Bus
+from busline.runtime.bus import Bus, Engines
 from busline.runtime.worker import Work
 from busline.task import Task
 
@@ -52,11 +52,11 @@ async def _plan(app: App) -> dict[str, Any]:
 
 async def _ask_servers(app: App, bus: Bus, named: Names) -> None:
     """Opens them as `run` would, and looks for every topic. A file is left alone: it would be made."""
-    servers = [one.engine.server for one in (named.streams, named.jobs) if one is not None]
-    if not any(servers) or not all(servers):
-        return
-    async with bus.opened():
-        await bus.look_for([topic.address for topic in app.topics()])
+    streams, jobs = (one is not None and one.engine.server for one in (named.streams, named.jobs))
+    asked = Bus(Engines(bus.engines.streams if streams else None, bus.engines.jobs if jobs else None), bus.clock)
+    async with asked.opened():
+        if streams:
+            await asked.look_for([topic.address for topic in app.topics()])
 
 
 def _subscriber(subscriber: Subscriber, work: Work) -> dict[str, Any]:
