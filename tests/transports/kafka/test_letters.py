@@ -141,11 +141,12 @@ async def test_a_page_goes_on_where_the_last_letter_was_purged_meanwhile(desk: D
     receiver = await desk.read(desk.other)
     for one in await receive(receiver, 3):
         desk.clock.move(1)
+        one.handler = desk.mark
         await receiver.settle([(one, Rejected("no"))])
     inspector = desk.transport.inspector
-    first, second, third = [one.id for one in await inspector.dead()]
+    first, second, third = [one.id for one in await inspector.dead(handlers=[desk.mark])]
 
-    assert [one.id for one in await inspector.dead(limit=2)] == [first, second]
+    assert [one.id for one in await inspector.dead(handlers=[desk.mark], limit=2)] == [first, second]
     await inspector.purge([second])
 
-    assert [one.id for one in await inspector.dead(after=second)] == [third]
+    assert [one.id for one in await inspector.dead(handlers=[desk.mark], after=second)] == [third]
