@@ -9,7 +9,7 @@ import pytest
 from busline import App, Retry
 from busline.app import Setting
 from busline.core.clock import SystemClock
-from busline.core.errors import BuslineError, ConfigError, Unavailable
+from busline.core.errors import BuslineError, Unavailable
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.ports import Host, Receiver, Subscription
@@ -69,8 +69,8 @@ async def test_a_function_that_answers_the_shutdown_with_an_error_has_not_failed
 
 
 async def test_what_ends_the_settling_ends_the_worker() -> None:
-    with pytest.raises(ConfigError, match="no more logins"):
-        async with app.running_with(setting(Refusing(ConfigError(["no more logins"])))):
+    with pytest.raises(Invalid, match="a damaged file"):
+        async with app.running_with(setting(Refusing(Invalid("a damaged file")))):
             await quick.enqueue(1)
             async with asyncio.timeout(5):
                 await app.ended()
