@@ -293,3 +293,20 @@ async def test_two_topics_are_read_by_one_group(desk: Desk) -> None:
     got = await receive(await desk.read(desk.orders, desk.other), 8)
 
     assert {one.address for one in got} == {desk.orders.name, desk.other.name}
+
+
+async def test_a_part_that_dies_is_heard_of(desk: Desk) -> None:
+    await fill(desk, desk.other, 1)
+    reader = await desk.read(desk.other)
+    assert isinstance(reader, Reader)
+    waiting = asyncio.ensure_future(reader.receive(10))
+    await ack(reader, await waiting)
+
+    async def dies() -> None:
+        raise ZeroDivisionError
+
+    reader._member._start(dies(), "part")
+
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(10):
+            await reader.receive(10)

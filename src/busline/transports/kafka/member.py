@@ -62,6 +62,7 @@ class Member:
         self.settled = asyncio.Event()
         self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self.broken: BaseException | None = None
 
     async def join(self) -> None:
         """Returns before partitions are assigned: the others may still be finishing theirs."""
@@ -101,7 +102,14 @@ class Member:
     def _start(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"busline kafka {name} {self._subscription.group}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that died: nobody would miss it, and its partitions would stand still. The next `receive` raises it."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.broken = error
+            self.changed.set()
 
     # --- losing --------------------------------------------------------------------------------------------
 

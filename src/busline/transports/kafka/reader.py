@@ -53,6 +53,8 @@ class Reader:
 
     def _look(self) -> None:
         """Raises what keeps the client from going on."""
+        if self._member.broken is not None:
+            raise self._member.broken
         coordinator, group = self._member.consumer._coordinator, self._subscription.group or ""
         if coordinator._coordination_task.done() or self._fetched.ended:
             raise BuslineError(wrong(group, "a client that works", "one that has given up", "Start the process again; the log says what ended it."))
