@@ -9,7 +9,7 @@ import pytest
 from busline import App, Retry
 from busline.app import Setting
 from busline.core.clock import SystemClock
-from busline.core.errors import Invalid, Unavailable
+from busline.core.errors import BuslineError, Invalid, Unavailable
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.ports import Host, Receiver, Subscription
