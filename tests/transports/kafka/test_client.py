@@ -48,6 +48,7 @@ async def test_a_producers_parts(desk: Desk) -> None:
     assert isinstance(producer, AIOKafkaProducer)
     assert not producer._sender.sender_task.done() and callable(producer._sender.close)
     assert producer._txn_manager._sequence_numbers == {TopicPartition(desk.other.name, 0): 1} and callable(producer.client.close)
+    assert producer._metadata.partitions_for_topic(desk.other.name) == {0} and callable(producer.client.force_metadata_update)
 
 
 def names(kind: type) -> set[str]:
