@@ -128,7 +128,7 @@ class App(Router):
         try:
             opened = await self._owner.open()
             self._consuming_now = opened if isinstance(opened, Consuming) else None
-        except BaseException:
+        except BaseException:  # a cancellation, too, leaves the App closed
             self._owner = None
             raise
 
@@ -175,7 +175,7 @@ class App(Router):
         """Compiles the declarations. Raises ConfigError with all that is wrong with them."""
         problems: list[str] = []
         bus = Bus(self._engines(problems, run.create_topics), self.setting.clock)
-        assembly = Assembly(self, self._prefix, self.name, bus, self.setting.replaced, self.topics(), problems)
+        assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), problems)
         plan = assembly.plan(run)
         if problems:
             raise ConfigError(problems)

@@ -53,8 +53,7 @@ class Assembly:
     """Compiles an App's declarations, collecting what is wrong with them."""
 
     root: Router
-    namespace: str
-    group_prefix: str
+    group: Callable[[Subscriber], str]
     bus: Bus
     replaced: Functions
     topics: Sequence[Topic[Any]] = ()
@@ -109,9 +108,6 @@ class Assembly:
                 self.problems.append(wrong(name, f"one of {', '.join(sorted(names)) or 'none'}", "another", "Correct --only."))
 
     # --- streams -------------------------------------------------------------------------------------------
-
-    def group(self, subscriber: Subscriber) -> str:
-        return self.namespace + (subscriber.group or f"{self.group_prefix}.{subscriber.full_name}")
 
     def _streams(self, reader: Reader, run: Run) -> Iterator[Work]:
         for subscriber in self.root.all_subscribers():
@@ -202,7 +198,7 @@ class Assembly:
         handlers = {name: handler for name, handler in handlers.items() if handler is not None}
         served = {task.queue_address() for task in tasks}
         if run.queues:
-            served = {Address("queue", self.namespace + queue) for queue in run.queues}
+            served = {Address("queue", self.root.queue_name(queue)) for queue in run.queues}
         jobs, limit = self.bus.engines.jobs, run.concurrency or DEFAULT_CONCURRENCY
         if jobs is None or not handlers:
             return []

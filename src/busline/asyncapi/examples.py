@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from pydantic import TypeAdapter, ValidationError
 
 DEEPEST = 8
@@ -28,16 +29,10 @@ def example(schema: Mapping[str, Any], models: Mapping[str, Any], adapter: TypeA
     """A value that the type reads; None where no simple one is found."""
     try:
         value = _value(schema, models, 0)
-        adapter.validate_json(_json(value))
+        adapter.validate_json(orjson.dumps(value))
     except (Unknown, ValidationError, RecursionError):
         return None
     return value
-
-
-def _json(value: Any) -> bytes:
-    import orjson
-
-    return orjson.dumps(value)
 
 
 def _value(schema: Mapping[str, Any], models: Mapping[str, Any], depth: int) -> Any:

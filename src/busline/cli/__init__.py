@@ -58,7 +58,7 @@ def main() -> None:
     """Runs the command that the arguments name, and leaves with its status."""
     try:
         cli(prog_name="busline")
-    except Exception:
+    except Exception:  # an error of ours: its traceback, and the status that says so
         import traceback
 
         traceback.print_exc()

@@ -102,7 +102,7 @@ def _search(first: list[Path], last: list[Path]) -> None:
 def _imported(name: str, path: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except Exception as error:  # whatever the user's module raises is shown as its own
         own = _own_frames(error.__traceback__)
         if own is None and isinstance(error, ModuleNotFoundError):
             raise ConfigError([_missing(error, path)]) from error

@@ -91,7 +91,7 @@ def _status(call: Callable[[], None]) -> int:
         return error.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except BaseException:  # the process ends with a status, whatever it was
         log.exception("ended by an error that nothing handled")
         return INTERNAL
     return 0

@@ -76,7 +76,7 @@ async def _in_thread(manager: Any) -> AsyncGenerator[Any]:
     value = await anyio.to_thread.run_sync(manager.__enter__)
     try:
         yield value
-    except BaseException as error:
+    except BaseException as error:  # the manager is to see whatever ends the function
         if not await anyio.to_thread.run_sync(manager.__exit__, type(error), error, error.__traceback__):
             raise
     else:

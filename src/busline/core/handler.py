@@ -112,7 +112,7 @@ def _with_dependencies(function: Function, injected: Injected, spread: bool, col
                 values[node] = await node.open(delivery, values, stack)
             try:
                 result = await call(delivery, value, values)
-            except BaseException as error:
+            except BaseException as error:  # noted before the dependencies see it, for one may swallow it
                 failure = error
                 raise
         if failure is not None:  # a dependency swallowed it: the message has failed all the same

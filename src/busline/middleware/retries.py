@@ -21,7 +21,7 @@ def retries(judge: "Judge", call_next: Step, *, skipped: object) -> Callable[[De
     async def retries(delivery: Delivery) -> Outcome:
         try:
             value = await call_next(delivery)
-        except Exception as error:
+        except Exception as error:  # what a function raises is its outcome: this is the one place that judges it
             return judge.failed(delivery, error)
         if value is skipped:
             return SKIPPED

@@ -64,11 +64,11 @@ class Bus:
         self.clock: Clock = clock or SystemClock()
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
-        self._missed: dict[str, str] = {}  # what sends wait for, while an engine is away
+        self._sends_wait: dict[str, str] = {}  # for what, while an engine is away
 
     def away(self) -> dict[str, str]:
         """What is waited for, by queue, topic or subscriber; empty while every engine answers."""
-        return {name: text for away in (self._missed, *(worker.away for worker in self.workers)) for name, text in list(away.items())}
+        return {name: text for away in (self._sends_wait, *(worker.away for worker in self.workers)) for name, text in list(away.items())}
 
     # --- sending -------------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Bus:
     async def _confirm(self, sends: Sequence[Send]) -> None:
         """Publishes, again and again until it is confirmed. Raises Invalid for what never will be."""
         for address, messages in _grouped(sends):
-            trouble = Trouble(address.name, self._missed)
+            trouble = Trouble(address.name, self._sends_wait)
             while True:
                 try:
                     await self.engines.of(address).publish(address, messages)
@@ -272,7 +272,7 @@ class Owner:
             async with self._body() as value:
                 self._ready.set_result(value)
                 await self._stop.wait()
-        except BaseException as error:
+        except BaseException as error:  # whoever waits for the opening hears of it, whatever it is
             if self._ready.done():
                 raise
             if isinstance(error, asyncio.CancelledError):

@@ -46,7 +46,7 @@ class Admin:
         """Raises what keeps the cluster from answering."""
         try:
             await self._client.start()
-        except BaseException as error:
+        except BaseException as error:  # cancelled or refused, nothing of it stays open
             await self._client.close()
             if isinstance(error, kafka.KafkaError):
                 raise await explain(self._servers) from error

@@ -18,7 +18,7 @@ async def started(consumer: Any) -> Any:
     """The consumer, with nothing left open where it cannot be started."""
     try:
         await consumer.start()
-    except BaseException:
+    except BaseException:  # cancelled or refused, nothing of it stays open
         await consumer.stop()
         raise
     return consumer

@@ -68,7 +68,7 @@ class Member:
         """Returns before partitions are assigned: the others may still be finishing theirs."""
         try:
             await self.consumer.start()
-        except BaseException as error:
+        except BaseException as error:  # cancelled or refused, nothing of it stays open
             await self.consumer.stop()
             if isinstance(error, kafka.KafkaError):
                 raise await explain(self._servers) from error

@@ -103,9 +103,6 @@ class Appender:
             await (await self._client.send_batch(batch, self._topic, partition=self._part))
         except kafka.MessageSizeTooLargeError as error:
             await self._too_large(spans, translated(self._topic, error))
-        except kafka.KafkaError as error:
-            for parcel, _, _ in spans:
-                parcel.failed(translated(self._topic, error))
         except asyncio.CancelledError:
             for parcel, _, _ in spans:
                 parcel.failed(closed(self._topic))
@@ -196,7 +193,7 @@ class Producer:
         )  # fmt: skip
         try:
             await client.start()
-        except BaseException as error:
+        except BaseException as error:  # cancelled or refused, nothing of it stays open
             await client.stop()
             if isinstance(error, kafka.KafkaError):
                 raise await explain(self._servers) from error

@@ -72,7 +72,7 @@ class RedisTransport:
         try:
             await greet(self.link, self.clock.time())
             await self._measure()
-        except BaseException:
+        except BaseException:  # cancelled or refused, no connection stays open
             await self.link.close()
             raise
         producing = Link(self.place, self.prefix)

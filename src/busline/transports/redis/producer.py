@@ -93,7 +93,7 @@ class Producer:
                 there = await self._confirm(batch)
             except BuslineError as error:
                 fail(batch, error)
-            except BaseException:
+            except BaseException:  # cancelled by the closing: those who wait must hear of it
                 fail(batch, Unavailable("the engine was closed before it confirmed"))
                 self._sending = None
                 raise

@@ -61,7 +61,7 @@ class SqliteTransport:
         self._closing, self._renewing = False, asyncio.Lock()
         try:
             await self.patiently(self.process.register)
-        except BaseException:
+        except BaseException:  # cancelled or refused, nothing stays open
             await self.file.close()
             self.process.close()
             raise

@@ -189,7 +189,7 @@ class File:
             try:
                 results = [one.operation(self._db) for one in requests]
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # all of a turn or none of it
                 self._roll_back()
                 raise
             with suppress(sqlite3.Error):  # the commit stands; the next turn tries again
@@ -231,7 +231,7 @@ class File:
             with self._lock:
                 self._db = self._opened()
                 self._inode = os.stat(self.path).st_ino
-        except BaseException as error:
+        except BaseException as error:  # whatever kept it from opening, the lock is free
             self._lock.close()
             if isinstance(error, sqlite3.Error):
                 raise explain(error, self.path, True) from error
@@ -242,7 +242,7 @@ class File:
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
         try:
             self._settle_in(db)
-        except BaseException:
+        except BaseException:  # whatever kept it from opening, the connection is closed
             db.close()
             raise
         return db

@@ -49,7 +49,7 @@ class Receiving:
             answer = await asyncio.shield(self._asked)
         except asyncio.CancelledError:
             raise
-        except BaseException:
+        except BaseException:  # but a cancellation, which leaves the question to the next call
             self._asked = None
             raise
         self._asked = None
