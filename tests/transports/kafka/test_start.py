@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from busline.core.address import Address
 from busline.core.errors import Invalid, Unavailable
@@ -128,3 +129,17 @@ async def test_a_group_of_another_client_is_told_apart(engines: Engines) -> None
             await receive(await desk.read(desk.other), 1)
     finally:
         await other.stop()
+
+
+async def test_a_topic_that_is_made_has_what_its_declaration_asks_for(engines: Engines) -> None:
+    desk, admin = await engines.desk(), await engines.admin()
+    await desk.transport.publish(desk.other._replace(retention=60.0), [])
+    await desk.transport.publish(desk.orders._replace(compact=True), [])
+
+    async def setting(topic: str, name: str) -> str:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: None})])
+        return str(answer.resources[0][4][0][1])
+
+    assert await setting(desk.other.name, "retention.ms") == "60000"
+    assert await setting(desk.other.name, "cleanup.policy") == "delete"
+    assert await setting(desk.orders.name, "cleanup.policy") == "compact"

@@ -84,7 +84,7 @@ class Admin:
     async def _count(self, address: Address) -> int:
         parts = await self._parts(address.name)
         if parts is None and self._create:
-            await self.create(address.name, address.partitions)
+            await self.create(address)
             parts = await self._parts(address.name)
         if parts is None:
             remedy = "Create it with Kafka's own tools, or let busline do it: --create-topics."
@@ -103,10 +103,10 @@ class Admin:
             raise error(topic)
         return [] if any(one["leader"] < 0 for one in found["partitions"]) else list(found["partitions"])
 
-    async def create(self, topic: str, parts: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+    async def create(self, address: Address) -> None:
         """Makes a topic, unless there is one. The cluster's own settings say what is left out."""
-        default, copies = await self._defaults()
-        new = NewTopic(topic, parts or default, copies, topic_configs=dict(settings or {}))
+        topic, (default, copies) = address.name, await self._defaults()
+        new = NewTopic(topic, address.partitions or default, copies, topic_configs=settings(address))
         answer = await self._client.create_topics([new])
         code, text = answer.topic_errors[0][1:3]
         if code not in (0, EXISTS):
@@ -182,6 +182,12 @@ class Admin:
             return ends
         found = await (await self.logs()).offsets_for_times({place: int(start * 1000) for place in places})
         return {place: ends[place] if found[place] is None else found[place].offset for place in places}
+
+
+def settings(address: Address) -> dict[str, str]:
+    """What a topic's declaration asks for, in Kafka's words."""
+    kept = {} if address.retention is None else {"retention.ms": str(round(address.retention * 1000))}
+    return kept | ({"cleanup.policy": "compact"} if address.compact else {})
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:

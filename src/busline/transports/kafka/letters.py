@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
+from busline.core.address import Address
 from busline.core.clock import Clock
 from busline.core.errors import Invalid, Unavailable, cut, describe, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
@@ -21,7 +22,6 @@ from busline.transports.kafka.wire import Record
 SUFFIX = ".dead"
 MARK = "busline-"
 LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-COMPACTED = {"cleanup.policy": "compact"}
 
 
 def topic_of(group: str, topic: str) -> str:
@@ -57,7 +57,7 @@ class Letters:
         topic = topic_of(group, delivery.address)
         if topic not in self._made:
             with told(topic):
-                await self._admin.create(topic, 1, COMPACTED)
+                await self._admin.create(Address("topic", topic, 1, compact=True))
             self._made.add(topic)
         try:
             await self._producer.write(topic, {0: [letter(group, delivery, outcome, self._clock.time())]})
