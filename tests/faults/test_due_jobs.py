@@ -13,6 +13,7 @@ from textwrap import dedent
 from busline import App
 from busline.transports.sqlite import SqliteTransport
 from tests.errors.test_files import mounted
+from tests.faults.started import started
 
 COUNT = 503
 APP = """
@@ -61,17 +62,9 @@ class Due:
 
     @asynccontextmanager
     async def worker(self) -> AsyncGenerator[asyncio.subprocess.Process]:
-        command = (sys.executable, "-m", "busline", "run", "due:app", "--queue", "due", "--concurrency", "5")
-        process = await asyncio.create_subprocess_exec(*command, env=self.environment, cwd=self.folder, stderr=asyncio.subprocess.PIPE)
-        try:
-            assert process.stderr is not None
-            while b"runs" not in (line := await process.stderr.readline()):
-                assert line, "the worker ended before it ran"
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            self.said = (await process.communicate())[1].decode()
+        async with started("due:app", "--queue", "due", "--concurrency", "5", folder=self.folder, env=self.environment) as worker:
+            yield worker.process
+        self.said = worker.said
 
     async def where(self) -> tuple[int, int, int]:
         """How many of the jobs that fall due live, how many are for later, how many are in the other queue."""

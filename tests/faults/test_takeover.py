@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.started import started
+
 APP = """
 import os
 from pydantic import BaseModel
@@ -44,18 +46,8 @@ class Project:
 
     @asynccontextmanager
     async def worker(self) -> AsyncGenerator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "busline", "run", "take:app", env=self.env, cwd=self.folder, stderr=asyncio.subprocess.PIPE
-        )
-        try:
-            assert process.stderr is not None
-            while b"runs" not in (line := await process.stderr.readline()):
-                assert line, "the worker ended before it ran"
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
+        async with started("take:app", folder=self.folder, env=self.env) as worker:
+            yield worker.process
 
     async def publish(self, *numbers: int) -> None:
         for n in numbers:
