@@ -1,10 +1,11 @@
 """The command on servers: topics that are missing, servers that are away, dead records that run again as jobs."""
 
+import asyncio
 import json
 import os
 
 from tests.cli.conftest import Project, read_until
-from tests.servers.kafka import Kafka
+from tests.servers.kafka import Kafka, no_topics
 from tests.servers.redis import Server, free_port
 
 APP = """
@@ -34,6 +35,7 @@ APP = """
 
 
 def servers(project: Project, kafka: Kafka, redis: Server, mark: str) -> dict[str, str]:
+    asyncio.run(no_topics(kafka.server))  # `dead list` shows whatever ends in .dead
     project.write("house.py", APP.replace("{mark}", mark))
     project.write("pyproject.toml", '[tool.busline]\napp = "house:app"\n')
     return {"BUSLINE_STREAMS": kafka.url, "BUSLINE_JOBS": redis.url}

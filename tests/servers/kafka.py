@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient
+
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "busline" / "kafka"
 START = 60.0  # seconds a broker may take on a busy machine
@@ -150,3 +152,13 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+async def no_topics(*servers: str) -> None:
+    """Deletes what the tests before have left."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(servers))
+    await admin.start()
+    names = [name for name in await admin.list_topics() if not name.startswith("__")]
+    if names:
+        await admin.delete_topics(names)
+    await admin.close()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from busline import App, DeadLetter, Kafka, Topic
 from busline.app import Setting
@@ -16,6 +15,7 @@ from busline.core.message import encode_key
 from busline.runtime.bus import Engines
 from busline.testing.clock import SimClock
 from tests.servers import Servers
+from tests.servers.kafka import no_topics
 
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
 STREAMS, JOBS = ("memory", "sqlite", "kafka"), ("memory", "sqlite", "redis")
@@ -103,7 +103,7 @@ def tell(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Te
     async def tell(app: App, override: Functions | None = None) -> AsyncGenerator[Story]:
         clock = SimClock()
         if isinstance(streams, Kafka) and not begun:
-            await no_topics(streams)
+            await no_topics(*streams.servers)
         begun.append(True)
         opened = {name: engine.open(clock) for name, engine in (("streams", streams), ("jobs", jobs))}
         engines = Engines(opened["streams"], opened["streams"] if streams == jobs else opened["jobs"])
@@ -111,13 +111,3 @@ def tell(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Te
             yield Story(app, engines, clock)
 
     return tell
-
-
-async def no_topics(kafka: Kafka) -> None:
-    """Deletes what the tests before have left."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=list(kafka.servers))
-    await admin.start()
-    names = [name for name in await admin.list_topics() if not name.startswith("__")]
-    if names:
-        await admin.delete_topics(names)
-    await admin.close()
