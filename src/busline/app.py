@@ -11,6 +11,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -20,11 +21,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, Self, TypeVar
 
-from busline.assembly import Assembly, Functions, Run, recorder
+from busline.assembly import Assembly, Functions, Run, recorder, tracing
 from busline.core.chain import Middleware
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
-from busline.core.message import KeyValue, Message, encode_headers, encode_key
+from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
 from busline.core.policy import Retry
 from busline.core.ports import Transport
 from busline.core.signature import Given
@@ -55,6 +56,7 @@ class Setting:
     drain: float = DRAIN
     cancel: float = CANCEL
     patience: float = PATIENCE
+    tracer_provider: Any = None  # instead of the one that is set for all
 
 
 class App(Router):
@@ -63,7 +65,10 @@ class App(Router):
 
     `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
     the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
-    function, the first outermost. `lifespan`: an async context manager of the App, entered before anything is consumed.
+    function, the first outermost. `propagate`: headers that what is handled hands on to all it sends. `lifespan`: an async
+    context manager of the App, entered before anything is consumed.
+
+    Where an OpenTelemetry tracer provider is set when the App opens, it is traced.
     """
 
     is_root = True
@@ -78,11 +83,13 @@ class App(Router):
         namespace: str = "",
         middleware: Sequence[Middleware] = (),
         retry: Retry | None = None,
+        propagate: Sequence[str] = (),
         lifespan: "Callable[[App], AbstractAsyncContextManager[object]] | None" = None,
     ) -> None:
         super().__init__(middleware=middleware, retry=retry)
         self.name, self.publishes, self.namespace = name, tuple(publishes), namespace
         self.setting = Setting()
+        self.propagate = propagate
         self._named, self._lifespan = (streams, jobs), lifespan
         around = sys._getframe(1)
         self._declared_in: Mapping[str, Any] = around.f_globals
@@ -173,15 +180,27 @@ class App(Router):
 
     def assemble(self, run: Run) -> tuple[Bus, Plan]:
         """Compiles the declarations. Raises ConfigError with all that is wrong with them."""
-        problems: list[str] = []
-        bus = Bus(self._engines(problems, run.create_topics), self.setting.clock)
-        assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), problems)
+        problems = list(self._wrong_headers())
+        engines = self._engines(problems, run.create_topics)
+        traces = tracing(engines, self.setting.tracer_provider)
+        bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces)
+        assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), traces, problems)
         plan = assembly.plan(run)
         if problems:
             raise ConfigError(problems)
         if self._lifespan is not None:
             plan.lifespan = partial(self._lifespan, self)
         return bus, plan
+
+    def _wrong_headers(self) -> Iterator[str]:
+        if isinstance(self.propagate, str):
+            yield wrong("propagate", "a list of headers' names", repr(self.propagate)[:60], f"Write propagate=[{self.propagate!r}].")
+            return
+        for name in self.propagate:
+            try:
+                header_name(name)
+            except Invalid as error:
+                yield str(error)
 
     @asynccontextmanager
     async def running_with(self, setting: Setting) -> AsyncGenerator[Self]:

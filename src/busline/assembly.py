@@ -2,16 +2,17 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
 
 from busline.core.address import Address
-from busline.core.chain import Step, chain
+from busline.core.chain import Middleware, Step, chain
 from busline.core.codec import Codec
 from busline.core.depends import Node
 from busline.core.errors import Invalid, Reject, describe, wrong
@@ -25,10 +26,13 @@ from busline.core.signature import Given, Reader, hints, parameters, place
 from busline.middleware.retries import Judge, retries
 from busline.middleware.validation import SKIPPED, validation
 from busline.router import Router, Subscriber, where
-from busline.runtime.bus import Bus, Plan
+from busline.runtime.bus import Bus, Engines, Plan
 from busline.runtime.worker import UNLIMITED, Work
 from busline.task import Task, result_key
 from busline.topic import Topic, unwanted
+
+if TYPE_CHECKING:
+    from busline.middleware.tracing import Tracing
 
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
 STREAM_BUFFER = 2000  # what a subscriber has at hand,
@@ -57,6 +61,7 @@ class Assembly:
     bus: Bus
     replaced: Functions
     topics: Sequence[Topic[Any]] = ()
+    traces: "Tracing | None" = None
     problems: list[str] = field(default_factory=list)
     shared: dict[Node, object] = field(default_factory=dict)
 
@@ -171,7 +176,7 @@ class Assembly:
             remedy = "Lower max_delay= or attempts=: everything behind the record waits meanwhile."
             raise Invalid(wrong("retry", f"at most {LANE_LIMIT:g} s of waiting in a lane", f"up to {policy.total():g} s", remedy, place=place(function)))
         judge = Judge(policy, self.bus.clock, in_lane=True)
-        return self._handler(subscriber.full_name, subscriber.router, first, judge, subscriber.timeout)
+        return self._handler(subscriber.full_name, subscriber.router, first, judge, subscriber.timeout, self.group(subscriber))
 
     def _step(self, topic: Topic[Any], wanted: Any, call: Any, collect: Collect | None) -> Step:
         codec = topic.codec if wanted is None else Codec(wanted, topic.name)
@@ -186,9 +191,14 @@ class Assembly:
 
         return collect
 
-    def _handler(self, name: str, router: Router, innermost: Step, judge: Judge, timeout: float | None) -> Handler:
-        run = retries(judge, chain(router.layers(), innermost), skipped=SKIPPED)
+    def _handler(self, name: str, router: Router, innermost: Step, judge: Judge, timeout: float | None, group: str | None = None) -> Handler:
+        run = retries(judge, chain([*self._watching(name, group), *router.layers()], innermost), skipped=SKIPPED)
         return Handler(name, run, judge.failed, timeout)
+
+    def _watching(self, name: str, group: str | None) -> Iterator[Middleware]:
+        """Layers of busline's own, where somebody looks at what they tell."""
+        if self.traces is not None:
+            yield self.traces.around(name, group)
 
     # --- queues --------------------------------------------------------------------------------------------
 
@@ -224,6 +234,19 @@ class Assembly:
         policy = task.declared.retry or router.policy() or TASK_RETRY
         judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
         return self._handler(task.name, router, validation(arguments.codec, call, collect=collect), judge, task.declared.timeout)
+
+
+def tracing(engines: Engines, provider: Any) -> "Tracing | None":
+    """Spans, where a tracer provider is set by now: then OpenTelemetry has been imported."""
+    if provider is None and (api := sys.modules.get("opentelemetry.trace")) is not None:
+        provider = api.get_tracer_provider()
+        if isinstance(provider, (api.ProxyTracerProvider, api.NoOpTracerProvider)):
+            return None
+    if provider is None:
+        return None
+    from busline.middleware.tracing import Tracing
+
+    return Tracing(provider, engines.of, engines.jobs)
 
 
 def _only_here(task: Task[..., Any, Any]) -> str:

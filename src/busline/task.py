@@ -295,6 +295,10 @@ class Job(Generic[R_co]):
         self._must_be_sent("result")
         if not self._task.keep_result:
             raise NoResult(wrong(self._task.name, "a task that keeps its results", "one that keeps none", "Declare keep_result= on it."))
+        with self._task.bus().waiting(self._task.queue_address(), self.id):
+            return await self._result(timeout)
+
+    async def _result(self, timeout: Seconds | None) -> R_co:
         clock = self._task.bus().clock
         until = float("inf") if timeout is None else clock.ticks() + seconds(timeout)
         while True:

@@ -19,6 +19,7 @@ class Seen:
         self.depths, self._lag, self.looks = list(depths), lag, 0
         self.inspector: Any = self
         self.features = Features(topics=True, queues=True, durable=True)
+        self.system, self.server = "slow", None
 
     async def depth(self) -> Mapping[str, Depth]:
         self.looks += 1

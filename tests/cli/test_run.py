@@ -115,6 +115,56 @@ def test_json_logs_are_json_lines(shop: Project) -> None:
     assert lines[-1]["message"] == "done: fail: dead 1"
 
 
+LOGS = """
+    import logging
+
+    from pydantic import BaseModel
+
+    from busline import App, Retry, Topic
+
+
+    class Order(BaseModel):
+        id: str
+
+
+    app, orders, log = App("logs", retry=Retry(1)), Topic("orders", Order, key="id", partitions=1), logging.getLogger("mine")
+
+
+    @app.subscriber(orders)
+    async def bill(order: Order) -> None:
+        log.warning("looking at %s", order.id)
+        raise ValueError("negative")
+"""
+
+
+def test_logs_say_what_was_being_handled(shop: Project) -> None:
+    shop.write("logs.py", LOGS)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    for _ in range(2):
+        shop.call("publish", "logs:app", "orders", '{"id": "a"}', "--header", f"traceparent=00-{trace}-b7ad6b7169203331-01")
+
+    mine, dead = [], []
+    for line in shop.run("run", "logs:app", "--until-idle", "--log-format", "json").stderr.splitlines():
+        entry = json.loads(line)
+        mine += [entry] if entry["logger"] == "mine" else []
+        dead += [entry] if "error" in entry else []
+        assert entry.keys() >= {"message_id", "handler"} or "message_id" not in entry
+
+    assert [one["position"] for one in mine] == ["orders/0@1", "orders/0@2"]
+    assert [(one["handler"], one["attempt"], one["trace_id"]) for one in [*mine, *dead]] == [("bill", 1, trace)] * 4
+    assert [one["message_id"] for one in mine] == [one["message_id"] for one in dead]
+
+
+def test_text_logs_name_the_handler_behind_what_it_says(shop: Project) -> None:
+    shop.write("logs.py", LOGS)
+    shop.call("publish", "logs:app", "orders", '{"id": "a"}')
+
+    done = shop.run("run", "logs:app", "--until-idle")
+
+    assert "WARNING looking at a [bill orders/0@1, attempt 1]\n" in done.stderr
+    assert "all 1 attempts failed [" not in done.stderr and "attempt failed [" not in done.stderr
+
+
 def test_the_log_level_is_kept(shop: Project) -> None:
     assert "runs:" not in shop.run("run", "--until-idle", "--log-level", "error").stderr
 

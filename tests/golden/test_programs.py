@@ -48,14 +48,14 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_mypy_accepts_the_programs_and_refuses_each_mistake(wrong: Path) -> None:
-    good = run("mypy", "--strict", "examples/shop.py", "examples/java.py")
+    good = run("mypy", "--strict", "examples/shop.py", "examples/java.py", "examples/tenants.py")
     assert good.returncode == 0, good.stdout
 
     assert refused(run("mypy", "--strict", str(wrong)).stdout) == LINES
 
 
 def test_pyright_accepts_the_programs_and_refuses_each_mistake(wrong: Path) -> None:
-    good = run("pyright", "examples/shop.py", "examples/java.py")
+    good = run("pyright", "examples/shop.py", "examples/java.py", "examples/tenants.py")
     assert good.returncode == 0, good.stdout
 
     project = wrong.with_name("pyrightconfig.json")

@@ -60,7 +60,7 @@ class Story:
         if any(worker.busy for worker in workers):
             return False
         depth = await self.jobs.inspector.depth()
-        behind = sum([one.behind for engine in self.engines.all() for one in await engine.inspector.lag()])
+        behind = sum([one.behind for engine in self.engines.all() for one in await engine.inspector.lag(self.app.groups())])
         held = sum(worker._held for worker in workers)  # behind a retry that waits in its lane
         return not any(one.waiting or one.running for one in depth.values()) and behind <= held
 
@@ -100,14 +100,14 @@ def tell(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Te
     begun: list[bool] = []
 
     @asynccontextmanager
-    async def tell(app: App, override: Functions | None = None) -> AsyncGenerator[Story]:
+    async def tell(app: App, override: Functions | None = None, tracer_provider: Any = None) -> AsyncGenerator[Story]:
         clock = SimClock()
         if isinstance(streams, Kafka) and not begun:
             await no_topics(*streams.servers)
         begun.append(True)
         opened = {name: engine.open(clock) for name, engine in (("streams", streams), ("jobs", jobs))}
         engines = Engines(opened["streams"], opened["streams"] if streams == jobs else opened["jobs"])
-        async with app.running_with(Setting(engines, clock, dict(override or {}), drain=2.0, cancel=1.0)):
+        async with app.running_with(Setting(engines, clock, dict(override or {}), drain=2.0, cancel=1.0, tracer_provider=tracer_provider)):
             yield Story(app, engines, clock)
 
     return tell

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
 KeyValue: TypeAlias = str | bytes | int | None
 
+TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"  # why a worker cancels a function
 RESERVED = "busline-"
 HEADER_LIMIT = 32 * 1024
 
@@ -52,7 +53,7 @@ class Message:
 class Delivery:
     """One arrival of a message, and what a function may ask about it."""
 
-    __slots__ = ("_view", "address", "attempt", "cut", "handler", "lane", "message", "position", "receipt", "sends")
+    __slots__ = ("_view", "address", "attempt", "cut", "handler", "lane", "message", "position", "receipt", "sends", "span")
 
     address: str
     """The topic or queue it came from."""
@@ -69,6 +70,7 @@ class Delivery:
         self.handler = ""
         self.sends: list[Effect] | None = None  # what leaves with the outcome; None: closed, sends leave at once
         self.cut: str | None = None  # why the worker cancelled the function, if it did
+        self.span: Any = None  # of its latest attempt, where it is traced
         self._view: Mapping[str, str] | None = None
 
     @property
@@ -113,7 +115,7 @@ class Delivery:
     def again(self) -> "Delivery":
         """The same arrival, for its next attempt."""
         fresh = Delivery(self.message, self.address, self.attempt, self.position, self.lane, self.receipt)
-        fresh.handler = self.handler
+        fresh.handler, fresh.span = self.handler, self.span
         return fresh
 
     def __repr__(self) -> str:
@@ -163,10 +165,15 @@ def encode_headers(headers: Mapping[str, str] | None) -> Headers:
     if not headers:
         return ()
     encoded = tuple((header_name(name), header_value(name, value)) for name, value in headers.items())
-    size = sum(len(name) + len(value) for name, value in encoded)
+    check_headers(encoded)
+    return encoded
+
+
+def check_headers(headers: Headers) -> None:
+    """Raises Invalid for more than 32 KiB in all."""
+    size = sum(len(name) + len(value or b"") for name, value in headers)
     if size > HEADER_LIMIT:
         raise Invalid(wrong("headers", f"at most {HEADER_LIMIT} bytes in all", f"{size}", "Put large values in the body."))
-    return encoded
 
 
 def header_name(name: str) -> str:

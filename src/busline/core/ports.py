@@ -75,6 +75,13 @@ class Transport(Protocol):
     """Moves messages and knows nothing of handlers. Entered before use; leaving it closes what it opened."""
 
     features: Features
+    system: str
+    """What its engine is called in traces and metrics: memory, sqlite, redis, kafka."""
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of its engine, where it has them."""
+        ...
 
     @property
     def store(self) -> "Store": ...

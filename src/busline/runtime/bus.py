@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from busline.core.errors import Invalid, wrong
 from busline.core.ids import derived_id, new_id
 from busline.core.message import DeadLetter, Delivery, Headers, Message
 from busline.core.outcome import Acked, Outcome, Rejected, Send
+from busline.core.outgoing import Outgoing
 from busline.core.ports import Redriven, Transport
-from busline.runtime.sending import handling, leave_with, record_job_id
+from busline.runtime.sending import handling, inherit, leave_with, record_job_id
 from busline.runtime.watchdog import Watchdog
 from busline.runtime.worker import AWAY, Settled, Trouble, Work, Worker
 
@@ -57,11 +58,12 @@ class Plan:
 
 
 class Bus:
-    """Sends, and while it is running, consumes."""
+    """Sends, and while it is running, consumes. `propagate`: the headers that what is handled hands on to what is sent."""
 
-    def __init__(self, engines: Engines, clock: Clock | None = None) -> None:
+    def __init__(self, engines: Engines, clock: Clock | None = None, *, propagate: Sequence[str] = (), outgoing: Outgoing | None = None) -> None:
         self.engines = engines
         self.clock: Clock = clock or SystemClock()
+        self._propagate, self._outgoing = frozenset(propagate), outgoing
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
         self._sends_wait: dict[str, str] = {}  # for what, while an engine is away
@@ -76,24 +78,40 @@ class Bus:
         """Inside a handler they leave with its outcome, unless `now`. Returns those that were there already."""
         delivery = None if now else handling()
         if delivery is None:
-            return await self.engines.of(address).publish(address, messages)
+            return await self._send(address, messages)
         for message in messages:
             self.leave(delivery, address, message)
         return {}
+
+    async def _send(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
+        if self._propagate:
+            inherit(self._propagate, messages)
+        if self._outgoing is None:
+            return await self.engines.of(address).publish(address, messages)
+        with self._outgoing.send(address, messages):
+            return await self.engines.of(address).publish(address, messages)
 
     def leave(self, delivery: Delivery, address: Address, message: Message) -> None:
         """Adds a message to what leaves with a delivery's outcome."""
         sends = delivery.sends
         assert sends is not None
+        if self._propagate:
+            inherit(self._propagate, (message,))
         if address.kind == "queue" and delivery.in_lane and not message.remember:
             message.id = record_job_id(delivery, sends, address.name, message)
             if self.engines.jobs is not self.engines.streams:
                 message.remember = STREAM_SENT
+        if self._outgoing is not None:
+            self._outgoing.create(address, message)
         leave_with(delivery, sends, Send(address, message))
 
     def message(self, body: bytes | None, *, id: str | None = None, key: bytes | None = None, headers: Headers = (), **fields: Any) -> Message:
         """A message made now, with a new id unless it is given."""
         return Message(id or new_id(), body, headers, key, self.clock.time(), **fields)
+
+    def waiting(self, address: Address, id: str) -> AbstractContextManager[object]:
+        """Entered around the wait for a job's result."""
+        return nullcontext() if self._outgoing is None else self._outgoing.wait(address, id)
 
     async def look_for(self, topics: Sequence[Address]) -> None:
         """Raises Unavailable for a topic that is not there, Invalid for one with another number of partitions."""

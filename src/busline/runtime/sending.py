@@ -1,10 +1,11 @@
 """The delivery being handled, if any: what is sent meanwhile leaves with its outcome."""
 
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 
 from busline.core.errors import Invalid, wrong
 from busline.core.ids import derived_id
-from busline.core.message import Delivery, Message
+from busline.core.message import Delivery, Headers, Message, check_headers
 from busline.core.outcome import Effect, Send
 
 HANDLING: ContextVar[Delivery | None] = ContextVar("busline.handling", default=None)
@@ -16,6 +17,24 @@ def handling() -> Delivery | None:
     """The delivery whose function is asking, as long as its outcome is open."""
     delivery = HANDLING.get()
     return None if delivery is None or delivery.sends is None else delivery
+
+
+def inherit(names: Collection[str], messages: Sequence[Message]) -> None:
+    """Hands headers of the delivery being handled on to what is sent meanwhile, where that has none of the name.
+    Raises Invalid beyond 32 KiB of headers."""
+    delivery = HANDLING.get()
+    handed = () if delivery is None else tuple(one for one in delivery.message.headers if one[0] in names)
+    for message in messages if handed else ():
+        message.headers = _joined(message.headers, handed)
+
+
+def _joined(own: Headers, handed: Headers) -> Headers:
+    if not own:
+        return handed
+    known = {name for name, _ in own}
+    joined = own + tuple(one for one in handed if one[0] not in known)
+    check_headers(joined)
+    return joined
 
 
 def leave_with(delivery: Delivery, sends: list[Effect], send: Send) -> None:

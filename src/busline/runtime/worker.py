@@ -14,7 +14,7 @@ from busline.core.counts import Counts, tally
 from busline.core.errors import BuslineError, ConfigError, Reject, Unavailable
 from busline.core.handler import Handler
 from busline.core.lanes import Lanes
-from busline.core.message import Delivery
+from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
 from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
 from busline.core.ports import Receiver, Subscription, Transport
 from busline.runtime.sending import HANDLING
@@ -22,7 +22,6 @@ from busline.runtime.sending import HANDLING
 log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took before is away, too
-TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"
 UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
@@ -358,7 +357,7 @@ class Worker:
         for delivery, outcome in batch:
             if type(outcome) is Rejected:
                 known = isinstance(outcome.error, Reject | ValidationError) or outcome.error is None
-                log.error("%r is in the dead letters: %s", delivery, outcome.reason, exc_info=None if known else outcome.error)
+                log.error("%r is in the dead letters: %s", delivery, outcome.reason, exc_info=None if known else outcome.error, extra={"delivery": delivery})
 
     # --- losing and stopping -------------------------------------------------------------------------------
 

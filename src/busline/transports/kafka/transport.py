@@ -32,6 +32,7 @@ class KafkaTransport:
     for which a member finishes what it has in hand before its partitions move."""
 
     features = Features(topics=True, queues=False, durable=True)
+    system = "kafka"
 
     def __init__(self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0) -> None:
         self.servers = servers(url)
@@ -42,6 +43,12 @@ class KafkaTransport:
 
     def __repr__(self) -> str:
         return f"<KafkaTransport {','.join(self.servers)}>"
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """The first of those that were named."""
+        host, _, port = self.servers[0].rpartition(":")
+        return host, int(port)
 
     @property
     def store(self) -> Store:

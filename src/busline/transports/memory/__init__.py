@@ -31,6 +31,7 @@ class MemoryTransport:
     """Everything is gone with the process. All of it runs in the loop, without a lock: no method waits but to receive."""
 
     features = Features(topics=True, queues=True, durable=False)
+    system, server = "memory", None
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()

@@ -38,6 +38,7 @@ class RedisTransport:
     `lease`: seconds after which a process that does not beat is taken for dead."""
 
     features = Features(topics=False, queues=True, durable=True)
+    system = "redis"
 
     def __init__(self, url: str, *, namespace: str = "busline", lease: float = 20.0, clock: Clock | None = None) -> None:
         if not namespace or any(one in namespace for one in "{}") or not namespace.isprintable():
@@ -58,6 +59,10 @@ class RedisTransport:
 
     def __repr__(self) -> str:
         return f"<RedisTransport {self.place} {self.prefix}>"
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        return None if self.place.path is not None else (self.place.host, self.place.port)
 
     def now(self) -> float:
         """The engine's time, by this process's clock."""

@@ -33,6 +33,7 @@ class SqliteTransport:
     process that does not move is taken for dead."""
 
     features = Features(topics=True, queues=True, durable=True)
+    system, server = "sqlite", None
 
     def __init__(self, path: str | Path, *, sync: Literal["normal", "full"] = "normal", lease: float = 20.0, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
