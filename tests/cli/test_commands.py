@@ -202,7 +202,7 @@ def test_inspect_shows_queues_groups_handlers_and_dead_letters(shop: Project) ->
     seen = inspected(shop)
     text = shop.call("inspect", "shop:app").stdout
 
-    assert seen["queues"] == {"mail": {"waiting": 1, "delayed": 0, "retrying": 0, "running": 0}}
+    assert seen["queues"] == {"mail": {"waiting": 1, "delayed": 0, "retrying": 0, "running": 0, "oldest": pytest.approx(0, abs=60)}}
     assert seen["groups"] == [{"group": "shop.bill", "topic": "orders", "behind": 1, "partitions": 16, "members": 0}]
     assert (seen["handlers"]["bill"]["handled"], seen["handlers"]["bill"]["dead"], seen["handlers"]["add"]["handled"]) == (1, 1, 1)
     assert seen["dead"] == {"bill": 1}

@@ -289,7 +289,7 @@ class Machine(RuleBasedStateMachine):
             if one.reason == "its worker died 3 times":  # a job that was in hand at every crash
                 self.final.setdefault(one.id, "reject")
         assert len({one.id for one in letters}) == len(letters)
-        assert self.numbers(states) == depths.get("jobs", Depth())
+        assert self.numbers(states)[:4] == depths.get("jobs", Depth())[:4]
         effects = {name for name in self.tried if (await inspector.look(name)).state == "waiting"}
         assert len(effects) == depths.get("effects", Depth()).waiting
         return states, {one.id for one in letters}, effects, sum(one.behind for one in await inspector.lag())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from busline.cli.dead import all_letters
 from busline.cli.fail import guarded
 from busline.cli.find import find
 from busline.core.counts import Counts
-from busline.core.ports import Inspector
+from busline.core.ports import Depth, Inspector
 
 
 @click.command("inspect")
@@ -39,7 +40,7 @@ async def look(app: App) -> dict[str, Any]:
 
 
 async def _add(seen: dict[str, Any], inspector: Inspector, groups: Sequence[str]) -> None:
-    seen["queues"] |= {name: one._asdict() for name, one in (await inspector.depth()).items()}
+    seen["queues"] |= {name: _aged(one) for name, one in (await inspector.depth()).items()}
     seen["groups"] += [one._asdict() for one in await inspector.lag(groups)]
     for name, counts in (await inspector.counts()).items():
         total = Counts(**seen["handlers"].get(name, {}))
@@ -49,6 +50,12 @@ async def _add(seen: dict[str, Any], inspector: Inspector, groups: Sequence[str]
     async for letter in all_letters(inspector):
         dead[letter.handler] += 1
     seen["dead"] = dict(dead)
+
+
+def _aged(depth: Depth) -> dict[str, Any]:
+    """A queue in numbers, with the seconds for which the first has waited."""
+    age = None if depth.oldest is None else round(max(time.time() - depth.oldest, 0.0), 1)
+    return depth._asdict() | {"oldest": age}
 
 
 def _text(seen: dict[str, Any]) -> str:
@@ -63,6 +70,6 @@ def _text(seen: dict[str, Any]) -> str:
 def _table(title: str, rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return [title, "  none"]
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    cells = [list(rows[0]), *(["-" if value is None else str(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return [title, *("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)]

@@ -124,12 +124,14 @@ class Look(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """A queue in numbers. `delayed` by their sender, `retrying` after a failure."""
+    """A queue in numbers. `delayed` by their sender, `retrying` after a failure. `oldest`: when the first of the waiting
+    was sent, or if it was delayed, due: seconds since 1970; None where none waits."""
 
     waiting: int = 0
     delayed: int = 0
     retrying: int = 0
     running: int = 0
+    oldest: float | None = None
 
 
 class Lag(NamedTuple):

@@ -61,7 +61,7 @@ async def test_a_full_disk_is_said_at_once_and_recovered_from(engines: Engines) 
     assert bodies(await receive(await desk.take(), 1)) == [b"first"]
     transport.file._db.execute("PRAGMA max_page_count = 1000000")
     await transport.publish(MAIL, [message(b"x" * 100_000)])
-    assert (await transport.inspector.depth())["mail"] == (1, 0, 0, 1)
+    assert (await transport.inspector.depth())["mail"][:4] == (1, 0, 0, 1)
 
 
 def lock(path: Path, seconds: float) -> threading.Thread:

@@ -9,7 +9,7 @@ from busline.core.errors import wrong
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter
 from busline.core.ports import Depth, Lag, Look, Redriven, State
-from busline.transports.memory.places import Letter
+from busline.transports.memory.places import Letter, Line
 
 if TYPE_CHECKING:
     from busline.transports.memory import MemoryTransport
@@ -35,9 +35,15 @@ class MemoryInspector:
         for job in self._of.jobs.values():
             running[job.queue] = running.get(job.queue, 0) + (job.owner is not None)
         return {
-            name: Depth(len(line.waiting), len(line.due) - len(line.retrying), len(line.retrying), running.get(name, 0))
+            name: Depth(len(line.waiting), len(line.due) - len(line.retrying), len(line.retrying), running.get(name, 0), self._oldest(line))
             for name, line in self._of.lines.items()
         }
+
+    def _oldest(self, line: Line) -> float | None:
+        if not line.waiting:
+            return None
+        first = self._of.jobs[line.waiting[0]].message
+        return max(first.at, first.due or 0.0)
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         found = []

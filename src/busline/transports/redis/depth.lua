@@ -1,4 +1,4 @@
--- Each queue in numbers: name, waiting, delayed, retrying, running.
+-- Each queue in numbers: name, waiting, delayed, retrying, running, and the envelope of the first that waits.
 local running, found = {}, {}
 for _, set in ipairs({redis.call('ZRANGE', P .. 'live', 0, -1), redis.call('SMEMBERS', P .. 'dying')}) do
   for _, W in ipairs(set) do
@@ -14,6 +14,7 @@ for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
     redis.call('ZCARD', P .. 'delayed:' .. queue),
     redis.call('ZCARD', P .. 'retrying:' .. queue),
     running[queue] or 0,
+    redis.call('LINDEX', P .. 'queue:' .. queue, 0) or '',
   }
 end
 return found

@@ -9,7 +9,7 @@ from busline.core.counts import Counts
 from busline.core.errors import wrong
 from busline.core.message import DeadLetter
 from busline.core.ports import Depth, Lag, Look, Redriven, State
-from busline.transports.redis.envelope import Letter, text, unpack_letter
+from busline.transports.redis.envelope import Letter, text, unpack, unpack_letter
 from busline.transports.redis.producer import special
 
 if TYPE_CHECKING:
@@ -33,6 +33,15 @@ def is_young(id: str) -> bool:
     return abs(time.time() - made) < YOUNG  # ids are made by the machine's clock
 
 
+def _since(envelope: bytes) -> float | None:
+    """When a job was sent, or due; None of bytes that are no envelope."""
+    try:
+        message = unpack(envelope).message
+    except ValueError:
+        return None
+    return max(message.at, message.due or 0.0)
+
+
 class RedisInspector:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
@@ -49,7 +58,7 @@ class RedisInspector:
 
     async def depth(self) -> Mapping[str, Depth]:
         found = await self._of.link.run("depth")
-        return {name.decode("utf-8", "surrogateescape"): Depth(*counts) for name, *counts in sorted(found)}
+        return {name.decode("utf-8", "surrogateescape"): Depth(*counts, oldest=_since(first)) for name, *counts, first in sorted(found)}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return []

@@ -22,6 +22,7 @@ DEPTH = (  # each part is answered from an index, without a look at the bodies
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
     " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue"
 )
+OLDEST = "SELECT queue, MAX(at, COALESCE(due, 0)) FROM job WHERE seq IN (SELECT MIN(seq) FROM job WHERE state = 0 GROUP BY queue)"
 STATES = ("waiting", "delayed", "delayed", "running")
 
 
@@ -33,11 +34,11 @@ class SqliteInspector:
         return await self._of.file.read(lambda db: _look(db, id, self._of.clock.time()))
 
     async def depth(self) -> Mapping[str, Depth]:
-        rows = await self._of.file.read(lambda db: db.execute(DEPTH).fetchall())
+        rows, oldest = await self._of.file.read(lambda db: (db.execute(DEPTH).fetchall(), dict(db.execute(OLDEST).fetchall())))
         found: dict[str, list[int]] = {}
         for queue, state, count in rows:
             found.setdefault(queue, [0, 0, 0, 0])[state] = count
-        return {queue: Depth(*counts) for queue, counts in sorted(found.items())}
+        return {queue: Depth(*counts, oldest=oldest.get(queue)) for queue, counts in sorted(found.items())}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return [one for one in await self._of.file.read(topics.lag) if groups is None or one.group in groups]
