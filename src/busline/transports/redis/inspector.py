@@ -58,7 +58,7 @@ class RedisInspector:
 
     async def depth(self) -> Mapping[str, Depth]:
         found = await self._of.link.run("depth")
-        return {name.decode("utf-8", "surrogateescape"): Depth(*counts, oldest=_since(first)) for name, *counts, first in sorted(found)}
+        return {name.decode("utf-8", "surrogateescape"): Depth._make((*counts, _since(first))) for name, *counts, first in sorted(found)}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return []

@@ -38,7 +38,7 @@ class SqliteInspector:
         found: dict[str, list[int]] = {}
         for queue, state, count in rows:
             found.setdefault(queue, [0, 0, 0, 0])[state] = count
-        return {queue: Depth(*counts, oldest=oldest.get(queue)) for queue, counts in sorted(found.items())}
+        return {queue: Depth._make((*counts, oldest.get(queue))) for queue, counts in sorted(found.items())}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return [one for one in await self._of.file.read(topics.lag) if groups is None or one.group in groups]
