@@ -30,6 +30,7 @@ from busline.core.policy import Retry
 from busline.core.ports import Transport
 from busline.core.signature import Given
 from busline.engine import Engine
+from busline.middleware.metrics import Metrics
 from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
 from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
@@ -57,6 +58,7 @@ class Setting:
     cancel: float = CANCEL
     patience: float = PATIENCE
     tracer_provider: Any = None  # instead of the one that is set for all
+    metrics: Metrics | None = None
 
 
 class App(Router):
@@ -184,7 +186,8 @@ class App(Router):
         engines = self._engines(problems, run.create_topics)
         traces = tracing(engines, self.setting.tracer_provider)
         bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces)
-        assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), traces, problems)
+        watching = [one.around for one in (traces, self.setting.metrics) if one is not None]
+        assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems)
         plan = assembly.plan(run)
         if problems:
             raise ConfigError(problems)

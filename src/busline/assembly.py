@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from busline.middleware.tracing import Tracing
 
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
+Watch = Callable[[str, str | None], Middleware]  # a layer for a handler, of a group or of none
 STREAM_BUFFER = 2000  # what a subscriber has at hand,
 STREAM_AHEAD = 100  # and of it from one partition: a slow one starves nobody
 DEFAULT_CONCURRENCY = 100
@@ -61,7 +62,7 @@ class Assembly:
     bus: Bus
     replaced: Functions
     topics: Sequence[Topic[Any]] = ()
-    traces: "Tracing | None" = None
+    watching: Sequence[Watch] = ()
     problems: list[str] = field(default_factory=list)
     shared: dict[Node, object] = field(default_factory=dict)
 
@@ -192,13 +193,9 @@ class Assembly:
         return collect
 
     def _handler(self, name: str, router: Router, innermost: Step, judge: Judge, timeout: float | None, group: str | None = None) -> Handler:
-        run = retries(judge, chain([*self._watching(name, group), *router.layers()], innermost), skipped=SKIPPED)
+        layers = [*(around(name, group) for around in self.watching), *router.layers()]
+        run = retries(judge, chain(layers, innermost), skipped=SKIPPED)
         return Handler(name, run, judge.failed, timeout)
-
-    def _watching(self, name: str, group: str | None) -> Iterator[Middleware]:
-        """Layers of busline's own, where somebody looks at what they tell."""
-        if self.traces is not None:
-            yield self.traces.around(name, group)
 
     # --- queues --------------------------------------------------------------------------------------------
 

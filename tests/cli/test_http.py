@@ -8,6 +8,8 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.cli.conftest import Project, read_until
 from tests.servers.redis import Server, free_port, running
 
@@ -56,8 +58,97 @@ def test_it_answers_while_the_loop_is_blocked(project: Project) -> None:
 
     assert ask(port, "/healthz") == (200, {"alive": True})
     assert ask(port, "/asyncapi")[1]["info"]["title"] == "blocks"
-    assert ask(port, "/") == (404, {"pages": ["/asyncapi", "/healthz", "/readyz"]})
+    assert ask(port, "/") == (404, {"pages": ["/asyncapi", "/healthz", "/metrics", "/readyz"]})
     read_until(worker, "'block' (")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
+MEASURED = """
+    import time
+
+    from prometheus_client import Counter
+    from pydantic import BaseModel
+
+    from busline import App, Reject, Retry, Topic
+
+
+    class Order(BaseModel):
+        id: str
+
+
+    app, orders, mine = App("measured", retry=Retry(2, delay=0)), Topic("orders", Order, key="id"), Counter("mine", "the user's own")
+
+
+    @app.subscriber(orders)
+    async def bill(order: Order) -> None:
+        if order.id == "bad":
+            raise ValueError(order.id)
+        if order.id == "block":
+            print("blocking", flush=True)
+            time.sleep(8)
+
+
+    @app.task
+    async def send(to: str) -> None:
+        if to == "nobody":
+            raise Reject("no such person")
+        mine.inc()
+
+
+    @app.task(queue="slow")
+    async def later() -> None: ...
+"""
+
+
+def measured(port: int) -> dict[str, float]:
+    """What /metrics says, by name and labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        families = text_string_to_metric_families(answer.read().decode())
+        return {"".join([one.name, *(f" {value}" for value in one.labels.values())]): one.value for family in families for one in family.samples}
+
+
+def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(project: Project) -> None:
+    project.write("measured.py", MEASURED)
+    port = free_port()
+    worker = project.start("run", "measured:app", "--http", f"127.0.0.1:{port}")
+    read_until(worker, "runs:")
+    for id in ("good", "bad"):
+        project.call("publish", "measured:app", "orders", json.dumps({"id": id}))
+    for to in ("me", "nobody"):
+        project.call("enqueue", "measured:app", "send", json.dumps({"to": to}))
+    assert eventually(lambda: measured(port)["busline_dead_total send"] == 1 and measured(port)["busline_dead_total bill"] == 1)
+    project.call("enqueue", "measured:app", "later", "--delay", "3600")
+    assert eventually(lambda: measured(port).get("busline_queue_depth slow delayed") == 1)
+    project.call("publish", "measured:app", "orders", '{"id": "block"}')
+    read_until(worker, "blocking")
+    project.call("publish", "measured:app", "orders", '{"id": "behind"}')
+    found = measured(port)
+
+    assert {name: found[f"busline_{name}"] for name in ("handled_total bill", "retried_total bill", "failed_total bill", "in_flight bill")} == {
+        "handled_total bill": 1, "retried_total bill": 1, "failed_total bill": 2, "in_flight bill": 1,
+    }  # fmt: skip
+    assert (found["busline_duration_seconds_count bill"], found["busline_duration_seconds_bucket bill +Inf"]) == (3, 3)
+    assert (found["busline_failed_total send"], found["busline_handled_total send"], found["busline_in_flight send"]) == (1, 1, 0)
+    assert (found["busline_ready"], found["mine_total"], found["busline_queue_depth measured waiting"]) == (1, 1, 0)
+    assert found["busline_lag measured.bill orders"] >= 0 and found["busline_frontier_age_seconds measured.bill"] >= 0
+    assert found["busline_queue_oldest_seconds slow"] == 0 and found["busline_sample_age_seconds"] >= 0
+    assert {"busline_skipped_total bill", "busline_refused_total bill", "busline_gaps_total bill"} <= found.keys()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
+def test_without_prometheus_the_page_says_what_to_install(project: Project) -> None:
+    project.write("blocks.py", BLOCKS)
+    project.write("prometheus_client.py", "raise ModuleNotFoundError('none')")
+    port = free_port()
+    worker = project.start("run", "blocks:app", "--http", f"127.0.0.1:{port}")
+    read_until(worker, "runs:")
+
+    status, said = ask(port, "/metrics")
+
+    assert status == 501 and 'pip install "busline[prometheus]"' in said["error"]
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
 

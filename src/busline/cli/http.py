@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, TypeAlias
@@ -18,7 +18,7 @@ class Page(NamedTuple):
     text: str
 
 
-Pages: TypeAlias = Mapping[str, Callable[[], Page]]
+Pages: TypeAlias = dict[str, Callable[[], Page]]
 
 
 def as_json(status: int, data: object) -> Page:

@@ -5,8 +5,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -19,12 +19,14 @@ from busline.asyncapi import document
 from busline.cli.ending import Ending
 from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
-from busline.cli.http import Pages, as_json, served
+from busline.cli.http import Page, Pages, as_json, served
 from busline.cli.logs import FORMATS, LEVELS, configure
 from busline.core.errors import Invalid, Unavailable, wrong
+from busline.middleware.metrics import Metrics
 from busline.naming import warn_in_container
 from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
+from busline.runtime.samples import Samples
 from busline.runtime.worker import Work, Worker
 
 log = logging.getLogger("busline")
@@ -45,7 +47,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option(
     "--wait", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS", help="Wait so long for an engine that is away at the start."
 )
-@click.option("--http", "place", metavar="HOST:PORT", help="Answer /healthz, /readyz and /asyncapi there.")
+@click.option("--http", "place", metavar="HOST:PORT", help="Answer /healthz, /readyz, /metrics and /asyncapi there.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
 def command(
@@ -102,7 +104,7 @@ def _run(runner: asyncio.Runner, path: str | None, run: Run, idle: bool, wait: f
     configure(*logs)  # after the App's module, which may do it
     _check_queues(app, run)
     serving = Runner(app, run, idle, wait, ending)
-    with served(place, serving.pages()) if place else nullcontext():
+    with serving.watched(place) if place else nullcontext():
         runner.run(serving.serve())
 
 
@@ -124,16 +126,36 @@ class Runner:
     ending: Ending
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _bus: Bus | None = None
+    _samples: Samples | None = None
     _signalled: float | None = None
     _away: str = "the engines, the lifespan or a dependency"
 
-    def pages(self) -> Pages:
-        """What is asked over HTTP. A loop that is blocked answers all the same."""
+    @contextmanager
+    def watched(self, place: str) -> Generator[None]:
+        """Answers over HTTP while it is entered, also while the loop is blocked."""
+        with ExitStack() as stack:
+            stack.enter_context(served(place, self._pages() | self._metrics(stack)))
+            yield
+
+    def _pages(self) -> Pages:
         return {
             "/healthz": lambda: as_json(200, {"alive": True}),
             "/readyz": lambda: as_json(503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}),
             "/asyncapi": lambda: as_json(200, document(self.app)),
         }
+
+    def _metrics(self, stack: ExitStack) -> Pages:
+        try:
+            from busline.cli.metrics import Exported, exported, text
+        except ModuleNotFoundError:
+            lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "busline[prometheus]"')}
+            return {"/metrics": lambda: as_json(501, lacks)}
+        metrics = self.app.setting.metrics = Metrics()
+        stack.enter_context(exported(Exported(metrics, self._seen, lambda: not self._lacks())))
+        return {"/metrics": lambda: Page(200, "text/plain; version=0.0.4", text())}
+
+    def _seen(self) -> tuple[Bus, Samples] | None:
+        return None if self._samples is None or self._bus is None else (self._bus, self._samples)
 
     def _lacks(self) -> dict[str, str]:
         """What keeps it from being ready, by name."""
@@ -153,6 +175,9 @@ class Runner:
 
     async def _until_told(self, bus: Bus) -> None:
         ends: list[Coroutine[Any, Any, Any]] = [self.stop.wait(), self.app.ended()]
+        if self.app.setting.metrics is not None:
+            self._samples = Samples(bus)
+            ends.append(self._samples.keep())
         if self.idle:
             ends.append(until_idle(bus))
         await first(*ends)

@@ -1,7 +1,7 @@
 """Which deliveries may start now: one at a time in each lane, at most `limit` in all. No I/O."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from busline.core.message import Delivery
 
@@ -68,6 +68,12 @@ class Lanes:
     def resume(self, delivery: Delivery) -> None:
         """The head of a held lane may start again."""
         self._ready.appendleft(delivery)
+
+    def unstarted(self) -> Iterator[Delivery]:
+        """Everything that waits for its turn."""
+        yield from self._ready
+        for queue in self._queues.values():
+            yield from queue or ()
 
     def drop(self) -> list[Delivery]:
         """Takes out everything that has not started. Lanes stay closed while their head runs."""

@@ -104,7 +104,13 @@ class Worker:
 
     def running(self) -> list[str]:
         """The names of the functions that run now."""
-        return [running.delivery.handler for running in self._running.values()]
+        return [running.delivery.handler for running in list(self._running.values())]  # also asked by another thread
+
+    def oldest(self, now: float) -> float:
+        """Seconds since the oldest delivery in hand and unfinished was published; 0 if there is none."""
+        parked = (delivery for _, delivery in self._parked.values())
+        running = (one.delivery for one in self._running.values())
+        return max((now - one.message.at for one in (*self._lanes.unstarted(), *parked, *running)), default=0.0)
 
     async def run(self, drain: float, cancel: float) -> None:
         """Until `stop` is set: then nothing new starts, what runs has `drain` seconds to end, and is cancelled.
