@@ -12,7 +12,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks import calls, jobs, latency, memory
+from benchmarks import calls, jobs, latency, memory, watching
 
 CALLS_AT = 2_000
 
@@ -30,7 +30,7 @@ def main() -> None:
         return show(on_servers(options.rounds, options.scale), options.json)
     found = measure(options.rounds, options.scale)
     counted = asyncio.run(calls.calls(CALLS_AT))
-    figures = summary(found) | {"own Python calls a message": round(sum(counted.values()) / CALLS_AT, 2)}
+    figures = summary(found, options.scale) | {"own Python calls a message": round(sum(counted.values()) / CALLS_AT, 2)}
     if options.v:
         for name, n in counted.most_common(30):
             print(f"{n / CALLS_AT:7.2f}  {name}", file=sys.stderr)
@@ -88,6 +88,7 @@ def arms(scale: float) -> dict[str, Callable[[], Any]]:
         "huey": lambda: jobs.huey(many(5_000)),
         "one by one": lambda: asyncio.run(jobs.one_by_one(many(1_000))),
         "latency": lambda: asyncio.run(latency.measure(many(1_000) // 2, 5 * scale)),
+        "watching": lambda: asyncio.run(watching.each(many(20_000))),
         "import": lambda: took("-c", "import busline"),
         "import App": lambda: took("-c", "from busline import App"),
         "version": lambda: took("-m", "busline", "--version"),
@@ -102,14 +103,23 @@ def took(*command: str) -> float:
     return time.perf_counter() - begun
 
 
-def summary(found: dict[str, list[float]]) -> dict[str, float]:
+def summary(found: dict[str, list[float]], scale: float) -> dict[str, float]:
     """Medians, and ratios of arms of the same round."""
     middle = {name: median(values) for name, values in found.items()}
 
     def ratio(one: str, other: str) -> float:
         return median(a / b for a, b in zip(found[one], found[other], strict=True))
 
+    def dearer(one: str) -> float:
+        """Microseconds a message, against one that nobody watches, of a run of at most 20,000."""
+        count = max(int(20_000 * scale), 1000)
+        return median((a - b) / count * 1e6 for a, b in zip(found[one], found["plain"], strict=True))
+
     return {
+        "metrics: microseconds a message": round(dearer("metrics"), 2),
+        "tracing: microseconds a message": round(dearer("tracing"), 1),
+        "a span made by the function: microseconds a message": round(dearer("span"), 1),
+        "tracing: time of all, against the function's own span": round(ratio("tracing", "span"), 2),
         "memory: messages/s, published and consumed": round(middle["memory"]),
         "memory: a bare loop, messages/s": round(middle["bare"]),
         "memory: per cent of the bare loop": round(100 * ratio("memory", "bare")),
