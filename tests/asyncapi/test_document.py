@@ -47,6 +47,10 @@ def test_on_servers_it_finds_nothing_to_say_either(parse: Parse, tmp_path: Path,
     }  # fmt: skip
     assert made["operations"]["receive_count"]["bindings"]["kafka"]["groupId"]["enum"] == ["team a.other"]
     assert made["operations"]["receive_count"]["x-busline-dead-letters"] == ["orders.v1.team a.other.dead"]
+    letters = made["channels"]["dead_orders.v1.team_a.other.dead"]
+    assert letters["address"] == "orders.v1.team a.other.dead" and letters["bindings"]["kafka"]["topicConfiguration"] == {"cleanup.policy": ["compact"]}
+    assert made["operations"]["bury_orders.v1.team_a.other.dead"]["action"] == "send"
+    assert "busline-reason" in made["components"]["messages"]["dead_orders.v1.team_a.other.dead.letter"]["headers"]["required"]
     assert made["channels"]["queue_team_a.slow_lane"]["x-busline-redis"]["key"] == "{busline}:queue:team a.slow lane"
 
 

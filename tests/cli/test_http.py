@@ -37,6 +37,14 @@ def ask(port: int, page: str) -> tuple[int, Any]:
             return error.code, json.load(error)
 
 
+def browsed(port: int) -> str:
+    """What a browser gets of the document."""
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/asyncapi", headers={"Accept": "text/html,*/*;q=0.8"})
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8" and "sha256-" in answer.headers["Content-Security-Policy"]
+        return str(answer.read().decode())
+
+
 def eventually(look: Callable[[], bool], seconds: float = 20) -> bool:
     end = monotonic() + seconds
     while not look():
@@ -58,6 +66,7 @@ def test_it_answers_while_the_loop_is_blocked(project: Project) -> None:
 
     assert ask(port, "/healthz") == (200, {"alive": True})
     assert ask(port, "/asyncapi")[1]["info"]["title"] == "blocks"
+    assert browsed(port).startswith("<!doctype html>")
     assert ask(port, "/") == (404, {"pages": ["/asyncapi", "/healthz", "/metrics", "/readyz"]})
     read_until(worker, "'block' (")
     worker.send_signal(signal.SIGTERM)

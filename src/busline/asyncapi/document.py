@@ -23,6 +23,8 @@ from busline.topic import Topic
 
 VERSION = "3.1.0"
 ID = "#/components/correlationIds/id"
+JSON, BYTES = "application/json", "application/octet-stream"
+NOTES = {"group": True, "position": True, "reason": True, "attempts": True, "died-at": True, "handler": True, "error-type": False, "error": False}
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Described:
     model: Any
     key: bool = False
     headers: dict[str, bool] = field(default_factory=dict[str, bool])
+    type: str = JSON
 
 
 def document(app: App, *, version: str = "0.0.0") -> dict[str, Any]:
@@ -88,6 +91,9 @@ class _Writer:
         named = {"streams": self._named.streams, "jobs": self._named.jobs}
         return {name: _server(one) for name, one in named.items() if one is not None}
 
+    def _on_kafka(self) -> bool:
+        return self._named.streams is not None and isinstance(self._named.streams.engine, Kafka)
+
     def _on(self, which: str) -> list[dict[str, str]]:
         return [{"$ref": f"#/servers/{which}"}]
 
@@ -96,7 +102,7 @@ class _Writer:
     def _topic(self, topic: Topic[Any]) -> None:
         id = _topic_id(topic)
         channel: dict[str, Any] = {"address": topic.name, "title": topic.name, "servers": self._on("streams"), "messages": {}}
-        if self._named.streams is not None and isinstance(self._named.streams.engine, Kafka):
+        if self._on_kafka():
             channel["bindings"] = {"kafka": _kafka_channel(topic)}
         self._channels[id], self._described[id] = channel, {}
 
@@ -119,6 +125,8 @@ class _Writer:
             ids = self._describe(topic, topic.model if wanted is None else wanted, "validation", _headers(subscriber.function, subscriber.around))
             id = f"receive_{safe(subscriber.full_name)}" + (f"_{safe(topic.name)}" if several else "")
             self._operations[id] = self._operation("receive", subscriber.full_name, subscriber.function, _topic_id(topic), ids) | self._group(subscriber)
+        if self._on_kafka():
+            self._dead_letters(subscriber)
         if subscriber.publish is not None:
             self._send(f"send_{safe(subscriber.full_name)}", subscriber.full_name, subscriber.publish)
 
@@ -138,10 +146,21 @@ class _Writer:
         policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
         group = self._app.group_of(subscriber)
         found: dict[str, Any] = {"x-busline-group": group, "x-busline-order": subscriber.order, "x-busline-retry": _retry(policy)}
-        if self._named.streams is not None and isinstance(self._named.streams.engine, Kafka):
+        if self._on_kafka():
             found["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}}}
             found["x-busline-dead-letters"] = [f"{topic.name}.{group}.dead" for topic, _ in subscriber.source.parts]
         return found
+
+    def _dead_letters(self, subscriber: Subscriber) -> None:
+        """On Kafka they are records of a topic for each group on each topic: the bytes that died, and why, in headers."""
+        headers = {f"busline-{name}": needed for name, needed in NOTES.items()}
+        for topic, _ in subscriber.source.parts:
+            name = f"{topic.name}.{self._app.group_of(subscriber)}.dead"
+            id, settings = f"dead_{safe(name)}", {"topic": name, "partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}}
+            self._channels[id] = {"address": name, "title": name, "servers": self._on("streams"), "messages": {}, "bindings": {"kafka": settings}}
+            one = Described("letter", f"{subscriber.full_name} dead letter", "validation", TypeAdapter(Any), Any, True, headers, BYTES)
+            self._described[id] = {one.id: one}
+            self._operations[f"bury_{safe(name)}"] = self._operation("send", subscriber.full_name, None, id, [one.id])
 
     # --- tasks ---------------------------------------------------------------------------------------------
 
@@ -194,11 +213,11 @@ def _message(one: Described, payload: dict[str, Any], models: Mapping[str, Any])
     headers: dict[str, Any] = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
     if needed := [name for name, need in names.items() if need]:
         headers["required"] = needed
-    found: dict[str, Any] = {"name": one.name, "title": one.name, "contentType": "application/json", "correlationId": {"$ref": ID}}
+    found: dict[str, Any] = {"name": one.name, "title": one.name, "contentType": one.type, "correlationId": {"$ref": ID}}
     found |= {"headers": headers, "payload": payload}
     if one.key:
         found["bindings"] = {"kafka": {"key": {"type": "string"}}}
-    value = example(payload, models, one.adapter)
+    value = example(payload, models, one.adapter) if one.type == JSON else None
     return found if value is None else found | {"examples": [{"name": "example", "payload": value}]}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from busline.asyncapi import document
+from busline.asyncapi import document, page
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
 from busline.core.errors import wrong
@@ -14,11 +14,11 @@ from busline.core.errors import wrong
 
 @click.command("docs")
 @click.argument("app", required=False)
-@click.option("--format", "form", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
+@click.option("--format", "form", type=click.Choice(["json", "yaml", "html"]), default="json", show_default=True)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 @click.option("--app-version", default="0.0.0", show_default=True, metavar="TEXT", help="The version that the document names.")
 def command(app: str | None, form: str, output: Path | None, app_version: str) -> None:
-    """Print what APP (module:app) reads and writes, as an AsyncAPI 3.1 document. Opens no engine."""
+    """Print what APP (module:app) reads and writes, as an AsyncAPI 3.1 document, or as a page. Opens no engine."""
     found = find(app)
     text = _written(guarded(lambda: document(found, version=app_version)), form)
     if output is None:
@@ -31,6 +31,8 @@ def command(app: str | None, form: str, output: Path | None, app_version: str) -
 
 
 def _written(found: dict[str, Any], form: str) -> str:
+    if form == "html":
+        return page(found)
     if form == "json":
         return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     try:

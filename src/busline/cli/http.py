@@ -16,9 +16,10 @@ class Page(NamedTuple):
     status: int
     type: str
     text: str
+    policy: str = "default-src 'none'"
 
 
-Pages: TypeAlias = dict[str, Callable[[], Page]]
+Pages: TypeAlias = dict[str, Callable[[str], Page]]  # asked with what the client accepts
 
 
 def as_json(status: int, data: object) -> Page:
@@ -54,13 +55,15 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            self._answer(as_json(404, {"pages": sorted(pages)}) if page is None else page())
+            self._answer(as_json(404, {"pages": sorted(pages)}) if page is None else page(self.headers.get("Accept", "")))
 
         def _answer(self, page: Page) -> None:
             body = page.text.encode()
             self.send_response(page.status)
             self.send_header("Content-Type", f"{page.type}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Security-Policy", page.policy)
+            self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
             self.wfile.write(body)
 

@@ -15,7 +15,7 @@ import click
 
 from busline.app import App
 from busline.assembly import Run
-from busline.asyncapi import document
+from busline.asyncapi import document, page, policy
 from busline.cli.ending import Ending
 from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
@@ -127,6 +127,7 @@ class Runner:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _bus: Bus | None = None
     _samples: Samples | None = None
+    _document: dict[str, Any] | None = None
     _signalled: float | None = None
     _away: str = "the engines, the lifespan or a dependency"
 
@@ -139,20 +140,26 @@ class Runner:
 
     def _pages(self) -> Pages:
         return {
-            "/healthz": lambda: as_json(200, {"alive": True}),
-            "/readyz": lambda: as_json(503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}),
-            "/asyncapi": lambda: as_json(200, document(self.app)),
+            "/healthz": lambda _: as_json(200, {"alive": True}),
+            "/readyz": lambda _: as_json(503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}),
+            "/asyncapi": self._described,
         }
+
+    def _described(self, accepts: str) -> Page:
+        """For a browser as a page, else as JSON."""
+        if self._document is None:
+            self._document = document(self.app)
+        return Page(200, "text/html", page(self._document), policy()) if "text/html" in accepts else as_json(200, self._document)
 
     def _metrics(self, stack: ExitStack) -> Pages:
         try:
             from busline.cli.metrics import Exported, exported, text
         except ModuleNotFoundError:
             lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "busline[prometheus]"')}
-            return {"/metrics": lambda: as_json(501, lacks)}
+            return {"/metrics": lambda _: as_json(501, lacks)}
         metrics = self.app.setting.metrics = Metrics()
         stack.enter_context(exported(Exported(metrics, self._seen, lambda: not self._lacks())))
-        return {"/metrics": lambda: Page(200, "text/plain; version=0.0.4", text())}
+        return {"/metrics": lambda _: Page(200, "text/plain; version=0.0.4", text())}
 
     def _seen(self) -> tuple[Bus, Samples] | None:
         return None if self._samples is None or self._bus is None else (self._bus, self._samples)
