@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.both_worlds.app import app as photos
 from examples.flights.app import app as flights
 from examples.java import app as java
 from examples.shop import app as shop
+from examples.tenants import app as tenants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
@@ -23,7 +25,7 @@ from tests.asyncapi.torture import app as torture
 
 ROOT = Path(__file__).parents[2]
 Parse = Callable[[Mapping[str, Any], Path], list[str]]
-APPS = {"shop": shop, "java": java, "flights": flights, "torture": torture}
+APPS = {"shop": shop, "java": java, "flights": flights, "tenants": tenants, "photos": photos, "torture": torture}
 
 
 @pytest.mark.parametrize("name", APPS)

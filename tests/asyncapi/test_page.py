@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.both_worlds.app import app as photos
 from examples.flights.app import app as flights
 from examples.java import app as java
 from examples.shop import app as shop
+from examples.tenants import app as tenants
 from playwright.async_api import Browser, Page, async_playwright
 
 from busline import Kafka, Redis
@@ -20,7 +22,7 @@ from busline.cli.http import served
 from tests.asyncapi.torture import app as torture
 from tests.servers.redis import free_port
 
-APPS = {"shop": shop, "java": java, "flights": flights, "torture": torture}
+APPS = {"shop": shop, "java": java, "flights": flights, "tenants": tenants, "photos": photos, "torture": torture}
 BAD = '</script></style><img src="https://evil.example/x" onerror="document.title=1">'
 
 

@@ -1,0 +1,1 @@
+"""Photos come as a stream and are worked on as jobs, in one App and one trace."""
