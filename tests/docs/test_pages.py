@@ -21,10 +21,15 @@ from busline.transports.sqlite import SqliteTransport
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").rglob("README.md")])
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MODULES: list[ModuleType] = [busline.core.signature, busline.testing, busline.transports.sqlite.file]
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    """The blocks of one kind on a page."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def errors(kind: type[BuslineError]) -> list[type[BuslineError]]:

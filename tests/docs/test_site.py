@@ -1,0 +1,85 @@
+"""The site builds, and would not with a broken link; what the pages show for other tools is what those tools read."""
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+import yaml
+
+import busline
+from tests.docs.test_pages import DOCS, PAGES, ROOT, blocks
+
+RUN = ("why.md", "fastapi.md", "observability.md", "from-celery.md", "from-faststream.md", "asyncapi.md")  # each block a whole program
+INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "STOPSIGNAL", "CMD", "EXPOSE"}
+
+
+def build(folder: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "-f", str(folder / "mkdocs.yml"), "-d", str(into)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=False)
+
+
+def test_the_site_builds_and_a_broken_link_would_stop_it(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert "in_memory" in (tmp_path / "site" / "reference" / "index.html").read_text()
+
+    broken = tmp_path / "broken"
+    for name in ("docs", "src"):
+        shutil.copytree(ROOT / name, broken / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mkdocs.yml", broken)
+    with (broken / "docs" / "why.md").open("a") as page:
+        page.write("\n[nowhere](nowhere.md)\n")
+    done = build(broken, tmp_path / "other")
+    assert done.returncode != 0 and "nowhere.md" in done.stderr
+
+
+def test_every_page_is_in_the_contents() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    assert [page.name for page in DOCS.glob("*.md") if f": {page.name}\n" not in contents] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = (DOCS / "reference.md").read_text()
+    assert [name for name in busline.__all__ if name not in reference] == []
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_programs_run_as_they_stand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, text in enumerate(blocks(DOCS / name, "python")):
+        (tmp_path / f"program{number}.py").write_text(text)
+        done = subprocess.run([sys.executable, f"program{number}.py"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_command_reads_the_programs_of_the_pages(tmp_path: Path) -> None:
+    for name in ("fastapi.md", "from-celery.md", "from-faststream.md"):
+        (tmp_path / "shop.py").write_text(blocks(DOCS / name, "python")[0])
+        done = subprocess.run([sys.executable, "-m", "busline", "check", "shop:app"], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_for_other_tools_can_be_read(page: Path) -> None:
+    for text in blocks(page, "yaml"):
+        for found in yaml.safe_load_all(text):
+            check_yaml(found)
+    for text in blocks(page, "toml"):
+        tomllib.loads(text)
+    for text in blocks(page, "ini"):
+        configparser.ConfigParser(strict=False, interpolation=None).read_string(text)
+    for text in blocks(page, "dockerfile"):
+        assert {line.split()[0] for line in text.splitlines() if line} <= INSTRUCTIONS
+
+
+def check_yaml(found: Any) -> None:
+    assert "services" in found or {"apiVersion", "kind", "metadata", "spec"} <= found.keys()
+    if found.get("kind") == "Deployment":
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        assert [container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness")] == ["/healthz", "/readyz"]
