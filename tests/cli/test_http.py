@@ -148,6 +148,47 @@ def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(p
     assert worker.wait(30) == 0
 
 
+STRAY = """
+    import asyncio
+
+    from busline import App, Retry
+
+    app = App("stray", retry=Retry(1))
+
+
+    @app.task
+    async def ends(how: str) -> None:
+        if how == "inner":
+            inner = asyncio.create_task(asyncio.sleep(60))
+            inner.cancel()
+            await inner
+        raise {"cancel": asyncio.CancelledError, "exit": SystemExit, "interrupt": KeyboardInterrupt, "generator": GeneratorExit}[how]()
+
+
+    @app.task
+    async def works() -> None:
+        print("worked", flush=True)
+"""
+
+
+def test_strays_that_end_other_loops_leave_it_ready(project: Project) -> None:
+    project.write("stray.py", STRAY)
+    port = free_port()
+    worker = project.start("run", "stray:app", "--http", f"127.0.0.1:{port}")
+    read_until(worker, "runs:")
+
+    hows = ("inner", "cancel", "exit", "interrupt", "generator")
+    for how in hows:
+        project.call("enqueue", "stray:app", "ends", json.dumps({"how": how}))
+    assert eventually(lambda: measured(port)["busline_dead_total ends"] == len(hows))
+    project.call("enqueue", "stray:app", "works")
+    read_until(worker, "worked")
+
+    assert ask(port, "/readyz") == (200, {"ready": True, "waiting_for": {}})
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
 def test_without_prometheus_the_page_says_what_to_install(project: Project) -> None:
     project.write("blocks.py", BLOCKS)
     project.write("prometheus_client.py", "raise ModuleNotFoundError('none')")
