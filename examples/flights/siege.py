@@ -22,7 +22,7 @@ from examples.flights.child import busline, check_ended, settle_in, worker
 from examples.flights.expected import expected
 from examples.flights.producer import PAUSE, produce, rows, stream
 from examples.flights.statistics import Statistics
-from examples.flights.verify import Check, checks, report
+from examples.flights.verify import Check, checks, living, report
 
 SIDES = {"record": "streams", "explain": "jobs"}
 FIRST = 200  # records that wait before the workers begin
@@ -94,8 +94,10 @@ def besiege(siege: Siege, folder: Path, path: Path, limit: int | None, seconds: 
     sent = islice(rows(path), limit)
     asyncio.run(produce(islice(sent, FIRST)))
     siege.begin()
-    asyncio.run(hold(siege, stream(sent, handful=max(1, round(want.rows / seconds * PAUSE)), told=lambda _: None)))
-    siege.end()
+    try:
+        asyncio.run(hold(siege, stream(sent, handful=max(1, round(want.rows / seconds * PAUSE)), told=lambda _: None)))
+    finally:
+        siege.end()
     ledger = Ledger.read(folder / "ledger", siege.pids())
     del os.environ["FLIGHTS_LEDGER"]
     os.environ["FLIGHTS_MODEL"] = "fixed"
@@ -133,7 +135,7 @@ async def quiet(limit: float = 90.0) -> None:
 
 
 def _finished(seen: Any) -> bool:
-    return not any(one["behind"] for one in seen["groups"]) and not any(sum(one.values()) for one in seen["queues"].values())
+    return not any(one["behind"] for one in seen["groups"]) and not any(living(one) for one in seen["queues"].values())
 
 
 def explained(ledger: Ledger, published: int) -> Iterator[Check]:
