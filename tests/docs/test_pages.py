@@ -18,6 +18,7 @@ from busline.cli import COMMANDS, cli
 from busline.runtime.bus import Engines
 from busline.testing.contract import OneEngine, Queues, Topics
 from busline.transports.sqlite import SqliteTransport
+from tests.docs.commands import PAGE, page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -53,6 +54,10 @@ def test_every_command_and_option_is_explained() -> None:
     text = (DOCS / "cli.md").read_text()
     options = {option for one in commands(cli) for parameter in one.params if isinstance(parameter, click.Option) for option in parameter.opts}
     assert [word for word in [*COMMANDS, *sorted(options)] if word not in text] == []
+
+
+def test_the_page_of_commands_is_what_the_commands_say() -> None:
+    assert PAGE.read_text() == page(), "write it again: python -m tests.docs.commands"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
