@@ -63,6 +63,8 @@ def test_it_says_what_the_declarations_say() -> None:
     assert made["info"] == {"title": "torture & </script>", "version": "7.1"}
     assert plant["summary"] == "Plants a tree for each order." and "The tree has" in plant["description"]
     assert orders["headers"]["required"] == ["tenant"] and "x-trace" in orders["headers"]["properties"]
+    assert {"busline-id", "traceparent"} <= orders["headers"]["properties"].keys()
+    assert "tenant" in document(tenants)["components"]["messages"]["queue_index.index"]["headers"]["required"]
     assert made["operations"]["receive_warehouse.north.pet"]["tags"] == [{"name": "warehouse"}, {"name": "north"}]
     assert [ref["$ref"].rpartition("/")[2] for ref in made["operations"]["receive_warehouse.north.pet"]["messages"]] == ["Cat"]
     assert made["operations"]["run_send_it_now"]["reply"]["messages"][0]["$ref"].endswith("/result_send_it_now")

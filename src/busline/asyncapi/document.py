@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from busline.app import App
 from busline.asyncapi.examples import example
 from busline.asyncapi.schemas import Mode, Wanted, safe, schemas
-from busline.core.depends import Header
+from busline.core.depends import INJECTED, Header
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
 from busline.core.signature import hints, marked, parameters
 from busline.engine import Kafka, Redis
@@ -203,6 +203,7 @@ class _Writer:
         messages = {}
         for channel, one in every:
             id = f"{channel}.{one.id}"
+            one.headers = dict.fromkeys(("traceparent", *self._app.propagate), False) | one.headers
             messages[id] = _message(one, found[id], models)
             self._channels[channel]["messages"][one.id] = {"$ref": f"#/components/messages/{id}"}
         return messages, models
@@ -265,7 +266,7 @@ def _headers(function: Any, around: Mapping[str, Any]) -> dict[str, bool]:
     for parameter in parameters(function):
         marker = marked(types.get(parameter.name, Any), parameter.default)
         if isinstance(marker, Header):
-            optional = type(None) in get_args(get_args(types[parameter.name])[0]) or parameter.default is not inspect.Parameter.empty
+            optional = type(None) in get_args(get_args(types[parameter.name])[0]) or parameter.default not in (inspect.Parameter.empty, INJECTED)
             found[marker.name or parameter.name.replace("_", "-")] = not optional
     return found
 

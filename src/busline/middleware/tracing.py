@@ -112,8 +112,9 @@ class Tracing:
         with self._span(operation, SpanKind.PRODUCER, address, self._sent(address, messages)):
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
+            written = tuple((name, value.encode()) for name, value in carrier.items())
             for message in messages:
-                message.headers = tuple(kept for kept in message.headers if kept[0] not in carrier) + _encoded(carrier)
+                message.headers = (*(kept for kept in message.headers if kept[0] not in carrier), *written)
             yield
 
     def _sent(self, address: Address, messages: Sequence[Message]) -> Attributes:
@@ -147,10 +148,6 @@ class _Getter(Getter[Headers]):
 
 
 HEADERS = _Getter()
-
-
-def _encoded(carrier: dict[str, str]) -> Headers:
-    return tuple((name, value.encode()) for name, value in carrier.items())
 
 
 def _facts(message: Message) -> Attributes:
