@@ -37,6 +37,12 @@ def ask(port: int, page: str) -> tuple[int, Any]:
             return error.code, json.load(error)
 
 
+def headed(port: int) -> tuple[int, bytes]:
+    """What a load balancer that asks for heads alone gets."""
+    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/readyz", method="HEAD"), timeout=5) as answer:
+        return answer.status, answer.read()
+
+
 def browsed(port: int) -> str:
     """What a browser gets of the document."""
     asked = urllib.request.Request(f"http://127.0.0.1:{port}/asyncapi", headers={"Accept": "text/html,*/*;q=0.8"})
@@ -67,6 +73,7 @@ def test_it_answers_while_the_loop_is_blocked(project: Project) -> None:
     assert ask(port, "/healthz") == (200, {"alive": True})
     assert ask(port, "/asyncapi")[1]["info"]["title"] == "blocks"
     assert browsed(port).startswith("<!doctype html>")
+    assert headed(port) == (200, b"")
     assert ask(port, "/") == (404, {"pages": ["/asyncapi", "/healthz", "/metrics", "/readyz"]})
     read_until(worker, "'block' (")
     worker.send_signal(signal.SIGTERM)

@@ -51,7 +51,10 @@ def _address(place: str) -> tuple[str, int]:
 
 def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version, server_version, sys_version = "HTTP/1.1", "busline", ""
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
@@ -65,7 +68,8 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Security-Policy", page.policy)
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == "GET":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Probes come every few seconds: nobody wants to read of them."""
