@@ -2,9 +2,11 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,19 @@ def test_every_public_name_is_in_the_reference() -> None:
 @pytest.mark.parametrize("name", RUN)
 def test_programs_run_as_they_stand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for number, text in enumerate(blocks(DOCS / name, "python")):
+    for number, (text, shown) in enumerate(programs(DOCS / name)):
         (tmp_path / f"program{number}.py").write_text(text)
         done = subprocess.run([sys.executable, f"program{number}.py"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        assert shown is None or done.stdout == shown
+
+
+def programs(page: Path) -> Iterator[tuple[str, str | None]]:
+    """Each program of a page, and what it prints if that stands right below it."""
+    for part in re.split(r"^```python\n", page.read_text(), flags=re.MULTILINE)[1:]:
+        text, _, rest = part.partition("\n```\n")
+        shown = re.match(r"\n```text\n(.*?)^```$", rest, re.MULTILINE | re.DOTALL)
+        yield text + "\n", shown and shown[1]
 
 
 def test_the_command_reads_the_programs_of_the_pages(tmp_path: Path) -> None:
