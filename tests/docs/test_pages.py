@@ -4,6 +4,7 @@ import fcntl
 import re
 import sqlite3
 from pathlib import Path
+from shlex import split
 from types import ModuleType
 
 import click
@@ -25,6 +26,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").rglob("README.md")])
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w+)$", re.MULTILINE)
+KINDS = {"python", "sh", "text", "yaml", "toml", "ini", "dockerfile", "console", "py"}  # the last two are not run
 MODULES: list[ModuleType] = [busline.core.signature, busline.testing, busline.transports.sqlite.file]
 
 
@@ -71,6 +74,27 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in headings(file), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_not_run_says_so(page: Path) -> None:
+    """Commands for servers and other machines have a prompt; those of busline are at least understood."""
+    assert set(FENCE.findall(page.read_text())) <= KINDS
+    for line in "".join(blocks(page, "console")).splitlines():
+        assert line.startswith("$ ")
+        words = [word for word in split(line, comments=True) if word not in ("$", "&", "export") and not word.startswith(("BUSLINE_", "TRACES="))]
+        if words[:1] == ["busline"]:
+            understood(words[1:])
+
+
+def understood(words: list[str]) -> None:
+    """Raises UsageError for a command or an option that is not there."""
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words.pop(0))
+        assert found is not None, words
+        command = found
+    command.make_context(command.name, words)
+
+
 def headings(page: Path) -> set[str]:
     found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", one.lower()).strip().replace(" ", "-") for one in found}
@@ -78,7 +102,7 @@ def headings(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_programs_compile(page: Path) -> None:
-    for text in PYTHON.findall(page.read_text()):
+    for text in [*blocks(page, "python"), *blocks(page, "py")]:
         compile(text, page.name, "exec", flags=0x2000)  # top-level await
 
 

@@ -17,8 +17,8 @@ import yaml
 import busline
 from tests.docs.test_pages import DOCS, PAGES, ROOT, blocks
 
-PARTS = ("tutorial.md", "redis.md", "sqlite.md", "sends.md", "jobs.md", "testing.md", "errors.md", "design.md", "engines.md")
-RUN = sorted(page.name for page in DOCS.glob("*.md") if page.name not in PARTS)  # each block of theirs is a whole program
+ELSEWHERE = ("tutorial.md", "redis.md", "sqlite.md", "sends.md", "jobs.md", "testing.md")  # run by tests of their own
+RUN = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]  # each block of theirs is a whole program
 INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "STOPSIGNAL", "CMD", "EXPOSE"}
 
 
@@ -52,10 +52,10 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert [name for name in busline.__all__ if name not in reference] == []
 
 
-@pytest.mark.parametrize("name", RUN)
-def test_programs_run_as_they_stand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_programs_run_as_they_stand(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for number, (text, shown) in enumerate(programs(DOCS / name)):
+    for number, (text, shown) in enumerate(programs(page)):
         (tmp_path / f"program{number}.py").write_text(text)
         done = subprocess.run([sys.executable, f"program{number}.py"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -2,24 +2,22 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
-from shlex import split
 
 import pytest
 
-from tests.docs.test_pages import ROOT, blocks
+from tests.docs.test_blocks import SHELL, environment
+from tests.docs.test_pages import PAGES, ROOT, blocks
 
-PAGES = ("README.md", "both_worlds/README.md")
+SHOWN = [page for page in PAGES if (ROOT / "examples") in page.parents and blocks(page, "sh")]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_the_commands_work(name: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "BUSLINE_HOME": str(tmp_path / "home")}
-    lines = [line for text in blocks(ROOT / "examples" / name, "sh") for line in text.splitlines()]
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.parent.name)
+def test_the_commands_work(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    kept = environment() | {"BUSLINE_HOME": str(tmp_path / "home")}
+    text = SHELL + f"PYTHONPATH=$PYTHONPATH{os.pathsep}{ROOT}\n" + "".join(blocks(page, "sh"))
 
-    for line in lines:
-        done = subprocess.run([sys.executable, "-m", *split(line)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, line + done.stderr
+    done = subprocess.run(["bash"], input=text, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False)
 
-    assert lines
+    assert done.returncode == 0, done.stderr
