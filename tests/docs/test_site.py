@@ -15,10 +15,14 @@ import tomllib
 import yaml
 
 import busline
+import busline.asyncapi
+import busline.testing
 from tests.docs.test_pages import DOCS, PAGES, ROOT, blocks
 
 ELSEWHERE = ("tutorial.md", "redis.md", "sqlite.md", "sends.md", "jobs.md", "testing.md")  # run by tests of their own
 RUN = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]  # each block of theirs is a whole program
+FOREIGN = re.compile(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="?(?:https?:)?//[^>]*')
+VALUES = {"KeyValue", "Seconds"}  # aliases: told in a sentence
 INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "STOPSIGNAL", "CMD", "EXPOSE"}
 
 
@@ -27,29 +31,44 @@ def build(folder: Path, into: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=False)
 
 
-def test_the_site_builds_and_a_broken_link_would_stop_it(tmp_path: Path) -> None:
-    done = build(ROOT, tmp_path / "site")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    into = tmp_path_factory.mktemp("site")
+    done = build(ROOT, into)
     assert done.returncode == 0, done.stderr
-    assert "in_memory" in (tmp_path / "site" / "reference" / "index.html").read_text()
+    return into
 
-    broken = tmp_path / "broken"
-    for name in ("docs", "src"):
-        shutil.copytree(ROOT / name, broken / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "mkdocs.yml", broken)
-    with (broken / "docs" / "why.md").open("a") as page:
-        page.write("\n[nowhere](nowhere.md)\n")
-    done = build(broken, tmp_path / "other")
-    assert done.returncode != 0 and "nowhere.md" in done.stderr
+
+@pytest.mark.parametrize("link", ["nowhere.md", "tutorial.md#nowhere", "nowhere.png"])
+def test_a_broken_link_stops_the_build(link: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    for page in DOCS.glob("*.md"):
+        (tmp_path / "docs" / page.name).write_text("# Reference\n" if page.name == "reference.md" else page.read_text())
+    with (tmp_path / "docs" / "why.md").open("a") as why:
+        why.write(f"\n[nowhere]({link})\n")
+
+    done = build(tmp_path, tmp_path / "site")
+
+    assert done.returncode != 0 and link in done.stderr, done.stderr
+
+
+def test_nothing_on_the_site_comes_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert pages
+    assert [(page.name, found[0]) for page in pages if (found := FOREIGN.search(page.read_text()))] == []
+
+
+def test_every_public_name_has_its_place_in_the_reference(site: Path) -> None:
+    text = (site / "reference" / "index.html").read_text()
+    public = {*busline.__all__, *busline.asyncapi.__all__, *busline.testing.__all__}
+    assert {name for name in public if not re.search(rf'id="busline[\w.]*\.{name}"', text)} == VALUES
+    assert all(f"<code>{name}</code>" in text for name in VALUES)
 
 
 def test_every_page_is_in_the_contents() -> None:
     contents = (ROOT / "mkdocs.yml").read_text()
     assert [page.name for page in DOCS.glob("*.md") if f": {page.name}\n" not in contents] == []
-
-
-def test_every_public_name_is_in_the_reference() -> None:
-    reference = (DOCS / "reference.md").read_text()
-    assert [name for name in busline.__all__ if name not in reference] == []
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
