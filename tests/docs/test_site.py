@@ -1,6 +1,7 @@
 """The site builds, and would not with a broken link; what the pages show for other tools is what those tools read."""
 
 import configparser
+import inspect
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import yaml
 import busline
 import busline.asyncapi
 import busline.testing
+from busline import App, Depends, Kafka, Queue, Redis, Retry, Router, Sqlite, Topic
 from tests.docs.test_pages import DOCS, PAGES, ROOT, blocks
 
 ELSEWHERE = ("tutorial.md", "redis.md", "sqlite.md", "sends.md", "jobs.md", "testing.md")  # run by tests of their own
@@ -64,6 +66,14 @@ def test_every_public_name_has_its_place_in_the_reference(site: Path) -> None:
     public = {*busline.__all__, *busline.asyncapi.__all__, *busline.testing.__all__}
     assert {name for name in public if not re.search(rf'id="busline[\w.]*\.{name}"', text)} == VALUES
     assert all(f"<code>{name}</code>" in text for name in VALUES)
+
+
+@pytest.mark.parametrize("made", [App, Router, Topic, Queue, Retry, Depends, Sqlite, Redis, Kafka], ids=lambda made: made.__name__)
+def test_the_reference_shows_what_is_made_with_what(made: type, site: Path) -> None:
+    text = re.sub("<[^>]+>", "", (site / "reference" / "index.html").read_text())
+    shown = re.search(rf"^{made.__name__}\((.*?)^\)|^{made.__name__}\(([^\n]*)\)$", text, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert [name for name in inspect.signature(made).parameters if not re.search(rf"\b{name}: ", shown[1] or shown[2])] == []
 
 
 def test_every_page_is_in_the_contents() -> None:
