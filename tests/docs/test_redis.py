@@ -2,6 +2,9 @@
 
 import asyncio
 import re
+from typing import Any
+
+import yaml
 from pathlib import Path
 
 from busline import App
@@ -9,6 +12,7 @@ from busline.app import Setting
 from busline.runtime.bus import Engines
 from busline.transports.memory import MemoryTransport
 from busline.transports.redis import RedisTransport
+from tests.docs.test_site import triggers
 from tests.servers.redis import Server, redis, shared
 
 __all__ = ["redis", "shared"]
@@ -33,3 +37,15 @@ async def test_another_program_enqueues_and_reads(redis: Server) -> None:
         await asyncio.to_thread(exec, reads, names)
 
     assert names["result"] == "sent to a@b.c"
+
+
+async def test_the_scaler_of_the_page_on_deployment_counts_jobs(redis: Server) -> None:
+    app = App("shop", streams="memory://", jobs=redis.url)
+
+    @app.task
+    async def send_receipt(email: str) -> None: ...
+
+    async with app:
+        await send_receipt.enqueue("a@b.c")
+
+    assert redis.say("LLEN", triggers()["redis"]["listName"]) == b":1\r\n"

@@ -19,6 +19,8 @@ import busline
 import busline.asyncapi
 import busline.testing
 from busline import App, Depends, Kafka, Queue, Redis, Retry, Router, Sqlite, Topic
+from busline.app import CANCEL, DRAIN
+from busline.cli.run import CLOSING
 from tests.docs.test_pages import DOCS, PAGES, ROOT, blocks
 
 ELSEWHERE = ("tutorial.md", "redis.md", "sqlite.md", "sends.md", "jobs.md", "testing.md")  # run by tests of their own
@@ -124,3 +126,18 @@ def check_yaml(found: Any) -> None:
     if found.get("kind") == "Deployment":
         (container,) = found["spec"]["template"]["spec"]["containers"]
         assert [container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness")] == ["/healthz", "/readyz"]
+
+
+def triggers() -> dict[str, dict[str, str]]:
+    """What the page on deployment lets KEDA look at, by the trigger's type."""
+    (scaled,) = (found for text in blocks(DOCS / "deployment.md", "yaml") for found in yaml.safe_load_all(text) if found.get("kind") == "ScaledObject")
+    return {one["type"]: one["metadata"] for one in scaled["spec"]["triggers"]}
+
+
+def test_the_page_on_deployment_speaks_of_the_tutorial() -> None:
+    tutorial, page, kafka = (DOCS / "tutorial.md").read_text(), (DOCS / "deployment.md").read_text(), triggers()["kafka"]
+
+    assert f"group {kafka['consumerGroup']}, order" in tutorial and f"{kafka['topic']} -> invoices" in tutorial
+    copied = [line.split()[1] for text in blocks(DOCS / "deployment.md", "dockerfile") for line in text.splitlines() if line.startswith("COPY ")]
+    assert copied == ["busline", "--from=build", "shop.py"] and "pip install ./busline" in tutorial and "# file: shop.py" in tutorial
+    assert f"{DRAIN + CANCEL + CLOSING:.0f} s in all" in page
