@@ -6,6 +6,7 @@ import shutil
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import split
 
 import pytest
 
@@ -32,7 +33,8 @@ class Newcomer(Reader):
             self.stop()
             self.environment |= self.servers
         elif line.startswith("pip install "):
-            self.run("pip", "install", "-q", "--disable-pip-version-check", *[word.strip('"') for word in line.split()[2:]])
+            said = self.run("pip", "install", "-q", "--disable-pip-version-check", *split(line)[2:])
+            assert "ERROR" not in said, said
         elif not line.startswith(". "):
             super().type(line)
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").rglob("README.md")])
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+LINK_TEXT = re.compile(r"\[([^]]*)\]\([^)]*\)")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```(\w+)$", re.MULTILINE)
 KINDS = {"python", "sh", "text", "yaml", "toml", "ini", "dockerfile", "console", "py"}  # the last two are not run
@@ -130,3 +131,12 @@ def test_the_numbers_of_contract_tests_are_true() -> None:
     one, queues, topics = (sum(name.startswith("test_") for name in dir(part)) for part in (OneEngine, Queues, Topics))
 
     assert f"memory {one}, SQLite {one}, Redis {queues}, Kafka {topics}." in (ROOT / "docs" / "engines.md").read_text()
+
+
+def test_the_guarantees_are_the_same_wherever_they_stand() -> None:
+    short, whole = rows(ROOT / "README.md"), rows(DOCS / "guarantees.md")
+    assert short == whole[: len(short)] and len(short) == 13
+
+
+def rows(page: Path) -> list[str]:
+    return [LINK_TEXT.sub(r"\1", line) for line in page.read_text().splitlines() if line.startswith("| ")]
