@@ -98,7 +98,7 @@ def test_the_tests_of_the_page_about_tests_pass(tmp_path: Path) -> None:
 def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(blocks(ROOT / "README.md", "python")[0])
     (tmp_path / "orders.jsonl").write_text('{"id":"a2","email":"a@b.c","cents":1}\n')
-    text = SHELL + "busline enqueue shop:app send_receipt '{\"email\":\"a@b.c\",\"cents\":500}' --delay 60\n"
+    text = SHELL + 'busline enqueue shop:app send_receipt \'{"email":"a@b.c","cents":500}\' --delay 60\n'
     worker = subprocess.Popen([sys.executable, "-m", "busline", "run", "shop:app"], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
 
     try:

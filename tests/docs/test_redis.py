@@ -2,9 +2,6 @@
 
 import asyncio
 import re
-from typing import Any
-
-import yaml
 from pathlib import Path
 
 from busline import App
