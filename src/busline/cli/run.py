@@ -259,9 +259,8 @@ class Runner:
 
 async def _behind(bus: Bus) -> Mapping[tuple[str, str], int]:
     """How many records each group has not finished, as far as the engine says so now."""
-    groups = [worker.work.subscription.group for worker in bus.workers if worker.work.subscription.group]
     try:
-        lag = [] if bus.engines.streams is None else await bus.engines.streams.inspector.lag(groups)
+        lag = await bus.lag()
     except Unavailable:
         lag = []
     return {(one.group, one.topic): one.behind for one in lag}

@@ -16,7 +16,7 @@ from busline.core.ids import derived_id, new_id
 from busline.core.message import DeadLetter, Delivery, Headers, Message
 from busline.core.outcome import Acked, Outcome, Rejected, Send
 from busline.core.outgoing import Outgoing
-from busline.core.ports import Redriven, Transport
+from busline.core.ports import Lag, Redriven, Transport
 from busline.runtime.sending import handling, inherit, leave_with, record_job_id
 from busline.runtime.watchdog import Watchdog
 from busline.runtime.worker import AWAY, Settled, Trouble, Work, Worker
@@ -71,6 +71,16 @@ class Bus:
     def away(self) -> dict[str, str]:
         """What is waited for, by queue, topic or subscriber; empty while every engine answers."""
         return {name: text for away in (self._sends_wait, *(worker.away for worker in self.workers)) for name, text in list(away.items())}
+
+    # --- what its workers serve ----------------------------------------------------------------------------
+
+    def queues(self) -> set[str]:
+        return {address.name for worker in self.workers if worker.work.subscription.group is None for address in worker.work.subscription.addresses}
+
+    async def lag(self) -> Sequence[Lag]:
+        """How many records each of their groups has not finished. Raises Unavailable."""
+        groups = [group for worker in self.workers if (group := worker.work.subscription.group) is not None]
+        return [] if self.engines.streams is None else await self.engines.streams.inspector.lag(groups)
 
     # --- sending -------------------------------------------------------------------------------------------
 

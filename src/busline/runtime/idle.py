@@ -25,11 +25,10 @@ async def _idle(bus: Bus) -> bool:
     if not all(worker.idle for worker in bus.workers):
         return False
     subscriptions = [worker.work.subscription for worker in bus.workers]
-    queues = {one.name for each in subscriptions for one in each.addresses if each.group is None}
     groups = {(each.group, one.name) for each in subscriptions for one in each.addresses if each.group is not None}
     try:
         for engine in bus.engines.all():
-            if not await _empty(engine.inspector, queues, groups):
+            if not await _empty(engine.inspector, bus.queues(), groups):
                 return False
     except Unavailable:
         return False  # the workers say so, and wait for it

@@ -33,14 +33,9 @@ class Samples:
 
     async def take(self) -> None:
         """Asks once. Raises what the engines raise."""
-        subscriptions = [worker.work.subscription for worker in self._bus.workers]
-        queues = {address.name for one in subscriptions for address in one.addresses if one.group is None}
-        groups = [one.group for one in subscriptions if one.group is not None]
-        engines = self._bus.engines
-        depth = {} if engines.jobs is None else await engines.jobs.inspector.depth()
-        lag = [] if engines.streams is None else await engines.streams.inspector.lag(groups)
-        now = self._bus.clock.time()
-        self.depth = {name: depth.get(name, Depth()) for name in sorted(queues)}
-        self.lag = lag
+        jobs, now = self._bus.engines.jobs, self._bus.clock.time()
+        depth = {} if jobs is None else await jobs.inspector.depth()
+        self.lag = await self._bus.lag()
+        self.depth = {name: depth.get(name, Depth()) for name in sorted(self._bus.queues())}
         self.frontier = {worker.work.subscription.group: worker.oldest(now) for worker in self._bus.workers if worker.work.subscription.group}
         self.at = time.monotonic()
