@@ -54,8 +54,8 @@ async def _add(seen: dict[str, Any], inspector: Inspector, groups: Sequence[str]
 
 def _aged(depth: Depth) -> dict[str, Any]:
     """A queue in numbers, with the seconds for which the first has waited."""
-    age = None if depth.oldest is None else round(max(time.time() - depth.oldest, 0.0), 1)
-    return depth._asdict() | {"oldest": age}
+    age = depth.age(time.time())
+    return depth._asdict() | {"oldest": None if age is None else round(age, 1)}
 
 
 def _text(seen: dict[str, Any]) -> str:

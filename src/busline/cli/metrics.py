@@ -92,7 +92,7 @@ def _sampled(samples: Samples) -> Iterator[Metric]:
     for queue, one in samples.depth.items():
         for state in STATES:
             depth.add_metric([queue, state], getattr(one, state))
-        oldest.add_metric([queue], 0.0 if one.oldest is None else max(time.time() - one.oldest, 0.0))
+        oldest.add_metric([queue], one.age(time.time()) or 0.0)
     lag = GaugeMetricFamily("busline_lag", "Records that a group has not finished.", labels=["group", "topic"])
     for each in samples.lag:
         lag.add_metric([each.group, each.topic], each.behind)

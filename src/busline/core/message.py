@@ -49,6 +49,11 @@ class Message:
     options: Options | None = None
     origin: str | None = None
 
+    @property
+    def since(self) -> float:
+        """When it was sent, or if its sender delayed it, due."""
+        return max(self.at, self.due or 0.0)
+
 
 class Delivery:
     """One arrival of a message, and what a function may ask about it."""
@@ -111,6 +116,11 @@ class Delivery:
     def in_lane(self) -> bool:
         """Whether it is a record in its topic: retries wait there, before the records behind it."""
         return self.position is not None and self.message.origin is None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its worker cancelled it for reasons of its own: that is no attempt."""
+        return self.cut in (SHUTDOWN, LOST)
 
     def again(self) -> "Delivery":
         """The same arrival, for its next attempt."""

@@ -133,6 +133,10 @@ class Depth(NamedTuple):
     running: int = 0
     oldest: float | None = None
 
+    def age(self, now: float) -> float | None:
+        """Seconds for which the first has waited; None where none waits."""
+        return None if self.oldest is None else max(now - self.oldest, 0.0)
+
 
 class Lag(NamedTuple):
     """How many records of a topic a group has not finished; of how many partitions, read by how many processes."""

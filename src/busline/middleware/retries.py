@@ -91,5 +91,4 @@ class Judge:
         return Retry(**options.retry, on=self._policy.on, never=self._policy.never)
 
     def _age(self, delivery: Delivery) -> float:
-        message = delivery.message
-        return self._clock.time() - max(message.at, message.due or 0.0)
+        return self._clock.time() - delivery.message.since

@@ -45,6 +45,15 @@ class Tracing:
                 known["server.address"], known["server.port"] = engine.server
         return known
 
+    def _facts(self, address: Address, message: Message, position: str | None = None) -> Attributes:
+        """What the conventions want of one message."""
+        found = self._place(address) | {"messaging.message.id": message.id}
+        if message.task:
+            found["busline.task"] = message.task
+        if position is not None:
+            found["messaging.destination.partition.id"] = position.rpartition("@")[0].rpartition("/")[2]
+        return found | _of_kafka(message, position) if found["messaging.system"] == "kafka" else found
+
     # --- attempts --------------------------------------------------------------------------------------------
 
     def around(self, handler: str, group: str | None) -> Middleware:
@@ -56,7 +65,8 @@ class Tracing:
         async def tracing(delivery: Delivery, call_next: CallNext) -> object:
             headers = delivery.message.headers
             parent = propagate.extract(headers, NOTHING, HEADERS) if headers else NOTHING
-            span = self._attempt(delivery, own, parent, await self._before(delivery))
+            elsewhere = delivery.span is None and delivery.attempt > 1 and not delivery.in_lane
+            span = self._attempt(delivery, own, parent, await self._before(delivery) if elsewhere else delivery.span)
             attach(trace.set_span_in_context(span, parent))  # the delivery's task has a context of its own, which ends with it
             delivery.span = span.get_span_context()
             try:
@@ -72,26 +82,21 @@ class Tracing:
 
     def _attempt(self, delivery: Delivery, own: Attributes, parent: Context, before: SpanContext | None) -> Span:
         address = Address("queue" if delivery.position is None else "topic", delivery.address)
-        attributes = own | self._place(address) | _arrival(delivery)
-        if attributes["messaging.system"] == "kafka":
-            attributes |= _of_kafka(delivery.message, delivery.position)
+        attributes = own | self._facts(address, delivery.message, delivery.position) | {"busline.attempt": delivery.attempt}
         links = () if before is None else (Link(before),)
         return self._tracer.start_span(f"process {address.name}", parent, SpanKind.CONSUMER, attributes, links)
 
     async def _before(self, delivery: Delivery) -> SpanContext | None:
-        """The span of the attempt before this one; a job's may have been in another process."""
-        if delivery.span is not None or delivery.attempt == 1 or delivery.in_lane or self._jobs is None:
-            found: SpanContext | None = delivery.span
-            return found
+        """The span of a job's attempt before this one, in whichever process that was."""
         try:
-            kept = (await self._jobs.store.get([_key(delivery)]))[0]
+            kept = None if self._jobs is None else (await self._jobs.store.get([_key(delivery)]))[0]
         except BuslineError as error:
             log.debug("%r is not linked to the attempt before: %s", delivery, error)
             return None
         return None if kept is None else trace.get_current_span(propagate.extract((("traceparent", kept),), NOTHING, HEADERS)).get_span_context()
 
     async def _remember(self, delivery: Delivery, error: BaseException) -> None:
-        if self._jobs is None or delivery.in_lane or isinstance(error, Reject) or delivery.cut not in (None, TIMEOUT):
+        if self._jobs is None or delivery.in_lane or isinstance(error, Reject) or delivery.cut_off:
             return
         try:
             await self._jobs.store.put(_key(delivery), _written(delivery.span), DAY)
@@ -109,7 +114,9 @@ class Tracing:
 
     @contextmanager
     def _sending(self, operation: str, address: Address, messages: Sequence[Message]) -> Generator[None]:
-        with self._span(operation, SpanKind.PRODUCER, address, self._sent(address, messages)):
+        many: Attributes = {"messaging.batch.message_count": len(messages)}
+        attributes = self._facts(address, messages[0]) if len(messages) == 1 else self._place(address) | many
+        with self._span(operation, SpanKind.PRODUCER, address, attributes):
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
             written = tuple((name, value.encode()) for name, value in carrier.items())
@@ -117,22 +124,16 @@ class Tracing:
                 message.headers = (*(kept for kept in message.headers if kept[0] not in carrier), *written)
             yield
 
-    def _sent(self, address: Address, messages: Sequence[Message]) -> Attributes:
-        if len(messages) != 1:
-            return {"messaging.batch.message_count": len(messages)}
-        kafka = self._of(address).system == "kafka"
-        return _facts(messages[0]) | (_of_kafka(messages[0], None) if kafka else {})
-
     def wait(self, address: Address, id: str) -> AbstractContextManager[object]:
-        return self._span("receive", SpanKind.CLIENT, address, {"messaging.message.id": id})
+        return self._span("receive", SpanKind.CLIENT, address, self._place(address) | {"messaging.message.id": id})
 
     @contextmanager
-    def _span(self, operation: str, kind: SpanKind, address: Address, more: Attributes) -> Generator[None]:
+    def _span(self, operation: str, kind: SpanKind, address: Address, attributes: Attributes) -> Generator[None]:
         named: Attributes = {"messaging.operation.name": operation, "messaging.operation.type": operation}
-        with self._tracer.start_as_current_span(f"{operation} {address.name}", kind=kind, attributes=named | self._place(address) | more) as span:
+        with self._tracer.start_as_current_span(f"{operation} {address.name}", kind=kind, attributes=named | attributes) as span:
             try:
                 yield
-            except BaseException as error:
+            except BaseException as error:  # a cancelled send or wait is told as well, and goes on
                 span.set_attribute("error.type", type(error).__name__)
                 raise
 
@@ -150,21 +151,6 @@ class _Getter(Getter[Headers]):
 HEADERS = _Getter()
 
 
-def _facts(message: Message) -> Attributes:
-    """What the conventions want of one message."""
-    found: Attributes = {"messaging.message.id": message.id}
-    if message.task:
-        found["busline.task"] = message.task
-    return found
-
-
-def _arrival(delivery: Delivery) -> Attributes:
-    found = _facts(delivery.message) | {"busline.attempt": delivery.attempt}
-    if delivery.position is not None:
-        found["messaging.destination.partition.id"] = delivery.position.rpartition("@")[0].rpartition("/")[2]
-    return found
-
-
 def _of_kafka(message: Message, position: str | None) -> Attributes:
     found: Attributes = {} if position is None else {"messaging.kafka.offset": int(position.rpartition("@")[2])}
     if message.key is not None and message.key.isascii():
@@ -177,10 +163,10 @@ def _of_kafka(message: Message, position: str | None) -> Attributes:
 def _failed(span: Span, delivery: Delivery, error: BaseException) -> None:
     """Told to come later, or cut off by the worker for its own reasons: no failure."""
     span.record_exception(error)
-    if delivery.cut not in (None, TIMEOUT):
+    if delivery.cut_off:
         span.set_attribute("busline.cut", str(delivery.cut))
     elif not isinstance(error, RetryLater):
-        span.set_attribute("error.type", "TimeoutError" if delivery.cut else type(error).__name__)
+        span.set_attribute("error.type", "TimeoutError" if delivery.cut == TIMEOUT else type(error).__name__)
         span.set_status(StatusCode.ERROR, str(error))
 
 

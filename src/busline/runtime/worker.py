@@ -200,7 +200,7 @@ class Worker:
             outcome: Outcome | None = await handler.run(delivery)
         except BaseException as error:  # cancellations and exits: whatever a function raises, its worker lives
             outcome = self._cut_short(delivery, handler, error)
-        if delivery.cut in (SHUTDOWN, LOST) and isinstance(outcome, Retried | Rejected):
+        if delivery.cut_off and isinstance(outcome, Retried | Rejected):
             outcome = self._cut_short(delivery, handler, asyncio.CancelledError())  # it made another error of it: no failed attempt all the same
         delivery.sends = None
         del self._running[delivery.receipt]

@@ -40,10 +40,7 @@ class MemoryInspector:
         }
 
     def _oldest(self, line: Line) -> float | None:
-        if not line.waiting:
-            return None
-        first = self._of.jobs[line.waiting[0]].message
-        return max(first.at, first.due or 0.0)
+        return self._of.jobs[line.waiting[0]].message.since if line.waiting else None
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         found = []

@@ -36,10 +36,9 @@ def is_young(id: str) -> bool:
 def _since(envelope: bytes) -> float | None:
     """When a job was sent, or due; None of bytes that are no envelope."""
     try:
-        message = unpack(envelope).message
+        return unpack(envelope).message.since
     except ValueError:
         return None
-    return max(message.at, message.due or 0.0)
 
 
 class RedisInspector:
