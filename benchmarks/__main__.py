@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 from benchmarks import calls, jobs, latency, memory, watching
 
 CALLS_AT = 2_000
+WATCHED = 20_000
 
 
 def main() -> None:
@@ -77,10 +79,13 @@ def measure(rounds: int, scale: float) -> dict[str, list[float]]:
     return found
 
 
-def arms(scale: float) -> dict[str, Callable[[], Any]]:
-    def many(count: int) -> int:
-        return max(int(count * scale), 1000)
+def scaled(scale: float, count: int) -> int:
+    """How many messages a run at this scale has."""
+    return max(int(count * scale), 1000)
 
+
+def arms(scale: float) -> dict[str, Callable[[], Any]]:
+    many = partial(scaled, scale)
     return {
         "memory": lambda: asyncio.run(memory.busline(many(60_000))),
         "bare": lambda: asyncio.run(memory.bare(many(60_000))),
@@ -88,7 +93,7 @@ def arms(scale: float) -> dict[str, Callable[[], Any]]:
         "huey": lambda: jobs.huey(many(5_000)),
         "one by one": lambda: asyncio.run(jobs.one_by_one(many(1_000))),
         "latency": lambda: asyncio.run(latency.measure(many(1_000) // 2, 5 * scale)),
-        "watching": lambda: asyncio.run(watching.each(many(20_000))),
+        "watching": lambda: asyncio.run(watching.each(many(WATCHED))),
         "import": lambda: took("-c", "import busline"),
         "import App": lambda: took("-c", "from busline import App"),
         "version": lambda: took("-m", "busline", "--version"),
@@ -111,9 +116,8 @@ def summary(found: dict[str, list[float]], scale: float) -> dict[str, float]:
         return median(a / b for a, b in zip(found[one], found[other], strict=True))
 
     def dearer(one: str) -> float:
-        """Microseconds a message, against one that nobody watches, of a run of at most 20,000."""
-        count = max(int(20_000 * scale), 1000)
-        return median((a - b) / count * 1e6 for a, b in zip(found[one], found["plain"], strict=True))
+        """Microseconds a message, against one that nobody watches."""
+        return median((a - b) / scaled(scale, WATCHED) * 1e6 for a, b in zip(found[one], found["plain"], strict=True))
 
     return {
         "metrics: microseconds a message": round(dearer("metrics"), 2),

@@ -26,7 +26,6 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").rglob("README.md")])
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 LINK_TEXT = re.compile(r"\[([^]]*)\]\([^)]*\)")
-PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```(\w+)$", re.MULTILINE)
 KINDS = {"python", "sh", "text", "yaml", "toml", "ini", "dockerfile", "console", "py"}  # the last two are not run
 MODULES: list[ModuleType] = [busline.core.signature, busline.testing, busline.transports.sqlite.file]
@@ -109,7 +108,7 @@ def test_programs_compile(page: Path) -> None:
 
 async def test_another_program_enqueues_and_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs of the page about the file, as they stand there."""
-    writes, reads = PYTHON.findall((DOCS / "sqlite.md").read_text())
+    writes, reads = blocks(DOCS / "sqlite.md", "python")
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".busline").mkdir()
     app = App("shop")

@@ -1,23 +1,21 @@
 """The programs of the page about Redis, as they stand there."""
 
 import asyncio
-import re
-from pathlib import Path
 
 from busline import App
 from busline.app import Setting
 from busline.runtime.bus import Engines
 from busline.transports.memory import MemoryTransport
 from busline.transports.redis import RedisTransport
+from tests.docs.test_pages import DOCS, blocks
 from tests.docs.test_site import triggers
 from tests.servers.redis import Server, redis, shared
 
 __all__ = ["redis", "shared"]
-PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 async def test_another_program_enqueues_and_reads(redis: Server) -> None:
-    writes, reads = PYTHON.findall((Path(__file__).parents[2] / "docs" / "redis.md").read_text())
+    writes, reads = blocks(DOCS / "redis.md", "python")
     app = App("shop")
     engine = RedisTransport(redis.url)
 

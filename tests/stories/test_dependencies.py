@@ -25,7 +25,7 @@ def nested(log: list[str]) -> Dependency:
     async def connection() -> AsyncGenerator[str]:
         try:
             yield "connection"
-        except BaseException as error:
+        except BaseException as error:  # whatever ends the function is noted, and goes on
             log.append(f"connection {type(error).__name__}")
             raise
         finally:
@@ -34,7 +34,7 @@ def nested(log: list[str]) -> Dependency:
     async def session(of: Annotated[str, Depends(connection)]) -> AsyncGenerator[str]:
         try:
             yield "session"
-        except BaseException as error:
+        except BaseException as error:  # whatever ends the function is noted, and goes on
             log.append(f"session {type(error).__name__}")
             raise
         finally:
