@@ -13,6 +13,7 @@ from busline.core.outcome import Outcome
 
 Order: TypeAlias = Literal["partition", "key", "none"]
 Start: TypeAlias = Literal["earliest", "latest"] | float
+BATCH_BYTES = 4 * 1024 * 1024
 State: TypeAlias = Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
 
 
@@ -20,7 +21,9 @@ State: TypeAlias = Literal["waiting", "delayed", "running", "succeeded", "failed
 class Subscription:
     """What one worker asks for. `group` is None for queues. `start`: where a new group begins (a float: that time).
 
-    `ahead`: how many unsettled deliveries one partition may have out at once.
+    `ahead`: how many unsettled deliveries one partition may have out at once. `batch_bytes`: what one `receive` may
+    return of bodies, and what may be read ahead of it; a larger message comes alone. `tasks`: the names that the worker
+    has functions for; None stands for any.
     """
 
     addresses: tuple[Address, ...]
@@ -28,6 +31,8 @@ class Subscription:
     order: Order = "partition"
     start: Start = "earliest"
     ahead: int = 500
+    batch_bytes: int = BATCH_BYTES
+    tasks: frozenset[str] | None = None
 
 
 class Features(NamedTuple):
@@ -60,7 +65,7 @@ class Receiver(Protocol):
     """One live subscription."""
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """Waits for at least one delivery; returns at most `limit`. One call at a time. Cancelled, it loses none.
+        """Waits for at least one delivery; returns at most `limit`, and no more bytes than `batch_bytes`. One call at a time. Cancelled, it loses none.
         Raises Unavailable while the engine is away: call again."""
         ...
 
