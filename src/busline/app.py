@@ -28,6 +28,7 @@ from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
 from busline.core.policy import Retry
 from busline.core.ports import Transport
+from busline.core.served import Served, Serves
 from busline.core.signature import Given
 from busline.engine import Engine
 from busline.middleware.metrics import Metrics
@@ -232,6 +233,16 @@ class App(Router):
     def groups(self) -> list[str]:
         """The groups of its subscribers."""
         return [self.group_of(one) for one in self.all_subscribers()]
+
+    def serves(self) -> Serves:
+        """What it serves: what tells its dead letters, counts, queues and lag from those of other Apps."""
+        handlers: dict[Served, set[str]] = {}
+        for one in self.all_subscribers():
+            for topic, _ in one.source.parts:
+                handlers.setdefault(Served(topic.name, self.group_of(one)), set()).add(one.full_name)
+        tasks = list(self.all_tasks())
+        handlers |= {Served(task.queue_address().name): {one.name for one in tasks} for task in tasks}  # any may be sent to any of its queues
+        return Serves(self.queue_name(None), {one: frozenset(names) for one, names in handlers.items()})
 
     def group_of(self, subscriber: Subscriber) -> str:
         """The group that a subscriber reads for."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from busline.core.address import Address
-from busline.core.counts import Counts, tally
+from busline.core.counts import Counts, tally_by
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Released, Retried
@@ -61,12 +61,14 @@ class Waiting:
             else:
                 applied.append(one if one[1] is ACKED else self.transport.possible(one))
         self.end(applied)
-        for name, counts in tally(applied).items():
-            self.transport.counts.setdefault(name, Counts()).add(counts)
-        for delivery in refused:
-            self.transport.counts.setdefault(delivery.handler, Counts()).refused += 1
+        for whose, counts in tally_by(self.queue_of, applied, refused).items():
+            self.transport.counts.setdefault(whose, Counts()).add(counts)
         self.wake()
         return refused
+
+    def queue_of(self, delivery: Delivery) -> str:
+        """Where it goes back to if it dies and is redriven."""
+        raise NotImplementedError
 
     def end(self, settled: Sequence[Settled]) -> None:
         raise NotImplementedError
@@ -74,6 +76,9 @@ class Waiting:
 
 class QueueReceiver(Waiting):
     """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
+
+    def queue_of(self, delivery: Delivery) -> str:
+        return str(delivery.receipt[0])
 
     def ready(self) -> bool:
         self._promote()
@@ -107,7 +112,8 @@ class QueueReceiver(Waiting):
         job.owner = self
         origin = job.message.origin
         address = job.queue if origin is None else origin.rpartition("/")[0]
-        self.held[id] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, id)
+        receipt = (job.queue, id)
+        self.held[receipt] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, receipt)
         return delivery
 
     def end(self, settled: Sequence[Settled]) -> None:
@@ -170,6 +176,9 @@ class TopicReceiver(Waiting):
             if self.transport.owners.setdefault((self.subscription.group or "", address.name), self) is self:
                 found.append((address, self.transport.log(address), self._frontiers(address)))
         return found
+
+    def queue_of(self, delivery: Delivery) -> str:
+        return f"~{self.subscription.group}"
 
     def ready(self) -> bool:
         return bool(self._behind())

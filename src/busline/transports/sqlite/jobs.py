@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose, write
 from busline.core.errors import describe
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
@@ -153,6 +153,11 @@ def _delivery(row: Any, owner: int) -> Delivery:
     return Delivery(message, address, attempts + 1, origin, None, (seq, owner, queue, id))
 
 
+def queue_of(delivery: Delivery) -> str:
+    """The queue that a job was claimed from."""
+    return str(delivery.receipt[2])
+
+
 class Impossible(Exception):
     """An outcome carries an effect that can never be applied."""
 
@@ -179,7 +184,7 @@ def settle(db: sqlite3.Connection, settled: Sequence[Settled], owner: int, now: 
                 late.add(delivery.receipt)
             continue
         if isinstance(outcome, Rejected):
-            bury(db, delivery, outcome, delivery.receipt[2], now)
+            bury(db, delivery, outcome, queue_of(delivery), now)
         apply(db, delivery, outcome.effects, now)
     return late
 
@@ -246,7 +251,7 @@ def free(db: sqlite3.Connection, n: int, now: float) -> bool:
         delivery.handler = delivery.message.task
         db.execute("DELETE FROM job WHERE seq = ?", (row[0],))
         bury(db, delivery, Rejected(f"its worker died {DEATHS} times"), row[12], now)
-        counted(db, {delivery.handler: Counts(dead=1)})
+        counted(db, {Whose(row[12], delivery.handler): Counts(dead=1)})
         _remember(db, [delivery.message] if delivery.message.remember else [], now)
     db.execute("UPDATE job SET deaths = deaths + 1 WHERE owner = ? AND state = 3", (n,))
     return withdraw(db, n)
@@ -263,14 +268,14 @@ def release(db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
     db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))", (owner, _list(seqs)))
 
 
-def counted(db: sqlite3.Connection, counts: Mapping[str, Counts]) -> None:
+def counted(db: sqlite3.Connection, counts: Mapping[Whose, Counts]) -> None:
     """Adds to the handlers' numbers."""
     sql = (
         "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET handled = handled + excluded.handled,"
         " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
         " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
     )
-    db.executemany(sql, [(name, one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps) for name, one in counts.items()])
+    db.executemany(sql, [(write(whose), one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps) for whose, one in counts.items()])
 
 
 def _list(numbers: Iterable[int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import Counts, tally
+from busline.core.counts import tally_by
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected
@@ -101,14 +101,6 @@ class Receiving:
             self.held.pop(delivery.receipt, None)
 
 
-def numbers(settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[str, Counts]:
-    """What a settle adds to the handlers' counts."""
-    found = tally(settled)
-    for delivery in refused:
-        found.setdefault(delivery.handler, Counts()).refused += 1
-    return found
-
-
 class JobReceiver(Receiving):
     """Takes jobs from queues."""
 
@@ -153,7 +145,7 @@ class JobReceiver(Receiving):
         def apply(db: sqlite3.Connection) -> set[object]:
             late = jobs.settle(db, ours, owner, now, transport.apply)
             applied = [one for one in ours if one[0].receipt not in late] if late else ours
-            jobs.counted(db, numbers(applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
+            jobs.counted(db, tally_by(jobs.queue_of, applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
             return late
 
         late = await transport.file.write(apply) if settled else set()
@@ -185,6 +177,7 @@ class LogReceiver(Receiving):
         self._owned: dict[str, Owned] = {}
         self._names = [address.name for address in subscription.addresses]
         self._group = subscription.group or ""
+        self._home = f"~{self._group}"  # the queue of its dead that run again
         self._first = 0  # the partition that is read first changes from one read to the next
         self._settling = asyncio.Lock()
 
@@ -262,7 +255,8 @@ class LogReceiver(Receiving):
                     self._effects(db, ours, now)
                     for step in steps:
                         topics.advance(db, step.owned.group, step.progress)
-                jobs.counted(db, numbers(ours if mine else [], refused if mine else [*refused, *(one for one, _ in ours)]))
+                late = refused if mine else [*refused, *(one for one, _ in ours)]
+                jobs.counted(db, tally_by(lambda _: self._home, ours if mine else [], late))
                 return mine
 
             if settled and not await transport.file.write(apply):
@@ -295,7 +289,7 @@ class LogReceiver(Receiving):
             if outcome is ACKED:
                 continue
             if isinstance(outcome, Rejected):
-                jobs.bury(db, delivery, outcome, f"~{self._group}", now)
+                jobs.bury(db, delivery, outcome, self._home, now)
             if isinstance(outcome, Acked | Rejected):
                 self.transport.apply(db, delivery, outcome.effects, now)
 
