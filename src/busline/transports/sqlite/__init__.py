@@ -62,6 +62,8 @@ class SqliteTransport:
         self._closing, self._renewing = False, asyncio.Lock()
         try:
             await self.patiently(self.process.register)
+            with suppress(BuslineError, OSError):  # then the first look does it
+                await self._look_for_dead()  # at once: it may be the only one, and killed again before that
         except BaseException:  # cancelled or refused, nothing stays open
             await self.file.close()
             self.process.close()
@@ -171,16 +173,19 @@ class SqliteTransport:
         self._look_later()
 
     async def _look_once(self) -> None:
+        await self._look_for_dead()
+        await self.store.expire(self.clock.time())
+
+    async def _look_for_dead(self) -> None:
         others = await self.file.read(lambda db: [row[0] for row in db.execute("SELECT n FROM worker")])
         if self.process.n not in others:
             await self.lost()
         dead = self.process.dead([n for n in others if n != self.process.n], self._lease)
-        now = self.clock.time()
         if dead:
-            await self._clear_away(dead, now)
-        await self.store.expire(now)
+            await self._clear_away(dead)
 
-    async def _clear_away(self, dead: list[int], now: float) -> None:
+    async def _clear_away(self, dead: list[int]) -> None:
+        now = self.clock.time()
         freed = await self.file.write(lambda db: jobs.free_all(db, dead, now))
         for n in dead:
             remove(self.process.folder, n)

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
+from busline.transports.sqlite.held import hold, let_go
 from busline.transports.sqlite.schema import ADDED, APPLICATION, LAYOUT, create, layout
 
 T = TypeVar("T")
@@ -324,7 +325,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._descriptor = hold(Path(f"{path}.lock"), os.O_RDWR | os.O_CREAT)
 
     def __enter__(self) -> None:
         try:
@@ -355,7 +356,7 @@ class Lock:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        let_go(self._descriptor)
 
 
 def begin(db: sqlite3.Connection) -> None:
