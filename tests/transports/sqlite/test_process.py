@@ -1,6 +1,8 @@
 """Real processes on one file: killed, stopped and continued. Every message is handled, every effect is there once."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -45,6 +47,16 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    async def stop(self, path: Path) -> None:
+        """Outside of a transaction: a process that is stopped in one holds up all others."""
+        with open(f"{path}.lock") as lock:
+            while True:
+                self.signal(signal.SIGSTOP)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                self.signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -109,7 +121,7 @@ async def test_a_process_that_was_stopped_past_its_lease_settles_nothing_and_goe
         victim = await Child.start(path)
         ids = await fill(transport, 20)
         await victim.said("took")
-        victim.signal(signal.SIGSTOP)
+        await victim.stop(path)
         heir = await Child.start(path)
         await until_done(path, ids, 15)
         await heir.kill()

@@ -168,6 +168,8 @@ class SqliteTransport:
 
     async def _look(self) -> None:
         with suppress(BuslineError, OSError):  # whoever works with the file says so
+            if self.file.replaced():
+                await self._take_other_file()
             await self._look_once()
         self._heard()
         self._look_later()
@@ -193,6 +195,23 @@ class SqliteTransport:
             log.warning("took over what %d dead process(es) had in hand", len(freed))
         self.wake()
 
+    async def _take_other_file(self) -> None:
+        """Goes on with the file that is at the path now. What is in hand was the other's: here it has another number."""
+        async with self._renewing:
+            log.warning("%s: another file is there now: what was in hand is the other's, and it goes on with this one", self.file.path)
+            await self.file.close()
+            for receiver in self.receivers:
+                receiver.host.recall(receiver.forget())
+            self._deafen()
+            self.process.close()
+            await self.file.open()
+            await self._renew()
+
+    async def _renew(self) -> None:
+        await self.file.write(self.process.register)
+        self._listen()
+        self.wake_here()
+
     async def look_lost(self) -> None:
         """As `lost`, for one who need not wait: the next look does it if the file is locked now."""
         with suppress(Unavailable):
@@ -208,9 +227,7 @@ class SqliteTransport:
             for receiver in self.receivers:
                 receiver.host.recall(receiver.forget())
             self._deafen()
-            await self.file.write(self.process.register)
-            self._listen()
-            self.wake_here()
+            await self._renew()
 
     # --- receiving -----------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Process:
         """Takes a new number, inside a transaction: no other process sees the number before its lock."""
         self.close()
         self.folder.mkdir(exist_ok=True)
-        self.n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        self.n = self._free_number(db)
         remove(self.folder, self.n)  # of one that died between making them and its commit
         self._lock = hold(self._path("lock"), os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,6 +45,14 @@ class Process:
         self._looked = ticks()
         os.mkfifo(self._path("wake"))
         self.pipe = hold(self._path("wake"), os.O_RDWR | os.O_NONBLOCK)
+
+    def _free_number(self, db: sqlite3.Connection) -> int:
+        """One that no living process has, not even by another file that was at this path."""
+        n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        if self._is_dead(n, math.inf):
+            return n
+        db.execute("DELETE FROM worker WHERE n = ?", (n,))
+        return self._free_number(db)
 
     def _path(self, what: str) -> Path:
         return self.folder / f"{self.n}.{what}"
@@ -61,6 +69,7 @@ class Process:
                 let_go(descriptor)
         self._lock = self.pipe = -1
         remove(self.folder, self.n)
+        self.n = 0
 
     def drain(self) -> None:
         with contextlib.suppress(BlockingIOError):

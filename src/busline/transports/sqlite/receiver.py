@@ -175,7 +175,6 @@ class LogReceiver(Receiving):
     def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
         super().__init__(transport, subscription, host)
         self._owned: dict[str, Owned] = {}
-        self._names = [address.name for address in subscription.addresses]
         self._group = subscription.group or ""
         self._home = f"~{self._group}"  # the queue of its dead that run again
         self._first = 0  # the partition that is read first changes from one read to the next
@@ -192,10 +191,10 @@ class LogReceiver(Receiving):
                 await self._sleep(None)
 
     async def _take_over(self) -> None:
-        missing = [name for name in self._names if name not in self._owned]
+        missing = [address for address in self.subscription.addresses if address.name not in self._owned]
         if missing:
-            owner, group = self.transport.process.n, self._group
-            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, owner)))
+            owner, group, start = self.transport.process.n, self._group, self.subscription.start
+            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, start, owner)))
             if found.owner is None:
                 await self.transport.lost()
             elif found.owner == self.transport.process.n:

@@ -105,10 +105,12 @@ def _first(db: sqlite3.Connection, topic: int, part: int, start: Start) -> int:
     return end if row[0] is None else int(row[0])
 
 
-def take_over(db: sqlite3.Connection, group: str, names: Sequence[str], owner: int) -> Taken:
-    """Takes the group's topics that nobody reads."""
+def take_over(db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start, owner: int) -> Taken:
+    """Takes the group's topics that nobody reads. Makes its positions where the file has none: it may be another one."""
     if not alive(db, owner):
         return Taken(None, [])
+    join_all(db, group, addresses, start)
+    names = [address.name for address in addresses]
     free = (
         "SELECT grp.id, topic.id, topic.name FROM grp JOIN topic ON topic.id = grp.topic"
         f" WHERE grp.name = ? AND grp.owner IS NULL AND topic.name IN ({','.join('?' * len(names))})"
