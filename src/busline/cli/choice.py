@@ -12,7 +12,7 @@ from busline.core.message import DeadLetter
 from busline.core.ports import Inspector, Redriven, Standing, Transport, together
 from busline.core.served import Served, Serves
 
-PAGE = 500
+PAGE = 100
 Judge = Callable[[str, Serves, DeadLetter, bool], str | None]  # why an App does not take a letter, if so; the bool: also of other Apps
 Act = Callable[[App, Transport, Sequence[str], str | None], Awaitable[Redriven]]
 ByHandler = dict[str | None, list[str]]  # ids by the handler that is to run them; None: the one they died in

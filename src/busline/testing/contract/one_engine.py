@@ -217,3 +217,15 @@ class OneEngine(Topics, Queues):
         lag = {(one.group, one.topic): one.behind for one in await desk.transport.inspector.lag()}
 
         assert lag == {("g", "other"): 2, ("new", "other"): 0}
+
+    async def test_a_hand_out_has_a_limit_in_bytes(self, desk: Desk) -> None:
+        sizes = [400, 400, 400, 2000, 0, 300, 300, 300, 900]
+        await desk.transport.publish(desk.mail, [message(b"x" * size) for size in sizes])
+        await desk.transport.publish(desk.other, [message(b"x" * size) for size in sizes])
+        await desk.transport.publish(desk.orders, [message(b"x" * 600, key=b"%d" % n) for n in range(12)])
+
+        for receiver in (await desk.take(batch_bytes=1000), await desk.read(desk.other, batch_bytes=1000)):
+            parts = [await receiver.receive(100) for _ in range(5)]
+            assert [[len(one.body or b"") for one in part] for part in parts] == [[400, 400], [400], [2000], [0, 300, 300, 300], [900]]
+        many = await desk.read(desk.orders, batch_bytes=1000)
+        assert [len(await many.receive(100)) for _ in range(12)] == [1] * 12

@@ -121,9 +121,9 @@ class JobReceiver(Receiving):
 
     def _claim(self, limit: int) -> "asyncio.Future[Claim]":
         transport, now, queues = self.transport, self.host.clock.time(), self.queues
-        owner, every = transport.process.n, transport.queues()
+        owner, every, size = transport.process.n, transport.queues(), self.subscription.batch_bytes
         self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
-        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, owner, now))
+        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, size, owner, now))
 
     def _take(self, claim: Claim) -> bool:
         """Whether it brought anything that is still ours."""
@@ -206,7 +206,7 @@ class LogReceiver(Receiving):
         if not wants:
             return [], False
         asked = [(owned.topic, part, owned.frontiers[part].next, room) for owned, part, room in wants]
-        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit))
+        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit, self.subscription.batch_bytes))
         taken: list[Delivery] = []
         for (owned, part, _), (_, _, first, _), rows in zip(wants, asked, found, strict=True):
             # rewound meanwhile, or no longer ours: what was read is read again
