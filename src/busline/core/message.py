@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from busline.core.clock import moment
 from busline.core.errors import Invalid, excerpt, wrong
 from busline.core.options import kind
+from busline.core.served import Served
 
 if TYPE_CHECKING:
     from busline.core.outcome import Effect
@@ -158,6 +159,10 @@ class DeadLetter:
     """When it was published."""
     group: str | None = None
     """The group it died in; None for a job."""
+
+    @property
+    def served(self) -> Served:
+        return Served(self.address, self.group)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -61,8 +61,11 @@ class Bus:
 
     async def lag(self) -> Sequence[Lag]:
         """How many records each of their groups has not finished. Raises Unavailable."""
-        groups = [group for worker in self.workers if (group := worker.work.subscription.group) is not None]
-        return [] if self.engines.streams is None else await self.engines.streams.inspector.lag(groups)
+        read = {(group, one.name) for worker in self.workers if (group := worker.work.subscription.group) for one in worker.work.subscription.addresses}
+        if self.engines.streams is None:
+            return []
+        found = await self.engines.streams.inspector.lag(list(dict.fromkeys(group for group, _ in read)))
+        return [one for one in found if (one.group, one.topic) in read]
 
     # --- sending -------------------------------------------------------------------------------------------
 
@@ -114,18 +117,18 @@ class Bus:
 
     # --- dead letters --------------------------------------------------------------------------------------
 
-    async def redrive(self, engine: Transport, ids: Sequence[str]) -> Redriven:
-        """Dead letters go back to the handlers they died in. Those of an engine without queues become jobs of the
+    async def redrive(self, engine: Transport, ids: Sequence[str], handler: str | None = None) -> Redriven:
+        """Dead letters go back to `handler`, or the handlers they died in. Those of an engine without queues become jobs of the
         other one. Raises Invalid where there is no other."""
         if engine.features.queues:
-            return await engine.inspector.redrive(ids)
+            return await engine.inspector.redrive(ids, handler)
         if self.engines.jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
             raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
         wanted = set(ids)
         letters = [one for one in await engine.inspector.dead(limit=EVERY) if one.id in wanted]
         for letter in letters:
-            await self.engines.jobs.publish(Address("queue", f"~{letter.group}"), [_as_job(letter)])
+            await self.engines.jobs.publish(Address("queue", f"~{letter.group}"), [_as_job(letter, handler or letter.handler)])
         return Redriven(await engine.inspector.purge([one.id for one in letters]))
 
     # --- consuming -----------------------------------------------------------------------------------------
@@ -168,10 +171,10 @@ class Bus:
             plan.shared[node] = await node.open(nobody, plan.shared, stack)
 
 
-def _as_job(letter: DeadLetter) -> Message:
+def _as_job(letter: DeadLetter, handler: str) -> Message:
     """A record that runs again; sent twice, it is known by its id."""
     id = derived_id("redrive", letter.id, letter.died_at)
-    return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, letter.handler, remember=STREAM_SENT, origin=letter.position)
+    return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, handler, remember=STREAM_SENT, origin=letter.position)
 
 
 class Consuming:

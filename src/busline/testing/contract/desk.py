@@ -61,8 +61,9 @@ class Desk:
         subscription = Subscription(addresses or (self.orders,), group + self.mark, **options)  # type: ignore[arg-type]  # a test's options
         return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
 
-    async def take(self, *queues: Address) -> Receiver:
-        return await self.stack.enter_async_context(self.transport.subscribe(Subscription(queues or (self.mail,)), self.host))
+    async def take(self, *queues: Address, **options: object) -> Receiver:
+        subscription = Subscription(queues or (self.mail,), **options)  # type: ignore[arg-type]  # a test's options
+        return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
 
     def redriven(self, group: str) -> Address:
         """The queue of a group's dead letters that run again."""
