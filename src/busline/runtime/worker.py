@@ -400,6 +400,12 @@ class Worker:
         for handler in self.work.handlers.values():
             self._counts.setdefault(handler.name, Counts()).gaps += count
 
+    def waits(self, place: str, why: str | None) -> None:
+        """A part of the engine stands still, and why; None: it goes on."""
+        self.away.pop(place, None)
+        if why is not None:
+            self.away[place] = why
+
     async def _shut_down(self, fetching: asyncio.Task[None], drain: float, cancel: float) -> None:
         self._stopping = True
         fetching.cancel()

@@ -3,19 +3,21 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 
-from busline.core.errors import BuslineError
+from busline.core.errors import BuslineError, wrong
 from busline.core.ports import Host, Subscription
 from busline.transports.kafka import client
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.assignor import KeepingAssignor
+from busline.transports.kafka.beginning import Beginning, Beginnings
 from busline.transports.kafka.committer import Committer, Membership
-from busline.transports.kafka.diagnosis import explain, translated
+from busline.transports.kafka.diagnosis import explain, told, translated
+from busline.transports.kafka.logs import NOBODY
 from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
@@ -46,7 +48,7 @@ class Times:
 class Member:
     """A consumer of the group, and a tracker for each partition that it has now."""
 
-    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, times: Times) -> None:
+    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, times: Times, fresh: Iterable[TopicPartition]) -> None:
         self._servers, self._admin, self._subscription, self._host, self._times = servers, admin, subscription, host, times
         self._assignor = KeepingAssignor()
         self.consumer = client.consumer(
@@ -57,7 +59,8 @@ class Member:
         )  # fmt: skip
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
-        self.starts: Mapping[TopicPartition, int] = {}
+        self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
+        self._silent: set[TopicPartition] = set()  # whose leader does not answer
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
         self.draining = False
@@ -138,6 +141,8 @@ class Member:
 
     def lose(self, trackers: Sequence[Tracker]) -> None:
         """These are another's: whatever still runs of them is cut."""
+        for one in trackers:
+            self._answers(one.place)
         gone = [delivery for tracker in trackers for delivery in tracker.end()]
         if gone:
             log.warning("%s: %d deliveries run elsewhere, for their partitions moved before they were finished", self._subscription.group, len(gone))
@@ -160,35 +165,61 @@ class Member:
         self._start(self._adopt(self.committer.trackers), "adopt")
 
     async def _adopt(self, trackers: Sequence[Tracker]) -> None:
-        """Looks up where to begin."""
-        while living := [one for one in trackers if not one.over]:
+        """Looks up where to begin, and begins with those that answer."""
+        while waits := [one for one in trackers if not one.over and one.frontier is None]:
             try:
-                return await self._begin(living)
+                found = await self._beginnings.of([one.place for one in waits])
             except (kafka.KafkaError, OSError, TimeoutError) as error:
                 log.warning("%s", translated(self._subscription.group or "", error))
-                await asyncio.sleep(AGAIN)
+                found = {}
+            for one in waits:
+                if one.over:
+                    continue
+                if one.place in found:
+                    self._begin(one, found[one.place])
+                else:
+                    self._is_silent(one.place)
+            if any(one.committed < 0 for one in found.values()):
+                await self.committer.commit()  # a start is stored before anybody counts on it
+            await asyncio.sleep(AGAIN if len(found) < len(waits) else 0)
 
-    async def _begin(self, trackers: Sequence[Tracker]) -> None:
-        places = [one.place for one in trackers]
-        committed = await self.consumer._coordinator.fetch_committed_offsets(places)
-        first = await self._admin.first(places)
-        for tracker in trackers:
-            if tracker.over:
-                continue
-            place = tracker.place
-            known = committed[place].offset if place in committed else -1
-            wanted = known if known >= 0 else self.starts.get(place, first[place])
-            offset = max(wanted, first[place])
-            self._count_gap(tracker, wanted, offset)
-            tracker.begin(offset, known)
-            self.consumer.seek(place, offset)
+    def _begin(self, tracker: Tracker, beginning: Beginning) -> None:
+        if beginning.deleted:
+            self._count_gap(tracker, beginning.deleted, beginning.offset)
+        if beginning.cut:
+            log.warning("%r: the log has lost its last %d records: it goes on at %d", tracker, beginning.cut, beginning.offset)
+        tracker.begin(beginning.offset, beginning.committed)
+        self.consumer.seek(tracker.place, beginning.offset)
+        self._answers(tracker.place)
         self.committer.moved()
         self.changed.set()
 
-    def _count_gap(self, tracker: Tracker, wanted: int, there: int) -> None:
-        if wanted < there:
-            self._host.missed(there - wanted)
-            log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, there - wanted, there)
+    def _count_gap(self, tracker: Tracker, count: int, there: int) -> None:
+        self._host.missed(count)
+        log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, count, there)
+
+    def _is_silent(self, place: TopicPartition) -> None:
+        if place not in self._silent:
+            self._silent.add(place)
+            why = wrong(_name(place), "a leader that answers", "none", "Look whether its broker is well; the other partitions are read meanwhile.")
+            log.warning("%s: %s", self._subscription.group, why)
+            self._host.waits(_name(place), why)
+
+    def _answers(self, place: TopicPartition) -> None:
+        """Or it is another's."""
+        if place in self._silent:
+            self._silent.discard(place)
+            self._host.waits(_name(place), None)
+
+    async def placed(self) -> bool:
+        """Whether the group stands on every partition that was new to it, but for those that nobody leads."""
+        fresh = self._beginnings.fresh
+        if not fresh:
+            return True
+        with told(self._subscription.group or ""):
+            leaders = await self._admin.logs.leaders({place.topic for place in fresh})
+            led = [place for place in fresh if leaders.get(place, NOBODY) != NOBODY]
+            return not led or len(await self._admin.offsets(self._subscription.group or "", led)) == len(led)
 
     def find(self, tracker: Tracker, *, gone: bool) -> None:
         """Looks again for what is to be read next. `gone`: the log does not have it."""
@@ -198,15 +229,16 @@ class Member:
     async def _find(self, tracker: Tracker, gone: bool) -> None:
         while not tracker.over and tracker.frontier is not None:
             try:
-                first = (await self._admin.first([tracker.place]))[tracker.place]
-            except (kafka.KafkaError, BuslineError, OSError, TimeoutError) as error:
+                first = (await self._admin.logs.first([tracker.place]))[tracker.place]
+            except (KeyError, kafka.KafkaError, BuslineError, OSError, TimeoutError) as error:
                 log.warning("%r: %s", tracker, error)
                 await asyncio.sleep(AGAIN)
                 continue
             if gone and first <= tracker.frontier.next:
                 self._replace(tracker, first)
             elif not tracker.over:
-                self._count_gap(tracker, tracker.frontier.next, max(first, tracker.frontier.next))
+                if first > tracker.frontier.next:
+                    self._count_gap(tracker, first - tracker.frontier.next, first)
                 tracker.go_on_at(max(first, tracker.frontier.next))
                 self.consumer.seek(tracker.place, tracker.frontier.next)
             return
@@ -222,3 +254,7 @@ class Member:
         fresh.begin(first, -1)
         self.consumer.seek(fresh.place, first)
         self.changed.set()
+
+
+def _name(place: TopicPartition) -> str:
+    return f"{place.topic}/{place.partition}"

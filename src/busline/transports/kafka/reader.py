@@ -22,6 +22,7 @@ from busline.transports.kafka.tracker import Tracker
 log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 LOOK = 1.0  # seconds between looks at the client's health while nothing arrives
+PLACED = 0.1  # seconds between looks whether a new group stands everywhere
 AGAIN = 5.0  # seconds between tries to write a dead letter
 Publish: TypeAlias = Callable[[Address, Sequence[Message]], Awaitable[Mapping[int, str]]]
 
@@ -38,6 +39,12 @@ class Reader:
 
     def __repr__(self) -> str:
         return f"<Reader {self._subscription.group}: {len(self._member.trackers)} partitions>"
+
+    async def placed(self) -> None:
+        """Returns when the group stands everywhere: what is published from now on will be read, whoever dies."""
+        while not await self._member.placed():
+            self._look()
+            await asyncio.sleep(PLACED)
 
     # --- receiving -----------------------------------------------------------------------------------------
 
