@@ -132,7 +132,7 @@ async def test_a_partition_without_a_leader_keeps_nobody_from_the_others(desk: D
     led, described = asyncio.Event(), client.describe_topics
 
     async def one_has_no_leader(topics: list[str]) -> list[dict[str, Any]]:
-        found = await described(topics)
+        found: list[dict[str, Any]] = await described(topics)
         for part in found[0]["partitions"]:
             part["leader"] = -1 if part["partition"] == 2 and not led.is_set() else part["leader"]
         return found

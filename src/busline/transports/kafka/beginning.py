@@ -24,7 +24,8 @@ class Beginnings:
     they begin as the subscription says. Any other without an offset has appeared since: it is read from its first."""
 
     def __init__(self, consumer: Any, logs: Logs, start: Start, fresh: Iterable[TopicPartition]) -> None:
-        self._consumer, self._logs, self._start = consumer, logs, start
+        self._consumer, self._logs = consumer, logs
+        self._start: Start = start
         self.fresh = frozenset(fresh)
 
     async def of(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, Beginning]:

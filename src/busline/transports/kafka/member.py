@@ -9,14 +9,15 @@ from contextlib import suppress
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 
-from busline.core.errors import BuslineError, wrong
+from busline.core.errors import BuslineError, cut, wrong
 from busline.core.ports import Host, Subscription
-from busline.transports.kafka import client
+from busline.transports.kafka import client, lenient
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.assignor import KeepingAssignor
 from busline.transports.kafka.beginning import Beginning, Beginnings
 from busline.transports.kafka.committer import Committer, Membership
 from busline.transports.kafka.diagnosis import explain, told, translated
+from busline.transports.kafka.fetched import go_on_with
 from busline.transports.kafka.logs import NOBODY
 from busline.transports.kafka.tracker import Tracker
 
@@ -60,7 +61,7 @@ class Member:
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
         self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
-        self._silent: set[TopicPartition] = set()  # whose leader does not answer
+        self._still: set[TopicPartition] = set()  # those that stand still, and of which that was said
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
         self.draining = False
@@ -89,6 +90,7 @@ class Member:
         finally:
             for tracker in self.trackers.values():
                 tracker.end()
+                self._goes_on(tracker.place)
             self.settled.set()
             for task in self._tasks:
                 task.cancel()
@@ -142,7 +144,7 @@ class Member:
     def lose(self, trackers: Sequence[Tracker]) -> None:
         """These are another's: whatever still runs of them is cut."""
         for one in trackers:
-            self._answers(one.place)
+            self._goes_on(one.place)
         gone = [delivery for tracker in trackers for delivery in tracker.end()]
         if gone:
             log.warning("%s: %d deliveries run elsewhere, for their partitions moved before they were finished", self._subscription.group, len(gone))
@@ -178,7 +180,8 @@ class Member:
                 if one.place in found:
                     self._begin(one, found[one.place])
                 else:
-                    self._is_silent(one.place)
+                    remedy = "Look whether its broker is well; the other partitions are read meanwhile."
+                    self._stands(one.place, wrong(_name(one.place), "a leader that answers", "none", remedy))
             if any(one.committed < 0 for one in found.values()):
                 await self.committer.commit()  # a start is stored before anybody counts on it
             await asyncio.sleep(AGAIN if len(found) < len(waits) else 0)
@@ -190,7 +193,7 @@ class Member:
             log.warning("%r: the log has lost its last %d records: it goes on at %d", tracker, beginning.cut, beginning.offset)
         tracker.begin(beginning.offset, beginning.committed)
         self.consumer.seek(tracker.place, beginning.offset)
-        self._answers(tracker.place)
+        self._goes_on(tracker.place)
         self.committer.moved()
         self.changed.set()
 
@@ -198,17 +201,16 @@ class Member:
         self._host.missed(count)
         log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, count, there)
 
-    def _is_silent(self, place: TopicPartition) -> None:
-        if place not in self._silent:
-            self._silent.add(place)
-            why = wrong(_name(place), "a leader that answers", "none", "Look whether its broker is well; the other partitions are read meanwhile.")
-            log.warning("%s: %s", self._subscription.group, why)
+    def _stands(self, place: TopicPartition, why: str) -> None:
+        if place not in self._still:
+            self._still.add(place)
+            log.error("%s: %s", self._subscription.group, why)
             self._host.waits(_name(place), why)
 
-    def _answers(self, place: TopicPartition) -> None:
+    def _goes_on(self, place: TopicPartition) -> None:
         """Or it is another's."""
-        if place in self._silent:
-            self._silent.discard(place)
+        if place in self._still:
+            self._still.discard(place)
             self._host.waits(_name(place), None)
 
     async def placed(self) -> bool:
@@ -221,9 +223,33 @@ class Member:
             led = [place for place in fresh if leaders.get(place, NOBODY) != NOBODY]
             return not led or len(await self._admin.offsets(self._subscription.group or "", led)) == len(led)
 
+    # --- what cannot be read -------------------------------------------------------------------------------
+
+    def stop(self, tracker: Tracker, error: Exception) -> None:
+        """It cannot be read further as long as this process has it; the others go on."""
+        at = f"{_name(tracker.place)}@{tracker.frontier.next if tracker.frontier is not None else '?'}"
+        remedy = "Its partition stands still, the others go on. Start a version that reads it, or set the group behind it with Kafka's own tools."
+        self._stands(tracker.place, wrong(at, "a record that can be read", f"{type(error).__name__}: {cut(str(error))}", remedy))
+
+    def read_leniently(self, tracker: Tracker) -> None:
+        """What comes next has a header whose name is no UTF-8."""
+        self._start(self._read_leniently(tracker), "read")
+
+    async def _read_leniently(self, tracker: Tracker) -> None:
+        while not tracker.over and tracker.source is not None:
+            try:
+                batch = await lenient.fetch(self.consumer._client, tracker.place, tracker.source.next_fetch_offset)
+            except (kafka.KafkaError, OSError, TimeoutError) as error:
+                log.warning("%r: %s", tracker, translated(tracker.place.topic, error))
+                await asyncio.sleep(AGAIN)
+            else:
+                go_on_with(tracker.source, batch)
+                tracker.failure = None
+                return self.changed.set()
+
     def find(self, tracker: Tracker, *, gone: bool) -> None:
         """Looks again for what is to be read next. `gone`: the log does not have it."""
-        tracker.source, tracker.astray = None, True
+        tracker.source, tracker.astray, tracker.failure = None, True, None
         self._start(self._find(tracker, gone), "find")
 
     async def _find(self, tracker: Tracker, gone: bool) -> None:

@@ -112,29 +112,30 @@ class Reader:
             tracker = self._member.trackers.get(place)
             if tracker is not None and tracker.reads:
                 result = self._fetched.take(place)
-                if isinstance(result, BaseException):
+                if isinstance(result, Exception):
+                    tracker.failure = result
                     self._failed(tracker, result)
                 else:
                     tracker.source = result
 
     def _read(self, tracker: Tracker, limit: int) -> list[Delivery]:
         before = tracker.low
-        try:
-            taken = tracker.take(limit)
-        except kafka.KafkaError as error:
-            self._failed(tracker, error)
-            return []
+        taken = tracker.take(limit)
+        if tracker.failure is not None:
+            self._failed(tracker, tracker.failure)
         if tracker.low != before:
             self._member.committer.moved()  # nothing but what is not for readers
         return taken
 
-    def _failed(self, tracker: Tracker, error: BaseException) -> None:
+    def _failed(self, tracker: Tracker, error: Exception) -> None:
         if isinstance(error, kafka.TopicAuthorizationFailedError):
             raise translated(tracker.place.topic, error) from error
-        gone = isinstance(error, kafka.OffsetOutOfRangeError)
-        if not gone:
-            log.warning("%r: what was fetched cannot be read (%s): it is fetched again", tracker, type(error).__name__)
-        self._member.find(tracker, gone=gone)
+        if isinstance(error, kafka.OffsetOutOfRangeError):
+            self._member.find(tracker, gone=True)
+        elif isinstance(error, UnicodeDecodeError):
+            self._member.read_leniently(tracker)
+        else:
+            self._member.stop(tracker, error)
 
     # --- settling ------------------------------------------------------------------------------------------
 

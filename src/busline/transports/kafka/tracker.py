@@ -15,7 +15,7 @@ from busline.transports.kafka import wire
 class Tracker:
     """Made at an assignment, and of no use after it: what finishes later finds it over."""
 
-    __slots__ = ("_again", "_order", "_stuck", "astray", "committed", "frontier", "held", "over", "place", "source")
+    __slots__ = ("_again", "_order", "_stuck", "astray", "committed", "failure", "frontier", "held", "over", "place", "source")
 
     def __init__(self, place: TopicPartition, order: Order) -> None:
         self.place = place
@@ -26,6 +26,7 @@ class Tracker:
         self.source: Any = None  # records that were fetched and not yet read
         self._again: list[Delivery] = []  # given back, to be handed out before anything else
         self.astray = False  # what was to be read next is not there
+        self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
         self._stuck: set[int] = set()  # whose dead letters cannot be written: nothing more is handed out
 
@@ -56,18 +57,18 @@ class Tracker:
     @property
     def reads(self) -> bool:
         """Whether it wants what is fetched next."""
-        return self.frontier is not None and self.source is None and not self.astray
+        return self.frontier is not None and self.source is None and not self.astray and self.failure is None
 
     @property
     def waiting(self) -> bool:
         """Whether something is there to be handed out."""
-        return self.source is not None or bool(self._again)
+        return (self.source is not None and self.failure is None) or bool(self._again)
 
     def take(self, limit: int) -> list[Delivery]:
         """The next ones, `limit` at most: first what was given back, then what was fetched."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
-        if self.source is not None and len(taken) < limit:
+        if self.source is not None and self.failure is None and len(taken) < limit:
             taken += self._read(limit - len(taken))
         self.held.update((one.receipt[1], one) for one in taken)
         return taken
@@ -75,8 +76,12 @@ class Tracker:
     def _read(self, limit: int) -> list[Delivery]:
         assert self.frontier is not None
         source = self.source
-        records = list(islice(source, limit))
-        if len(records) < limit:
+        records: list[Any] = []
+        try:
+            records.extend(islice(source, limit))
+        except Exception as error:  # whatever the client's parser raises: what came before it is good
+            self.failure = error
+        if len(records) < limit and self.failure is None:
             self.source = None
         # behind the last record there may be some that are not for readers: transactions' ends, what was compacted away
         self.frontier.hand_out([record.offset for record in records], source.next_fetch_offset)
