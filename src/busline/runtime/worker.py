@@ -26,6 +26,7 @@ UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
 STRANGERS = 10_000  # remembered at once: others may have taken them long ago
+MOST = 20_000  # held at once, whatever waits for its lane
 GROUP = 100  # settled together: more brings no more speed
 
 
@@ -163,12 +164,16 @@ class Worker:
         while not self._wants_more():
             self._changed.clear()
             await self._changed.wait()
-        return self.work.buffer - self._held
+        return self._free()
+
+    def _free(self) -> int:
+        """How many more may be received. Those that wait for their lane take no room from what could start."""
+        return min(self.work.buffer - (self._held - self._lanes.behind), MOST - self._held)
 
     def _wants_more(self) -> bool:
         """Room for a quarter of the buffer, or for anything once less waits here than runs."""
-        room, running = self.work.buffer - self._held, self._lanes.running
-        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held - running <= running)
+        room, running = self._free(), self._lanes.running
+        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held - self._lanes.behind - running <= running)
 
     # --- handling ------------------------------------------------------------------------------------------
 

@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from busline.core.ports import Start
+from busline.transports.kafka.ahead import Range, clipped, read
 from busline.transports.kafka.logs import UNCOMMITTED, Logs
 
 
 class Beginning(NamedTuple):
     """`offset`: what is read first. `committed`: what the group has stored, -1 for nothing. `deleted`: records that were
-    gone before they were read. `cut`: records that were read, and that the log has lost."""
+    gone before they were read. `cut`: records that were read, and that the log has lost. `ahead`: what is finished."""
 
     offset: int
     committed: int
     deleted: int = 0
     cut: int = 0
+    ahead: Sequence[Range] = ()
 
 
 class Beginnings:
@@ -36,14 +38,18 @@ class Beginnings:
         found: dict[TopicPartition, Beginning] = {}
         for place in first.keys() & end.keys():
             if place in stored:
-                found[place] = between(stored[place].offset, first[place], end[place])
+                offset, text = stored[place]
+                found[place] = between(offset, read(offset, text), first[place], end[place])
             elif place in starts or place not in self.fresh:
                 found[place] = Beginning(starts.get(place, first[place]), -1)
         return found
 
 
-def between(committed: int, first: int, end: int) -> Beginning:
-    """Where a group goes on in a log that begins and ends there."""
+def between(committed: int, ahead: Sequence[Range], first: int, end: int) -> Beginning:
+    """Where a group goes on in a log that begins and ends there. What finished at offsets that the log does not have any
+    more says nothing of the records that will stand there."""
     if committed > end:
         return Beginning(end, committed, cut=committed - end)
-    return Beginning(max(committed, first), committed, deleted=max(first - committed, 0))
+    offset = max(committed, first)
+    deleted = offset - committed - sum(upto - begin for begin, upto in clipped(ahead, committed, offset))
+    return Beginning(offset, committed, deleted, ahead=clipped(ahead, offset, end))

@@ -29,11 +29,12 @@ FETCH_WAIT = 0.1  # seconds a fetch waits for news: a partition that is not part
 AGAIN = 0.5
 
 
-class Times:
-    """The member's deadlines, in seconds: how long it may be silent, and how long it may finish what it has in hand."""
+class Limits:
+    """How many seconds a member may be silent, and may finish what it has in hand; how far it may run beyond a record
+    that is not finished."""
 
-    def __init__(self, session: float, drain: float) -> None:
-        self.session, self.drain = session, drain
+    def __init__(self, session: float, drain: float, span: int) -> None:
+        self.session, self.drain, self.span = session, drain, span
 
     def client(self) -> dict[str, int]:
         """As the client wants them. A join waits for the others' drain, so a request waits longer than that."""
@@ -49,15 +50,17 @@ class Times:
 class Member:
     """A consumer of the group, and a tracker for each partition that it has now."""
 
-    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, times: Times, fresh: Iterable[TopicPartition]) -> None:
-        self._servers, self._admin, self._subscription, self._host, self._times = servers, admin, subscription, host, times
+    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, limits: Limits, fresh: Iterable[TopicPartition]) -> None:
+        self._servers, self._admin, self._subscription, self._host, self._limits = servers, admin, subscription, host, limits
         self._assignor = KeepingAssignor()
         self.consumer = client.consumer(
             servers, group_id=subscription.group, enable_auto_commit=False, auto_offset_reset="none",
             partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000, metadata_max_age_ms=30_000,
             max_partition_fetch_bytes=1 << 20, fetch_max_bytes=16 << 20, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
-            isolation_level="read_committed", **times.client(),
+            isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
+        self._span = limits.span
+        self._far: dict[TopicPartition, int] = {}  # records that were named, for much is finished beyond them
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
         self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
@@ -99,7 +102,7 @@ class Member:
 
     async def _stop(self) -> None:
         try:
-            async with asyncio.timeout(self._times.drain + 5):
+            async with asyncio.timeout(self._limits.drain + 5):
                 await self.consumer.stop()
         except (kafka.KafkaError, TimeoutError) as error:
             log.warning("%s: leaving the group took too long (%r): the others wait for its session to end", self._subscription.group, error)
@@ -131,7 +134,7 @@ class Member:
 
     async def _drained(self) -> None:
         """Until nothing is in hand, the time is over, or the group goes on without us."""
-        end = time.monotonic() + self._times.drain
+        end = time.monotonic() + self._limits.drain
         while any(one.held for one in self.trackers.values()) and Membership.of(self.consumer) == self.committer.membership:
             left = end - time.monotonic()
             if left <= 0:
@@ -158,7 +161,7 @@ class Member:
         """Returns at once: as long as this is awaited the client sends no heartbeat."""
         self.committer.membership = Membership.of(self.consumer)
         self._assignor.generation = self.committer.membership.generation
-        self.trackers = {place: Tracker(place, self._subscription.order) for place in sorted(assigned)}
+        self.trackers = {place: self._tracker(place) for place in sorted(assigned)}
         self.committer.trackers = list(self.trackers.values())
         self.draining = False
         log.info(
@@ -191,7 +194,7 @@ class Member:
             self._count_gap(tracker, beginning.deleted, beginning.offset)
         if beginning.cut:
             log.warning("%r: the log has lost its last %d records: it goes on at %d", tracker, beginning.cut, beginning.offset)
-        tracker.begin(beginning.offset, beginning.committed)
+        tracker.begin(beginning.offset, beginning.committed, beginning.ahead)
         self.consumer.seek(tracker.place, beginning.offset)
         self._goes_on(tracker.place)
         self.committer.moved()
@@ -222,6 +225,16 @@ class Member:
             leaders = await self._admin.logs.leaders({place.topic for place in fresh})
             led = [place for place in fresh if leaders.get(place, NOBODY) != NOBODY]
             return not led or len(await self._admin.offsets(self._subscription.group or "", led)) == len(led)
+
+    def _tracker(self, place: TopicPartition) -> Tracker:
+        return Tracker(place, self._subscription.order, self._span)
+
+    def is_far(self, tracker: Tracker) -> None:
+        """Said once for each record that holds its partition up."""
+        if self._far.get(tracker.place) != tracker.low:
+            self._far[tracker.place] = tracker.low
+            what = "%s: as much is finished beyond %s@%d as may be, and that one is not: until it is, nothing more is handed out of its partition"
+            log.warning(what, self._subscription.group, _name(tracker.place), tracker.low)
 
     # --- what cannot be read -------------------------------------------------------------------------------
 
@@ -275,7 +288,7 @@ class Member:
             return
         log.warning("%r: the log does not reach so far: it was made anew, and is read from its beginning", tracker)
         self.lose([tracker])
-        fresh = self.trackers[tracker.place] = Tracker(tracker.place, self._subscription.order)
+        fresh = self.trackers[tracker.place] = self._tracker(tracker.place)
         self.committer.trackers = list(self.trackers.values())
         fresh.begin(first, -1)
         self.consumer.seek(fresh.place, first)

@@ -90,7 +90,11 @@ class Reader:
             return []
         self._collect()
         ahead, taken = self._subscription.ahead, list[Delivery]()
-        ready = [one for one in self._in_turn() if one.waiting and one.room(ahead)]
+        waiting = [one for one in self._in_turn() if one.waiting]
+        ready = [one for one in waiting if one.room(ahead)]
+        for one in waiting if len(ready) < len(waiting) else ():
+            if one.far:
+                self._member.is_far(one)
         for n, tracker in enumerate(ready, 1):
             room = limit - len(taken)
             if not room:

@@ -19,9 +19,10 @@ from busline.transports.kafka.diagnosis import told
 from busline.transports.kafka.inspector import KafkaInspector
 from busline.transports.kafka.letters import Letters, topic_of
 from busline.transports.kafka.logs import UNCOMMITTED
-from busline.transports.kafka.member import Member, Times
+from busline.transports.kafka.member import Limits, Member
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.reader import Reader
+from busline.transports.kafka.tracker import SPAN
 from busline.transports.kafka.url import servers
 from busline.transports.kafka.wire import Record, written
 
@@ -30,15 +31,18 @@ log = logging.getLogger("busline")
 
 class KafkaTransport:
     """Topics of a cluster. `session`: seconds after which a silent member's partitions go to others. `drain`: seconds
-    for which a member finishes what it has in hand before its partitions move."""
+    for which a member finishes what it has in hand before its partitions move. `span`: how many records of a partition
+    may be handed out behind one that is not finished."""
 
     features = Features(topics=True, queues=False, durable=True)
     system = "kafka"
 
-    def __init__(self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0) -> None:
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0, span: int = SPAN
+    ) -> None:
         self.servers = servers(url)
         self.clock: Clock = clock or SystemClock()
-        self._times = Times(session, drain)
+        self._limits = Limits(session, drain, span)
         self._create = create_topics
         self._turn = count()
 
@@ -92,7 +96,7 @@ class KafkaTransport:
         if subscription.group is None:
             raise Invalid(wrong(subscription.addresses[0].name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
         fresh = {topic: places for topic in subscription.addresses if (places := await self._fresh(subscription.group, topic))}
-        member = Member(self.servers, self.admin, subscription, host, self._times, [one for places in fresh.values() for one in places])
+        member = Member(self.servers, self.admin, subscription, host, self._limits, [one for places in fresh.values() for one in places])
         await member.join()
         reader = Reader(member, subscription, self.letters, self.publish)
         try:
