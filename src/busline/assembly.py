@@ -37,7 +37,8 @@ Functions = Mapping[Callable[..., Any], Callable[..., Any]]
 Attempt = Callable[[Delivery], Awaitable[Outcome]]
 Watch = Callable[[str, str | None], Middleware]  # a layer for a handler, of a group or of none
 STREAM_BUFFER = 2000  # what a subscriber has at hand,
-STREAM_AHEAD = 100  # and of it from one partition: a slow one starves nobody
+STREAM_AHEAD = 100  # and of it from one partition, where that is one lane: a slow one starves nobody
+LANES_AHEAD = 10_000  # where a partition has many lanes: a busy one keeps nobody from the others
 DEFAULT_CONCURRENCY = 100
 DEFAULT_PARTITIONS = 16
 
@@ -131,7 +132,8 @@ class Assembly:
         limit = min(limit, run.concurrency or limit)
         if streams is None:
             return []
-        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), STREAM_AHEAD)
+        ahead = STREAM_AHEAD if subscriber.order == "partition" else LANES_AHEAD
+        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), ahead)
         work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit), STREAM_BUFFER, asked=subscriber.concurrency)
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:

@@ -66,6 +66,10 @@ class Host(Protocol):
         """So many records were gone before they were read. Returns at once."""
         ...
 
+    def waits(self, place: str, why: str | None) -> None:
+        """A part of the engine stands still, and why; None: it goes on. Returns at once."""
+        ...
+
 
 class Receiver(Protocol):
     """One live subscription."""

@@ -212,8 +212,10 @@ class Consuming:
             await asyncio.Event().wait()
 
     async def __aexit__(self, *_: object) -> None:
-        for worker in self.workers:
+        for worker, task in zip(self.workers, self._tasks, strict=True):
             worker.stop.set()
+            if not worker.ready.is_set():
+                task.cancel()  # its engine may keep it waiting for long
         if self._tasks:
             await asyncio.wait(self._tasks)
         failures = [error for task in self._tasks if not task.cancelled() and (error := task.exception())]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from busline.core.handler import Handler
 from busline.core.message import Delivery
 
+MOST = 20_000  # whatever waits for its lane
 FULL = 4  # times what one receive may bring, in bytes
 
 
@@ -34,9 +35,9 @@ class Held:
     def drop(self, deliveries: Iterable[Delivery]) -> None:
         self.add(deliveries, -1)
 
-    def room(self) -> int:
-        """How many more may be received."""
+    def room(self, behind: int) -> int:
+        """How many more may be received. The `behind` that wait for their lane take no room from what could start."""
         if self._bytes >= self._full:
             return 0
-        room = self._buffer - self.count
+        room = min(self._buffer - (self.count - behind), MOST - self.count)
         return min(room, self._threads - self._waiting) if self._threaded else room

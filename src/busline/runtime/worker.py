@@ -169,15 +169,15 @@ class Worker:
 
     async def _room(self) -> int:
         await asyncio.sleep(0)  # whoever else finishes in this turn of the loop makes room as well
-        while not self._wants_more(room := self._held.room()):
+        while not self._wants_more(room := self._held.room(self._lanes.behind)):
             self._changed.clear()
             await self._changed.wait()
         return room
 
     def _wants_more(self, room: int) -> bool:
         """Room for a quarter of the buffer, or for anything once less waits here than runs."""
-        running = self._lanes.running
-        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held.count - running <= running)
+        running, behind = self._lanes.running, self._lanes.behind
+        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held.count - behind - running <= running)
 
     # --- handling ------------------------------------------------------------------------------------------
 
@@ -402,6 +402,12 @@ class Worker:
         """So many records were gone before they were read."""
         for handler in self.work.handlers.values():
             self._counts.setdefault(handler.name, Counts()).gaps += count
+
+    def waits(self, place: str, why: str | None) -> None:
+        """A part of the engine stands still, and why; None: it goes on."""
+        self.away.pop(place, None)
+        if why is not None:
+            self.away[place] = why
 
     async def _shut_down(self, fetching: asyncio.Task[None], drain: float, cancel: float) -> None:
         self._stopping = True

@@ -1,4 +1,5 @@
-"""A worker on a topic. `child.py URL TOPIC GROUP LEDGER SECONDS SESSION DRAIN`: each function takes so many seconds.
+"""A worker on a topic. `child.py URL TOPIC GROUP LEDGER SECONDS SESSION DRAIN FIRST`: each function takes so many
+seconds, those of the partitions' first records FIRST.
 
 Writes `start POSITION` and `done POSITION` into the ledger; says `up` when it is ready and `ended N` when it has drained
 after a SIGTERM, with so many refused.
@@ -29,13 +30,13 @@ def say(what: str) -> None:
 
 
 async def main(url: str, topic: str, group: str, path: str, *times: float) -> None:
-    seconds, session, drain = times
+    seconds, session, drain, first = times
     ledger = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
     pid, counts = os.getpid(), dict[str, Counts]()
 
     async def run(delivery: Delivery) -> Outcome:
         os.write(ledger, f"start {delivery.position} {pid}\n".encode())
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(first if str(delivery.position).endswith("@0") else seconds)
         os.write(ledger, f"done {delivery.position} {pid}\n".encode())
         return ACKED
 
