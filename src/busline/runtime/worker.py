@@ -127,6 +127,7 @@ class Worker:
         async with self.work.transport.subscribe(self.work.subscription, self) as receiver:
             listener = Listener(self._settled, self._fail)
             self._settler = Settler(self.work.name, receiver, self._elsewhere, self.clock, self.away, listener)
+            self._add = self._settler.add
             fetching = self._loop.create_task(self._fetch(receiver), name=f"busline fetch {self.work.name}")
             self.ready.set()
             await self._stopped(fetching)
@@ -249,13 +250,9 @@ class Worker:
         else:
             if not self._durable:
                 self._lanes.leave(delivery)
-            self._settle((delivery, outcome))
+            self._add((delivery, outcome))
         if not self._starting:
             self._start_soon()
-
-    def _settle(self, *finished: Settled) -> None:
-        assert self._settler is not None  # nothing is handled before it is there
-        self._settler.add(*finished)
 
     def _fail(self, error: BaseException) -> None:
         self._broken = error
@@ -338,7 +335,7 @@ class Worker:
     # --- settling ------------------------------------------------------------------------------------------
 
     def _settled(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
-        self._held.drop(delivery for delivery, _ in batch)
+        self._held.drop([delivery for delivery, _ in batch])
         self._leave(batch)
         self._count(batch, refused)
         self._changed.set()
@@ -383,7 +380,8 @@ class Worker:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """These are wanted back: what has not begun is settled as Released, what runs may end."""
         unstarted = self._unstarted({delivery.receipt for delivery in deliveries})
-        self._settle(*((delivery, RELEASED) for delivery in unstarted))
+        for delivery in unstarted:
+            self._add((delivery, RELEASED))
         self._start_soon()
 
     def _unstarted(self, receipts: Set[object]) -> list[Delivery]:
@@ -431,7 +429,8 @@ class Worker:
             timer.cancel()
             unstarted.append(delivery)
         self._parked.clear()
-        self._settle(*((delivery, RELEASED) for delivery in unstarted))
+        for delivery in unstarted:
+            self._add((delivery, RELEASED))
 
     async def _until_settled(self, limit: float, hurry: asyncio.Event | None = None) -> None:
         hurried = self._loop.create_task((hurry or asyncio.Event()).wait())

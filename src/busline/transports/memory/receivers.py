@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from busline.core.address import Address
-from busline.core.counts import Counts, tally_by
+from busline.core.counts import Counts, Whose, tally_by, tally_in
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Released, Retried
@@ -62,13 +62,13 @@ class Waiting:
             else:
                 applied.append(one if one[1] is ACKED else self.transport.possible(one))
         self.end(applied)
-        for whose, counts in tally_by(self.queue_of, applied, refused).items():
+        for whose, counts in self.tally(applied, refused).items():
             self.transport.counts.setdefault(whose, Counts()).add(counts)
         self.wake()
         return refused
 
-    def queue_of(self, delivery: Delivery) -> str:
-        """Where it goes back to if it dies and is redriven."""
+    def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
+        """The numbers, by handler and by the queue that its dead letters go back to."""
         raise NotImplementedError
 
     def end(self, settled: Sequence[Settled]) -> None:
@@ -78,8 +78,8 @@ class Waiting:
 class QueueReceiver(Waiting):
     """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
 
-    def queue_of(self, delivery: Delivery) -> str:
-        return str(delivery.receipt[0])
+    def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
+        return tally_by(lambda delivery: str(delivery.receipt[0]), settled, refused)
 
     def ready(self) -> bool:
         self._promote()
@@ -179,8 +179,8 @@ class TopicReceiver(Waiting):
                 found.append((address, self.transport.log(address), self._frontiers(address)))
         return found
 
-    def queue_of(self, delivery: Delivery) -> str:
-        return f"~{self.subscription.group}"
+    def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
+        return tally_in(f"~{self.subscription.group}", settled, refused)
 
     def ready(self) -> bool:
         return bool(self._behind())

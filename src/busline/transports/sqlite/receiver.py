@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import tally_by
+from busline.core.counts import tally_by, tally_in
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected
@@ -255,7 +255,7 @@ class LogReceiver(Receiving):
                     for step in steps:
                         topics.advance(db, step.owned.group, step.progress)
                 late = refused if mine else [*refused, *(one for one, _ in ours)]
-                jobs.counted(db, tally_by(lambda _: self._home, ours if mine else [], late))
+                jobs.counted(db, tally_in(self._home, ours if mine else [], late))
                 return mine
 
             if settled and not await transport.file.write(apply):
