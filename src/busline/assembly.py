@@ -134,7 +134,7 @@ class Assembly:
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
-        redriven = Subscription((Address("queue", f"~{group}"),))
+        redriven = Subscription((Address("queue", f"~{group}"),), tasks=frozenset((handler.name,)))
         limit = min(DEFAULT_CONCURRENCY, limit)
         return [work, Work(f"{subscriber.full_name} (redriven)", home, redriven, {handler.name: handler}, limit, limit)]
 
@@ -213,7 +213,8 @@ class Assembly:
         if jobs.features.durable and self.root.importable:
             self.problems += [_only_here(task) for task in tasks if task.late]
         every = frozenset(task.name for task in self.root.all_tasks())
-        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, every) for address in sorted(served)]
+        known = frozenset(handlers)
+        return [Work(address.name, jobs, Subscription((address,), tasks=known), handlers, limit, limit, every) for address in sorted(served)]
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
         function = self.replaced.get(task.function, self.replaced.get(task, task.function))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence, Set
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -16,16 +16,15 @@ from busline.core.handler import Handler
 from busline.core.lanes import Lanes
 from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
 from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
-from busline.core.ports import Receiver, Subscription, Transport
+from busline.core.ports import UNKNOWN_LIMIT, Receiver, Subscription, Transport
 from busline.runtime.sending import HANDLING
+from busline.runtime.strangers import Strangers
 
 log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took before is away, too
-UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
-STRANGERS = 10_000  # remembered at once: others may have taken them long ago
 GROUP = 100  # settled together: more brings no more speed
 
 
@@ -82,7 +81,7 @@ class Worker:
         self._stopping = False
         self._timer: Timer | None = None
         self._next_deadline = float("inf")
-        self._strangers: dict[str, float] = {}  # jobs of unknown tasks, and when each was first met
+        self._strangers = Strangers(work.name, clock)
         self._receiver: Receiver | None = None
         self.away: dict[str, str] = {}  # what is waited for, while an engine is away
         self._changed = asyncio.Event()
@@ -117,7 +116,8 @@ class Worker:
         Raises what ended the receiving for good."""
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
-        async with self.work.transport.subscribe(self.work.subscription, self) as self._receiver:
+        subscription = replace(self.work.subscription, unknown_limit=UNKNOWN_LIMIT)
+        async with self.work.transport.subscribe(subscription, self) as self._receiver:
             fetching = self._loop.create_task(self._fetch(self._receiver), name=f"busline fetch {self.work.name}")
             self.ready.set()
             await self._stopped(fetching)
@@ -263,22 +263,16 @@ class Worker:
         self._start_soon()
 
     def _unknown(self, delivery: Delivery) -> None:
-        """A job whose task this App does not have: perhaps a newer worker has it. A quarter of an hour, then dead."""
-        message = delivery.message
-        delivery.handler = message.task
-        now = self.clock.time()
-        age = now - self._strangers.setdefault(message.id, now)
-        if len(self._strangers) > STRANGERS:
-            del self._strangers[next(iter(self._strangers))]
+        """A job of a task that nobody alive has known for a quarter of an hour: dead, unless the App has it after all."""
+        task = delivery.handler = delivery.message.task
         known = ", ".join(sorted(self.work.handlers)) or "none"
-        reason = f"no worker knows the task '{message.task}' (this one knows {known})"
-        over = age > UNKNOWN_LIMIT and message.task not in self.work.elsewhere
-        outcome = Rejected(reason) if over else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
-        if over:
-            self._strangers.pop(message.id, None)
-        if isinstance(outcome, Retried):
-            log.warning("%s: it waits for %.0f s, for another worker", reason, outcome.after)
-        self._finish(delivery, outcome)
+        reason = f"no worker knows the task '{task}' (this one knows {known})"
+        elsewhere = Retried(0.0, LookupError(reason), counted=False)
+        self._finish(delivery, elsewhere if task in self.work.elsewhere else Rejected(reason))
+
+    def unknown(self, task: str, count: int) -> None:
+        """So many jobs of a task that this worker does not know wait aside."""
+        self._strangers.met(task, count)
 
     # --- deadlines -----------------------------------------------------------------------------------------
 

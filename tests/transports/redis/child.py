@@ -22,6 +22,8 @@ class Host:
 
     def missed(self, count: int) -> None: ...
 
+    def unknown(self, task: str, count: int) -> None: ...
+
 
 def say(*words: object) -> None:
     print(*words, flush=True)

@@ -180,12 +180,12 @@ class SqliteTransport:
             await self._clear_away(dead, now)
         await self.store.expire(now)
 
-    async def _clear_away(self, dead: list[int], now: float) -> None:
+    async def _clear_away(self, dead: Mapping[int, bool], now: float) -> None:
         freed = await self.file.write(lambda db: jobs.free_all(db, dead, now))
         for n in dead:
             remove(self.process.folder, n)
-        if freed:
-            log.warning("took over what %d dead process(es) had in hand", len(freed))
+        for n in freed:
+            log.warning("took over what process %d had in hand, which %s", n, "died" if dead[n] else "stands still")
         self.wake()
 
     async def look_lost(self) -> None:

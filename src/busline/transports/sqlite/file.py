@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
-from busline.transports.sqlite.schema import APPLICATION, LAYOUT, create, layout
+from busline.transports.sqlite.schema import APPLICATION, LAYOUT, complete, create, layout
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -257,6 +257,8 @@ class File:
         begin(db)
         if layout(db) == 0:
             create(db)
+        complete(db)
+        complete(db)
         db.execute(f"PRAGMA user_version = {LAYOUT}")  # a write: says now whether the file can be written
         db.execute("COMMIT")
 

@@ -20,10 +20,11 @@ SHOWN = "id, address, handler, position, key, body, headers, reason, error_type,
 DEPTH = (  # each part is answered from an index, without a look at the bodies
     "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
-    " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue"
+    " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue UNION ALL"
+    " SELECT queue, 2, COUNT(*) FROM job WHERE state = 4 GROUP BY queue"
 )
 OLDEST = "SELECT queue, MAX(at, COALESCE(due, 0)) FROM job WHERE seq IN (SELECT MIN(seq) FROM job WHERE state = 0 GROUP BY queue)"
-STATES = ("waiting", "delayed", "delayed", "running")
+STATES = ("waiting", "delayed", "delayed", "running", "waiting")
 
 
 class SqliteInspector:
@@ -37,7 +38,7 @@ class SqliteInspector:
         rows, oldest = await self._of.file.read(lambda db: (db.execute(DEPTH).fetchall(), dict(db.execute(OLDEST).fetchall())))
         found: dict[str, list[int]] = {}
         for queue, state, count in rows:
-            found.setdefault(queue, [0, 0, 0, 0])[state] = count
+            found.setdefault(queue, [0, 0, 0, 0])[state] += count
         return {queue: Depth._make((*counts, oldest.get(queue))) for queue, counts in sorted(found.items())}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:

@@ -74,8 +74,8 @@ class Process:
             for pipe in self._others:
                 poke(pipe)
 
-    def dead(self, others: list[int], lease: float) -> list[int]:
-        """Those of these processes that ended, or have not beaten for `lease` seconds.
+    def dead(self, others: list[int], lease: float) -> dict[int, bool]:
+        """Those of these processes that ended (True), or have not beaten for `lease` seconds (False).
 
         One that has not looked for a while was stopped itself, perhaps with the whole machine: then the others get a
         moment to beat before they are judged.
@@ -85,9 +85,10 @@ class Process:
             self._resumed = now
         self._looked = now
         limit = lease if now - self._resumed > GRACE else math.inf
-        return [n for n in others if self._is_dead(n, limit)]
+        return {n: died for n in others if (died := self._died(n, limit)) is not None}
 
-    def _is_dead(self, n: int, lease: float) -> bool:
+    def _died(self, n: int, lease: float) -> bool | None:
+        """Whether it ended, or only stands still; None: it lives."""
         try:
             lock = os.open(self.folder / f"{n}.lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -97,7 +98,7 @@ class Process:
             return True
         except BlockingIOError:
             beaten = os.pread(lock, 20, 0)
-            return bool(beaten) and ticks() - int(beaten) > lease * SECOND
+            return False if beaten and ticks() - int(beaten) > lease * SECOND else None
         finally:
             os.close(lock)
 
