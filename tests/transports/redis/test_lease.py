@@ -127,7 +127,7 @@ async def test_a_job_whose_workers_stood_still_is_not_dead(engines: Engines, cap
     for _ in range(4):
         victim = await engines.desk()
         assert len(await receive(await victim.take(), 2)) == 2
-        while not await desk.redis.link.ask("CLIENT", "LIST", "ID", victim.redis.lease.connection or "0"):
+        while not victim.redis.lease.connection:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(victim.redis.lease.beat)
         await take_for_dead(victim, desk)

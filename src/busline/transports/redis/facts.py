@@ -1,21 +1,23 @@
 """Facts by key, each with a time to live; whoever waits for one hears of it on the fact's own channel."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from busline.core.errors import Unavailable
 from busline.transports.redis.envelope import text
-from busline.transports.redis.link import end
+from busline.transports.redis.link import end, understood
 from busline.transports.redis.together import Together
 
 if TYPE_CHECKING:
     from busline.transports.redis import RedisTransport
 
+log = logging.getLogger("busline")
 AGAIN = 0.2  # real seconds before the next try, while the server is away
 QUIET = 5.0  # after so long without a word the connection is asked whether it lives
 
@@ -96,6 +98,7 @@ class Ear:
         self._connection = transport.place.connection()
         self._task: asyncio.Task[None] | None = None
         self._open = False
+        self._refused = False
 
     def listen(self, key: str, event: asyncio.Event) -> None:
         """From now on the event is set when there may be news."""
@@ -126,12 +129,19 @@ class Ear:
         while self._events:
             try:
                 await self._hear()
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed(error)
                 await asyncio.sleep(AGAIN)
             finally:
                 self._open = False
                 with suppress(RedisError, OSError):
                     await self._connection.disconnect()
+
+    def _failed(self, error: Exception) -> None:
+        """A server that is away is told by whoever works with it; a missing right here, once: waiters then look every few seconds."""
+        if isinstance(error, ResponseError) and not self._refused:
+            self._refused = True
+            log.warning("results are not heard of at once: %s", understood(error, self._of.place, self._of.prefix))
 
     async def _hear(self) -> None:
         async with asyncio.timeout(QUIET):

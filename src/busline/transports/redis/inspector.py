@@ -10,6 +10,7 @@ from busline.core.errors import wrong
 from busline.core.message import DeadLetter
 from busline.core.ports import Depth, Lag, Look, Redriven, State
 from busline.transports.redis.envelope import Letter, text, unpack, unpack_letter
+from busline.transports.redis.link import pairs
 from busline.transports.redis.producer import special
 from busline.transports.redis.together import Together
 
@@ -46,6 +47,7 @@ class RedisInspector:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
         self._looks: Together[Look] = Together(self._look)
+        self._place: tuple[str, bytes] = ("", b"-inf")  # the letter that was shown last, and where it stood
 
     async def look(self, id: str) -> Look:
         """Exact while little waits; else a young id that is nowhere else is said to be waiting."""
@@ -89,20 +91,22 @@ class RedisInspector:
             chosen = [one.shown for one in await self._letters([text(id)])]
             return [one for one in chosen if handlers is None or one.handler in handlers][:limit]
         found: list[DeadLetter] = []
-        async for letter in self._all(after):
+        async for shown, place in self._all(after):
             if len(found) >= limit:
                 break
-            if handlers is None or letter.shown.handler in handlers:
-                found.append(letter.shown)
+            if handlers is None or shown.handler in handlers:
+                found.append(shown)
+                self._place = shown.id, place
         return found
 
-    async def _all(self, after: str) -> AsyncIterator[Letter]:
-        """Every letter behind this one, a page at a time."""
+    async def _all(self, after: str) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+        """Every letter behind this one, a page at a time; also where it is gone meanwhile, if it was the last one shown."""
         order = f"{self._of.prefix}dead:order"
-        last = await self._of.link.read("ZSCORE", order, text(after)) or b"-inf"
+        last = await self._of.link.read("ZSCORE", order, text(after)) or (self._place[1] if self._place[0] == after else b"-inf")
         while page := await self._of.link.read("ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE):
+            places = pairs(page)
             for letter in await self._letters(page[::2]):
-                yield letter
+                yield letter.shown, places[text(letter.shown.id)]
             last = page[-1]
 
     async def _letters(self, ids: Sequence[bytes]) -> list[Letter]:

@@ -18,6 +18,8 @@ from busline.transports.redis.place import ANSWER, SLOWEST, SOON, Place, pack_co
 CODE = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b")
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
 LOGIN = ("NOAUTH", "WRONGPASS")
+DENIED = re.compile(r"user executing the script can't|ACL failure in script|no permissions to")  # in scripts, without the word NOPERM
+PLACE = re.compile(r" (mentioned in the command )?script: .*")  # where in a script: of no use to a reader
 RIGHTS = "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*' resetchannels '&{prefix}*'"
 
 
@@ -50,7 +52,8 @@ def is_full(error: Unavailable) -> bool:
 def understood(error: Exception, place: Place, prefix: str) -> BuslineError:
     """The same error in busline's words: Unavailable where it may be over soon by itself, ConfigError where it is not."""
     said, kind = str(error).partition(". ")[0][:300] or f"none within {ANSWER:g} s", code(error)
-    if kind == "NOPERM" or isinstance(error, NoPermissionError):
+    if kind == "NOPERM" or isinstance(error, NoPermissionError) or DENIED.search(said):
+        said = PLACE.sub("", said)
         remedy = f"Type at the server: ACL SETUSER {place.user or 'default'} {RIGHTS.replace('{prefix}', prefix)}"
         return ConfigError([wrong(place, "a login that may use the scripts, keys and channels of this namespace", said, remedy)])
     if kind in LOGIN or isinstance(error, AuthenticationError):

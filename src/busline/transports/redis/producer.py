@@ -18,7 +18,7 @@ TOGETHER = 1024 * 1024  # bytes of one call, unless one caller sends more
 
 @dataclass(slots=True)
 class Sending:
-    """One caller's messages, packed. `special`: the index of each that asks for more than a place in the list."""
+    """One caller's messages, or a part of them, packed. `special`: the index of each that asks for more than a place in the list."""
 
     queue: str
     plain: list[bytes] = field(default_factory=list[bytes])
@@ -49,20 +49,25 @@ def is_plain(message: Message) -> bool:
     return message.due is None and message.unique is None and not message.remember
 
 
-def prepared(queue: str, messages: Sequence[Message]) -> Sending:
-    sending, seen = Sending(queue), set[str]()
+def prepared(queue: str, messages: Sequence[Message]) -> list[Sending]:
+    """What one caller sends, in as many parts as commands should hold. Raises Invalid for what cannot be written."""
+    sendings, seen, size = [Sending(queue)], set[str](), 0
     ordinary = not any(not is_plain(one) for one in messages)
     for index, message in enumerate(messages):
         if message.id in seen:
-            sending.there[index] = message.id
+            sendings[-1].there[index] = message.id
             continue
         seen.add(message.id)
+        size += len(message.body or b"")
+        if size > TOGETHER and (sendings[-1].plain or sendings[-1].rich):
+            sendings.append(Sending(queue))
+            size = len(message.body or b"")
         if ordinary:
-            sending.plain.append(pack(message, queue))
+            sendings[-1].plain.append(pack(message, queue))
         else:  # mixed: one by one, so that the order is kept
-            sending.special.append(index)
-            sending.rich += special(message, queue)
-    return sending
+            sendings[-1].special.append(index)
+            sendings[-1].rich += special(message, queue)
+    return sendings
 
 
 class Producer:
@@ -79,11 +84,14 @@ class Producer:
         """Returns when the server has them. Raises Unavailable after ten seconds: then nothing is known."""
         if not messages:
             return {}
-        sending = prepared(queue, messages)
-        self._pending.append(sending)
+        sendings = prepared(queue, messages)
+        self._pending += sendings
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_all(), name="busline redis send")
-        return await asyncio.shield(sending.done)
+        there: dict[int, str] = {}
+        for one in sendings:
+            there |= await asyncio.shield(one.done)
+        return there
 
     async def _send_all(self) -> None:
         while self._pending:
