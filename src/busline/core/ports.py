@@ -39,11 +39,16 @@ class Subscription:
 
 
 class Features(NamedTuple):
-    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests."""
+    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests.
+
+    `atomic`: an outcome's effects are applied in one step with it. Where they are not, they may take long, and outcomes
+    of several partitions are settled beside one another.
+    """
 
     topics: bool
     queues: bool
     durable: bool
+    atomic: bool = True
 
 
 class Host(Protocol):

@@ -325,7 +325,8 @@ async def test_a_redrive_loses_no_bytes_that_are_no_envelope(engines: Engines, r
     assert (await desk.transport.inspector.redrive([letter.id])).again == 1
 
 
-async def test_what_is_asked_on_a_connection_that_died_in_silence_is_asked_again(engines: Engines, wire: Wire) -> None:
+async def test_what_is_asked_on_a_connection_that_died_in_silence_is_asked_again(engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busline.transports.redis.link.SOON", 0.2)
     desk, other = await engines.desk(wire.url), await engines.desk()
     await other.transport.publish(other.mail, [message(id="j")])
     await other.transport.store.put("k", b"v", 60.0)
@@ -339,8 +340,8 @@ async def test_what_is_asked_on_a_connection_that_died_in_silence_is_asked_again
 async def test_a_long_answer_may_take_its_time(engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("busline.transports.redis.link.ANSWER", 0.5)
     desk, other = await engines.desk(wire.url), await engines.desk()
-    receiver, body = await desk.take(), bytes(900 * 1024)
-    wire.pause = 0.1  # at 64 KiB a time a body takes over a second
+    receiver, body = await desk.take(), bytes(500 * 1024)
+    wire.pause = 0.1  # at 64 KiB a time a body takes 0.8 s
     await other.transport.publish(other.mail, [message(body, id="in")])
 
     (got,) = await receive(receiver, 1)

@@ -31,7 +31,7 @@ class KafkaTransport:
     """Topics of a cluster. `session`: seconds after which a silent member's partitions go to others. `drain`: seconds
     for which a member finishes what it has in hand before its partitions move."""
 
-    features = Features(topics=True, queues=False, durable=True)
+    features = Features(topics=True, queues=False, durable=True, atomic=False)
     system = "kafka"
 
     def __init__(self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0) -> None:

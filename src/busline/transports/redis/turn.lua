@@ -249,6 +249,7 @@ local function fetch_known(queue)
 end
 
 -- those that nobody has known for too long: some are handed out all the same, to be put into the dead letters
+local more = 0
 local function fetch_old(queue)
   for _, task in ipairs(redis.call('ZRANGEBYSCORE', P .. 'unknown:' .. queue, '-inf', now - patience, 'LIMIT', 0, 10)) do
     if wake_those_who_know(queue, task) then
@@ -258,6 +259,7 @@ local function fetch_old(queue)
         local first, e = met(entry)
         if first > now - patience then return false end
         hand_out(queue, e, true)
+        more = 1
         return true
       end)
     end
@@ -348,7 +350,6 @@ if alive and wants > #jobs then
 end
 
 -- what is left is for another, and for this one in its next turn
-local more = 0
 for _, queue in ipairs(queues) do
   if redis.call('EXISTS', P .. 'queue:' .. queue, P .. 'suspect:' .. queue) > 0 then
     wake(queue)
