@@ -138,7 +138,7 @@ class Assembly:
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
-        redriven = Subscription((Address("queue", f"~{group}"),))
+        redriven = Subscription((Address("queue", f"~{group}"),), tasks=frozenset((handler.name,)))
         limit = min(DEFAULT_CONCURRENCY, limit)
         return [work, Work(f"{subscriber.full_name} (redriven)", home, redriven, {handler.name: handler}, limit, limit)]
 
@@ -216,7 +216,10 @@ class Assembly:
         if jobs.features.durable and self.root.importable:
             self.problems += [_only_here(task) for task in tasks if task.late]
         every = frozenset(task.name for task in self.root.all_tasks())
-        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, min(THREADS, limit), every) for address in sorted(served)]
+        known = frozenset(handlers)
+        return [
+            Work(address.name, jobs, Subscription((address,), tasks=known), handlers, limit, limit, min(THREADS, limit), every) for address in sorted(served)
+        ]
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
         function = self.replaced.get(task) or replaced(self.replaced, task.function)

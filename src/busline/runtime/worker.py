@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,21 +18,20 @@ from busline.core.handler import Handler, key_of
 from busline.core.lanes import Lanes
 from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
 from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
-from busline.core.ports import Receiver, Subscription, Transport
+from busline.core.ports import UNKNOWN_LIMIT, Receiver, Subscription, Transport
 from busline.core.threads import held
 from busline.runtime.elsewhere import Elsewhere, Settled
 from busline.runtime.exits import Exited
 from busline.runtime.held import Held
 from busline.runtime.sending import HANDLING, Sends
 from busline.runtime.settler import Listener, Settler
+from busline.runtime.strangers import Strangers
 from busline.runtime.trouble import AWAY, Trouble
 
 log = logging.getLogger("busline")
-UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
 THREADS = 2 * (os.cpu_count() or 1) + 4
-STRANGERS = 10_000  # remembered at once: others may have taken them long ago
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ class Worker:
         self._stopping = False
         self._timer: Timer | None = None
         self._next_deadline = float("inf")
-        self._strangers: dict[str, float] = {}  # jobs of unknown tasks, and when each was first met
+        self._strangers = Strangers(work.name, clock)
         self._settler: Settler | None = None
         self.away: dict[str, str] = {}  # what is waited for, while an engine is away
         self._changed = asyncio.Event()
@@ -124,7 +123,8 @@ class Worker:
         Raises what ended the receiving for good."""
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
-        async with self.work.transport.subscribe(self.work.subscription, self) as receiver:
+        subscription = replace(self.work.subscription, unknown_limit=UNKNOWN_LIMIT)
+        async with self.work.transport.subscribe(subscription, self) as receiver:
             listener = Listener(self._settled, self._fail)
             self._settler = Settler(self.work.name, receiver, self._elsewhere, self.clock, self.away, listener)
             self._add = self._settler.add
@@ -276,22 +276,16 @@ class Worker:
         self._start_soon()
 
     def _unknown(self, delivery: Delivery) -> None:
-        """A job whose task this App does not have: perhaps a newer worker has it. A quarter of an hour, then dead."""
-        message = delivery.message
-        delivery.handler = message.task
-        now = self.clock.time()
-        age = now - self._strangers.setdefault(message.id, now)
-        if len(self._strangers) > STRANGERS:
-            del self._strangers[next(iter(self._strangers))]
+        """A job of a task that nobody alive has known for a quarter of an hour: dead, unless the App has it after all."""
+        task = delivery.handler = delivery.message.task
         known = ", ".join(sorted(self.work.handlers)) or "none"
-        reason = f"no worker knows the task '{message.task}' (this one knows {known})"
-        over = age > UNKNOWN_LIMIT and message.task not in self.work.elsewhere
-        outcome = Rejected(reason) if over else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
-        if over:
-            self._strangers.pop(message.id, None)
-        if isinstance(outcome, Retried):
-            log.warning("%s: it waits for %.0f s, for another worker", reason, outcome.after)
-        self._finish(delivery, outcome)
+        reason = f"no worker knows the task '{task}' (this one knows {known})"
+        elsewhere = Retried(0.0, LookupError(reason), counted=False)
+        self._finish(delivery, elsewhere if task in self.work.elsewhere else Rejected(reason))
+
+    def unknown(self, task: str, count: int) -> None:
+        """So many jobs of a task that this worker does not know wait aside."""
+        self._strangers.met(task, count)
 
     # --- deadlines -----------------------------------------------------------------------------------------
 
