@@ -36,7 +36,8 @@ from busline.engine import Engine
 from busline.middleware.metrics import Metrics
 from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
-from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
+from busline.runtime.bus import Bus, Consuming, Owner, Plan
+from busline.runtime.engines import Engines
 from busline.task import Call, Job, Jobs, enqueue_all
 from busline.topic import Topic
 

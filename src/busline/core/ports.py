@@ -37,11 +37,16 @@ class Subscription:
 
 
 class Features(NamedTuple):
-    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests."""
+    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests.
+
+    `atomic`: an outcome's effects are applied in one step with it. Where they are not, they may take long, and outcomes
+    of several partitions are settled beside one another.
+    """
 
     topics: bool
     queues: bool
     durable: bool
+    atomic: bool = True
 
 
 class Host(Protocol):
@@ -59,6 +64,10 @@ class Host(Protocol):
 
     def missed(self, count: int) -> None:
         """So many records were gone before they were read. Returns at once."""
+        ...
+
+    def waits(self, place: str, why: str | None) -> None:
+        """A part of the engine stands still, and why; None: it goes on. Returns at once."""
         ...
 
 

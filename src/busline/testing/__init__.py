@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
 from busline.app import App, Setting
-from busline.core.clock import Seconds, seconds
+from busline.core.clock import Seconds
 from busline.core.counts import Counts
 from busline.core.errors import BuslineError, Invalid, wrong
 from busline.core.message import DeadLetter, Headers, KeyValue, Message, encode_headers, encode_key
-from busline.runtime.bus import Engines
+from busline.core.options import duration
+from busline.runtime.engines import Engines
 from busline.task import Task
 from busline.testing.clock import SimClock
 from busline.topic import Topic
@@ -67,7 +68,7 @@ class TestBus:
 
     async def advance(self, by: Seconds) -> None:
         """Moves the clock, stopping at every moment at which something is due; otherwise as `settled`."""
-        target = self._clock.time() + seconds(by)
+        target = self._clock.time() + duration("by", by, remedy="Say how far to move.")
         await self._quiet()
         while (due := self._clock.next()) is not None and due <= target:
             self._clock.move(max(due - self._clock.time(), 0))

@@ -29,6 +29,7 @@ class Recorder:
         self.clock = clock
         self.recalled: list[Delivery] = []
         self.gaps = 0
+        self.waiting: dict[str, str] = {}
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         self.recalled += deliveries
@@ -37,6 +38,11 @@ class Recorder:
 
     def missed(self, count: int) -> None:
         self.gaps += count
+
+    def waits(self, place: str, why: str | None) -> None:
+        self.waiting.pop(place, None)
+        if why is not None:
+            self.waiting[place] = why
 
 
 class Desk:

@@ -2,12 +2,14 @@
 every attribute that is used."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient
 
 T = TypeVar("T")
+import_module("cramjam")  # reads every codec but gzip: the client uses it where it is there, and here it has to be
 
 
 def consumer(servers: Sequence[str], **settings: Any) -> Any:

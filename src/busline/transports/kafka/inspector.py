@@ -1,8 +1,9 @@
 """Looks at groups and dead letters."""
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence, Set
 
 from aiokafka import TopicPartition
+from aiokafka import errors as kafka
 
 from busline.core.counts import Counts, Whose
 from busline.core.errors import Invalid, wrong
@@ -12,6 +13,7 @@ from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told
 from busline.transports.kafka.letters import Letters
+from busline.transports.kafka.logs import UNCOMMITTED
 
 
 class KafkaInspector:
@@ -35,17 +37,26 @@ class KafkaInspector:
         return {}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
-        """As Kafka's own tool counts it: from what is committed to the end."""
+        """As Kafka's own tool counts it: from what is committed to the end, and what an open transaction holds back
+        counts. Raises Unavailable while a partition of these groups has no leader; of all, such a one is left out."""
         with told("lag"):
             wanted = await self._admin.groups() if groups is None else groups
             offsets = {group: found for group in wanted if (found := await self._admin.offsets(group))}
-            ends = await self._admin.end(sorted({place for found in offsets.values() for place in found}))
+            places = {place for found in offsets.values() for place in found}
+            ends = await self._admin.logs.end(places, UNCOMMITTED)
+            if groups is not None:
+                await self._check(places - ends.keys())
             members = {group: await self._admin.members(group) for group in offsets}
         return [
             Lag(group, topic, behind, sum(place.topic == topic for place in found), members[group])
             for group, found in offsets.items()
             for topic, behind in _behind(found, ends).items()
         ]
+
+    async def _check(self, silent: Set[TopicPartition]) -> None:
+        """Raises what keeps these from answering, but for those that are no longer there."""
+        if silent and (there := silent & (await self._admin.logs.leaders({place.topic for place in silent})).keys()):
+            raise kafka.LeaderNotAvailableError(sorted(there))
 
     async def dead(
         self,
@@ -78,5 +89,6 @@ class KafkaInspector:
 def _behind(offsets: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> dict[str, int]:
     behind: dict[str, int] = {}
     for place, offset in offsets.items():
-        behind[place[0]] = behind.get(place[0], 0) + max(0, ends[place] - offset)
+        if place in ends:
+            behind[place[0]] = behind.get(place[0], 0) + max(0, ends[place] - offset)
     return behind
