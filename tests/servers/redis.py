@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import started
+
 
 class Server:
     """One redis-server. `options` are its settings, as on its command line."""
@@ -82,6 +84,7 @@ class Server:
 
 
 def binary() -> str:
+    started.check()
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     assert found is not None, "These tests need a server. Type: apt-get install redis-server"
     return found
