@@ -73,6 +73,11 @@ class Fetched:
         return bool(self._fetcher._fetch_task.done())
 
 
+def end_of(records: Any) -> int:
+    """The offset behind the last record of an iterator."""
+    return int(records._records.end)
+
+
 def go_on_with(records: Any, batch: Any) -> None:
     """An iterator that raised goes on with this batch, in place of the one that it could not read."""
     records._records.put_back(batch)

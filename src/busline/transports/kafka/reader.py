@@ -71,7 +71,7 @@ class Reader:
     def _arrived(self) -> bool:
         """Whether something was fetched for a partition that has just come to the end of what it had."""
         trackers = self._member.trackers
-        return not self._member.draining and any(place in trackers and trackers[place].reads for place in self._fetched.places())
+        return any(place in trackers and trackers[place].reads for place in self._fetched.places())
 
     async def _arrival(self) -> None:
         """Until something is fetched, given back, or has room again."""
@@ -86,8 +86,6 @@ class Reader:
             fetched.exception()  # the next look raises it
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._member.draining:
-            return []
         self._collect()
         ahead, taken = self._subscription.ahead, list[Delivery]()
         waiting = [one for one in self._in_turn() if one.waiting]
@@ -135,7 +133,7 @@ class Reader:
         if isinstance(error, kafka.TopicAuthorizationFailedError):
             raise translated(tracker.place.topic, error) from error
         if isinstance(error, kafka.OffsetOutOfRangeError):
-            self._member.find(tracker, gone=True)
+            self._member.find(tracker)
         elif isinstance(error, UnicodeDecodeError):
             self._member.read_leniently(tracker)
         else:

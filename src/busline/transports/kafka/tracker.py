@@ -29,7 +29,7 @@ class Tracker:
 
     __slots__ = (
         "_again", "_confirmed", "_earlier", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
-        "full", "held", "over", "place", "source",
+        "full", "held", "over", "place", "source", "topic",
     )  # fmt: skip
 
     def __init__(self, place: TopicPartition, order: Order, span: int = SPAN) -> None:
@@ -46,15 +46,16 @@ class Tracker:
         self.astray = False  # what was to be read next is not there
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
+        self.topic: bytes | None = None
         self._stuck: set[int] = set()  # whose dead letters cannot be written: nothing more is handed out
 
     def __repr__(self) -> str:
         return f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)} held>"
 
-    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = ()) -> None:
-        """`earlier`: what is finished behind it."""
+    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = (), topic: bytes | None = None) -> None:
+        """`earlier`: what is finished behind it. `topic`: the id of the topic that it belongs to."""
         self.frontier = Frontier(offset)
-        self.committed = committed
+        self.committed, self.topic = committed, topic
         self._earlier = list(earlier)
 
     def go_on_at(self, offset: int) -> None:
