@@ -17,7 +17,7 @@ from busline.transports.kafka.assignor import NOBODY, KeepingAssignor
 from busline.transports.kafka.beginning import Beginning, Beginnings
 from busline.transports.kafka.committer import Committer, Membership
 from busline.transports.kafka.diagnosis import explain, told, translated
-from busline.transports.kafka.fetched import end_of, go_on_with
+from busline.transports.kafka.fetched import Fetched, end_of, go_on_with
 from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
@@ -55,7 +55,7 @@ class Member:
         self.consumer = client.consumer(
             servers, group_id=subscription.group, enable_auto_commit=False, auto_offset_reset="none",
             partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000, metadata_max_age_ms=30_000,
-            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=16 << 20, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
+            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=subscription.batch_bytes, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
             isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
         self._span = limits.span
@@ -192,6 +192,7 @@ class Member:
         self._list(membership.generation)
         self.committer.resume(membership)
         self._go_on([self.trackers[place] for place in places if place in had])
+        Fetched(self.consumer).bound(len(places), 2 * self._subscription.batch_bytes)
         names = ", ".join(map(_name, places)) or "nothing yet: others have all partitions"
         log.info("%s: reads %s", self._subscription.group, names)
         self._start(self._adopt(fresh), "adopt")
