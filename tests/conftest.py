@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import Servers
+from tests.servers import Servers, started
 from tests.servers.kafka import Kafka
 from tests.servers.redis import redis, shared
 
 __all__ = ["redis", "shared"]
-SERVERS = {"kafka", "redis"}
+SERVERS = {"browser", "kafka", "redis", "shared"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,10 +17,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for one in items:
+        if SERVERS & set(getattr(one, "fixturenames", ())):
+            one.add_marker("server")
     if config.getoption("--embedded"):
-        left_out = [one for one in items if one.get_closest_marker("server") or SERVERS & set(getattr(one, "fixturenames", ()))]
+        left_out = [one for one in items if one.get_closest_marker("server")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [one for one in items if one not in left_out]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Whatever starts a server asks for this, so that a test that lacks the mark fails on every machine."""
+    started.allowed = item.get_closest_marker("server") is not None
 
 
 @pytest.fixture(scope="session")

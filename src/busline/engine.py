@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from busline.core.clock import Clock, Seconds, seconds
 from busline.core.errors import ConfigError, Invalid, wrong
+from busline.core.options import duration, whole
 from busline.core.ports import Transport
 
 Sync: TypeAlias = Literal["normal", "full"]
@@ -98,6 +99,9 @@ class Redis(Engine):
     server = True
     topics = False
 
+    def __post_init__(self) -> None:
+        duration("lease", self.lease, zero=False, place=str(self))
+
     def __str__(self) -> str:
         return shown(self.url)
 
@@ -124,9 +128,10 @@ class Kafka(Engine):
     queues = False
 
     def __init__(self, *servers: str, session: Seconds = 30.0, drain: Seconds = 10.0, span: int = 10_000, create_topics: bool = False) -> None:
-        if span < 1:
-            raise Invalid(wrong("span", "1 or more", str(span), "Leave it out for 10,000."))
-        self.servers, self.session, self.drain, self.span, self.create_topics = servers, seconds(session), seconds(drain), span, create_topics
+        self.servers, self.create_topics = servers, create_topics
+        self.session = duration("session", session, zero=False, place=str(self))
+        self.drain = duration("drain", drain, place=str(self))
+        self.span = whole("span", span, place=str(self))
 
     def __repr__(self) -> str:
         return f"Kafka({', '.join(map(repr, self.servers))})"

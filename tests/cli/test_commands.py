@@ -86,6 +86,15 @@ def test_bytes_that_are_no_text_are_a_bad_line(shop: Project) -> None:
     assert (done["published"], [one["line"] for one in done["refused"]]) == (1, [1])
 
 
+@pytest.mark.parametrize("end", ["", "\n", f"\n{ORDER}\n"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(shop: Project, end: str) -> None:
+    text = f"\ufeff{ORDER}{end}"
+    shop.write("lines", text)
+
+    for done in (shop.call("publish", "orders", "@lines", "--json"), shop.run("publish", "orders", "-", "--json", input=text)):
+        assert json.loads(done.stdout) == {"published": 1 + (len(end) > 1), "refused": []}
+
+
 def test_many_lines_come_in_order_through_stdin(shop: Project) -> None:
     lines = "".join(f'{{"id": "one", "cents": -{number}}}\n' for number in range(1200))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cli.conftest import Project, read_until
@@ -210,6 +211,7 @@ def test_without_prometheus_the_page_says_what_to_install(project: Project) -> N
     assert worker.wait(30) == 0
 
 
+@pytest.mark.server
 def test_readiness_names_what_is_away_and_liveness_does_not_depend_on_it(project: Project) -> None:
     project.write("blocks.py", BLOCKS)
     port = free_port()
@@ -244,6 +246,7 @@ def listens(port: int) -> bool:
         return False
 
 
+@pytest.mark.server
 def test_a_place_that_is_taken_or_wrong_is_one_text(project: Project) -> None:
     project.write("blocks.py", BLOCKS)
     with running() as server:

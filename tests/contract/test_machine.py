@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -24,6 +24,8 @@ from busline.transports.sqlite import SqliteTransport
 
 JOBS, EFFECTS, RECORDS = Address("queue", "jobs"), Address("queue", "effects"), Address("topic", "records", 2)
 KINDS = ("jobs", "records")
+QUESTIONS, HOPS = 6, 5  # more than one call asks one after the other; turns of the loop from an answer to the next question
+MOST = 10  # rounds of walks, each with other chances
 T = TypeVar("T")
 Engine = MemoryTransport | SqliteTransport
 
@@ -76,6 +78,16 @@ class Machine(RuleBasedStateMachine):
         self.stacks.append(AsyncExitStack())
         return await self.stacks[-1].enter_async_context(SqliteTransport(Path(self.folder.name) / "bus.db", clock=self.clock))
 
+    async def quiet(self, waiting: "asyncio.Future[Any] | None" = None) -> None:
+        """Returns when it is done, or when whoever has asked the file something was answered, and so for a few questions
+        more: who still waits then waits for something to happen. However long that takes, what is found is the same."""
+        for _ in range(QUESTIONS):
+            if waiting is not None and waiting.done():
+                return
+            await self.engine.inspector.depth()
+            for _ in range(HOPS):
+                await asyncio.sleep(0)
+
     # --- what may happen -----------------------------------------------------------------------------------
     # few rules, each with much in it: Hypothesis leaves some rules out of each walk
 
@@ -93,7 +105,7 @@ class Machine(RuleBasedStateMachine):
     def receive(self, by: float, limit: int) -> None:
         async def some(kind: str) -> None:
             waiting = asyncio.ensure_future(self.receivers[kind].receive(limit))
-            await asyncio.wait((waiting,), timeout=0.01)
+            await self.quiet(waiting)
             if not waiting.done():
                 waiting.cancel()
             found = (await asyncio.gather(waiting, return_exceptions=True))[0]
@@ -208,7 +220,7 @@ class Machine(RuleBasedStateMachine):
     def move(self, by: float) -> None:
         async def moved() -> None:
             self.clock.move(by)
-            await asyncio.sleep(0.002)
+            await self.quiet()
 
         if by:
             self.run(moved())
@@ -340,16 +352,19 @@ PLACES = (
 
 
 def walk(machine: type[Machine], examples: int) -> None:
-    """Walks, and makes sure that the walks went everywhere: a rule that never gets its turn proves nothing."""
+    """Walks until the walks went everywhere, with the same chances each time: a rule that never gets its turn proves nothing."""
     machine.reached = Counter()
     walks = settings(max_examples=examples, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    run_state_machine_as_test(machine, settings=walks)  # type: ignore[no-untyped-call, unused-ignore]  # as Hypothesis ships it
-    assert {place: machine.reached[place] for place in PLACES if machine.reached[place] < 3} == {}
+    for chances in range(MOST):
+        run_state_machine_as_test(seed(chances)(machine), settings=walks)  # type: ignore[no-untyped-call, unused-ignore]  # as Hypothesis ships it
+        if all(machine.reached[place] >= 3 for place in PLACES):
+            return
+    raise AssertionError(f"the walks never went everywhere: {machine.reached}")
 
 
 def test_every_message_stays_in_one_place_in_memory() -> None:
-    walk(MemoryMachine, 80)
+    walk(MemoryMachine, 40)
 
 
 def test_every_message_stays_in_one_place_in_sqlite() -> None:
-    walk(Machine, 60)
+    walk(Machine, 40)

@@ -9,6 +9,19 @@ from busline import Kafka, Memory, Redis, Sqlite
 from busline.engine import Engine
 
 
+@dataclass
+class Started:
+    """Whether the test that runs now is one that needs a server; so is what is run by hand."""
+
+    allowed: bool = True
+
+    def check(self) -> None:
+        assert self.allowed, "This test starts a server: mark it with @pytest.mark.server, for `./scripts/test --embedded` leaves such out."
+
+
+started = Started()
+
+
 @dataclass(frozen=True)
 class Servers:
     """The engines by name. `fixture` starts a server, or finds the one that runs."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from tests.servers import started
+
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "busline" / "kafka"
 START = 60.0  # seconds a broker may take on a busy machine
@@ -133,6 +135,7 @@ class Kafka:
 
 def jars() -> Path:
     """The folder with the broker's jars: fetched once, 54 MB."""
+    started.check()
     missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
     if missing:
         raise RuntimeError(f"The Kafka tests need {' and '.join(missing)}: apt-get install -y default-jre-headless maven")

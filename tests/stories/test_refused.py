@@ -2,11 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from busline import App, Topic
 from tests.servers.redis import running
 from tests.stories.test_streams import Item
 
 
+@pytest.mark.server
 async def test_a_login_that_is_refused_for_a_while_loses_nothing() -> None:
     with running() as server:
         app, done, lane = App("a", streams="memory://", jobs=server.url), list[int](), Topic("lane", Item, partitions=1)

@@ -12,7 +12,7 @@ from busline import App, CallNext, Delivery
 from busline.app import Setting
 from busline.core.clock import SystemClock
 from busline.middleware.metrics import Metrics
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.transports.memory import MemoryTransport
 
 

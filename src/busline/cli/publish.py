@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import threading
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -160,10 +161,16 @@ async def _chunks(lines: FileIO) -> AsyncIterator[list[tuple[int, bytes]]]:
         if len(rest) > LINE_LIMIT:
             raise Invalid(wrong(f"line {number + len(whole) + 1}", f"a line of at most {LINE_LIMIT} bytes", "a longer one", "Write one value a line."))
         if whole:
-            yield list(enumerate(whole, number + 1))
+            yield _numbered(whole, number)
             number += len(whole)
     if rest:
-        yield [(number + 1, rest)]
+        yield _numbered([rest], number)
+
+
+def _numbered(lines: list[bytes], before: int) -> list[tuple[int, bytes]]:
+    if before == 0:
+        lines[0] = lines[0].removeprefix(BOM_UTF8)  # as editors and shells of Windows write it
+    return list(enumerate(lines, before + 1))
 
 
 def _beside(call: Callable[[], T]) -> asyncio.Future[T]:

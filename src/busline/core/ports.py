@@ -1,19 +1,21 @@
 """What a transport is, as the rest of busline sees it. Writing one means passing `busline.testing.contract`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from busline.core.address import Address
 from busline.core.clock import Clock
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose
 from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.outcome import Outcome
+from busline.core.served import Served
 
 Order: TypeAlias = Literal["partition", "key", "none"]
 Start: TypeAlias = Literal["earliest", "latest"] | float
 BATCH_BYTES = 4 * 1024 * 1024
+UNKNOWN_LIMIT = 900.0
 State: TypeAlias = Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
 
 
@@ -23,7 +25,8 @@ class Subscription:
 
     `ahead`: how many unsettled deliveries one partition may have out at once. `batch_bytes`: what one `receive` may
     return of bodies, and what may be read ahead of it; a larger message comes alone. `tasks`: the names that the worker
-    has functions for; None stands for any.
+    has functions for; None stands for any. A job of another task waits aside for a worker that knows it, and comes to any
+    worker of its queue if there was none for `unknown_limit` seconds.
     """
 
     addresses: tuple[Address, ...]
@@ -33,14 +36,20 @@ class Subscription:
     ahead: int = 500
     batch_bytes: int = BATCH_BYTES
     tasks: frozenset[str] | None = None
+    unknown_limit: float = UNKNOWN_LIMIT
 
 
 class Features(NamedTuple):
-    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests."""
+    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests.
+
+    `atomic`: an outcome's effects are applied in one step with it. Where they are not, they may take long, and outcomes
+    of several partitions are settled beside one another.
+    """
 
     topics: bool
     queues: bool
     durable: bool
+    atomic: bool = True
 
 
 class Host(Protocol):
@@ -62,6 +71,10 @@ class Host(Protocol):
 
     def waits(self, place: str, why: str | None) -> None:
         """A part of the engine stands still, and why; None: it goes on. Returns at once."""
+        ...
+
+    def unknown(self, task: str, count: int) -> None:
+        """So many jobs of a task that is not in `tasks` were met, and wait aside. Returns at once."""
         ...
 
 
@@ -133,8 +146,9 @@ class Look(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """A queue in numbers. `delayed` by their sender, `retrying` after a failure. `oldest`: when the first of the waiting
-    was sent, or if it was delayed, due: seconds since 1970; None where none waits."""
+    """A queue in numbers. `delayed` by their sender; `retrying` after a failure, or aside until a worker comes that knows
+    their task. `oldest`: when the first of the waiting was sent, or if it was delayed, due: seconds since 1970; None where
+    none waits."""
 
     waiting: int = 0
     delayed: int = 0
@@ -164,6 +178,30 @@ class Redriven(NamedTuple):
     refused: tuple[str, ...] = ()
 
 
+class Standing(NamedTuple):
+    """How many dead letters of a handler stand, and when the first and the last died: seconds since 1970."""
+
+    served: Served
+    handler: str
+    letters: int
+    first: float
+    last: float
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Self:
+        return cls(letter.served, letter.handler, 1, letter.died_at, letter.died_at)
+
+
+def together(parts: Iterable[Standing]) -> list[Standing]:
+    """One for each handler."""
+    found: dict[tuple[Served, str], Standing] = {}
+    for one in parts:
+        key = one.served, one.handler
+        known = found.get(key)
+        found[key] = one if known is None else Standing(*key, known.letters + one.letters, min(known.first, one.first), max(known.last, one.last))
+    return list(found.values())
+
+
 class Inspector(Protocol):
     """For people, the command line and Job; never on the hot path."""
 
@@ -181,17 +219,30 @@ class Inspector(Protocol):
         """How many partitions a topic has; 0 where the engine has no such topic."""
         ...
 
-    async def counts(self) -> Mapping[str, Counts]:
-        """What was settled so far, per handler, by every process."""
+    async def counts(self) -> Mapping[Whose, Counts]:
+        """What was settled so far, by every process."""
         ...
 
-    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
-        """Dead letters, oldest first, `limit` at most, beginning after the letter whose id is `after`."""
+    async def dead(
+        self,
+        *,
+        served: Container[Served] | None = None,
+        handlers: Collection[str] | None = None,
+        id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
+        """Dead letters, oldest first, `limit` at most, beginning after the letter whose id is `after`: those of what
+        is `served`, and of these handlers. None stands for any."""
         ...
 
-    async def redrive(self, ids: Sequence[str]) -> Redriven:
-        """Each goes back to the handler it died in, as it came, and is no longer dead. A job whose unique key is held
-        by a living one is refused and stays."""
+    async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
+        """How many there are, without a look at their bodies where the engine can."""
+        ...
+
+    async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
+        """Each goes back to where it died, as it came, and is no longer dead: to `handler` there, else to the one it
+        died in. A job whose unique key is held by a living one is refused and stays."""
         ...
 
     async def purge(self, ids: Sequence[str]) -> int:

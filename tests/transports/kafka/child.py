@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
 
 from busline.core.address import Address
 from busline.core.clock import SystemClock
@@ -17,8 +16,10 @@ from busline.core.counts import Counts
 from busline.core.handler import Handler
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Outcome, Rejected
-from busline.core.ports import Subscription, Transport
-from busline.runtime.worker import Settled, Work, Worker
+from busline.core.ports import Subscription
+from busline.runtime.elsewhere import Elsewhere
+from busline.runtime.engines import Engines
+from busline.runtime.worker import Work, Worker
 from busline.transports.kafka import KafkaTransport
 
 PARTITIONS = 6
@@ -26,10 +27,6 @@ PARTITIONS = 6
 
 def say(what: str) -> None:
     print(what, flush=True)
-
-
-async def nothing_foreign(batch: Sequence[Settled], _: Transport) -> list[Settled]:
-    return list(batch)
 
 
 async def main(url: str, topic: str, group: str, path: str, *times: float) -> None:
@@ -49,7 +46,7 @@ async def main(url: str, topic: str, group: str, path: str, *times: float) -> No
     subscription = Subscription((Address("topic", topic, PARTITIONS),), group, "key", ahead=200)
     async with KafkaTransport(url, session=session, drain=drain) as transport:
         work = Work("run", transport, subscription, {"": Handler("run", run, fail)}, 50, 50)
-        worker = Worker(work, SystemClock(), nothing_foreign, counts)
+        worker = Worker(work, SystemClock(), Elsewhere(Engines(transport), transport), counts)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop.set)
         running = asyncio.ensure_future(worker.run(10, 2))
         await worker.ready.wait()

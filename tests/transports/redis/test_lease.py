@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from busline.core.counts import Whose
 from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Retried, Send
 from busline.testing.contract import bodies, message, nothing, receive
 from busline.transports.redis.receiver import QueueReceiver
@@ -18,6 +19,15 @@ async def take_for_dead(desk: RealDesk, by: RealDesk) -> None:
     for receiver in desk.redis.receivers:
         await by.redis.link.ask("ZADD", f"{by.redis.prefix}live", 1, receiver.worker)
     await asyncio.to_thread(by.redis.lease.reap)
+
+
+async def die(desk: RealDesk, by: RealDesk) -> None:
+    """As if the desk's process had been killed: the server sees its connection closed."""
+    desk.redis.lease.end()
+    await asyncio.to_thread(desk.redis.lease.join)
+    while desk.redis.lease.connection and await by.redis.link.ask("CLIENT", "LIST", "ID", desk.redis.lease.connection):
+        await asyncio.sleep(0.01)
+    await take_for_dead(desk, by)
 
 
 async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None:
@@ -36,7 +46,7 @@ async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None
     assert bodies(theirs) == [b"x", b"y"]
     assert "post" not in await other.transport.inspector.depth()
     assert await other.transport.store.get(["k"]) == [None]
-    assert (await other.transport.inspector.counts())["send"].refused == 2
+    assert (await other.transport.inspector.counts())[Whose("mail", "send")].refused == 2
 
 
 async def test_a_result_of_a_worker_taken_for_dead_is_not_kept(engines: Engines) -> None:
@@ -98,18 +108,34 @@ async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
     for _ in range(2):
         victim = await engines.desk()
         assert bodies(await receive(await victim.take(), 2)) == [b"poison", b"innocent"]
-        await take_for_dead(victim, desk)
+        await die(victim, desk)
     third = await engines.desk()
     receiver = await third.take()
     assert bodies(await receiver.receive(10)) == [b"poison"]
     assert await nothing(receiver)
-    await take_for_dead(third, desk)
+    await die(third, desk)
 
     letters = await desk.transport.inspector.dead()
 
     assert [(one.body, one.handler, one.reason, one.attempts) for one in letters] == [(b"poison", "send", "its worker died 3 times", 1)]
-    assert (await desk.transport.inspector.counts())["send"].dead == 1
+    assert (await desk.transport.inspector.counts())[Whose("mail", "send")].dead == 1
     assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {}
+
+
+async def test_a_job_whose_workers_stood_still_is_not_dead(engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(b"long"), message(b"other")])
+    for _ in range(4):
+        victim = await engines.desk()
+        assert len(await receive(await victim.take(), 2)) == 2
+        while not victim.redis.lease.connection:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(victim.redis.lease.beat)
+        await take_for_dead(victim, desk)
+
+    assert await desk.transport.inspector.dead() == []
+    assert "stands still" in caplog.text and "died" not in caplog.text
+    assert sorted(bodies(await receive(await desk.take(), 2)), key=str) == [b"long", b"other"]
 
 
 async def test_what_ended_two_workers_runs_alone(engines: Engines, redis: Server) -> None:
@@ -118,7 +144,7 @@ async def test_what_ended_two_workers_runs_alone(engines: Engines, redis: Server
     for _ in range(2):
         victim = await engines.desk()
         await receive(await victim.take(), 1)
-        await take_for_dead(victim, desk)
+        await die(victim, desk)
     await desk.transport.publish(desk.mail, [message(b"1")])
     await desk.transport.publish(desk.post, [message(b"2"), message(b"3")])
     post, mail = await desk.take(desk.post), await desk.take()
@@ -145,7 +171,7 @@ async def test_a_suspect_stays_one_when_it_is_given_back_or_retried(engines: Eng
     for _ in range(2):
         victim = await engines.desk()
         await receive(await victim.take(), 1)
-        await take_for_dead(victim, desk)
+        await die(victim, desk)
     receiver = await desk.take()
     for outcome in (RELEASED, Retried(0, ValueError())):
         await receiver.settle([((await receive(receiver, 1))[0], outcome)])

@@ -30,6 +30,7 @@ class Recorder:
         self.recalled: list[Delivery] = []
         self.gaps = 0
         self.waiting: dict[str, str] = {}
+        self.strangers: dict[str, int] = {}
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         self.recalled += deliveries
@@ -43,6 +44,9 @@ class Recorder:
         self.waiting.pop(place, None)
         if why is not None:
             self.waiting[place] = why
+
+    def unknown(self, task: str, count: int) -> None:
+        self.strangers[task] = self.strangers.get(task, 0) + count
 
 
 class Desk:
@@ -67,8 +71,9 @@ class Desk:
         subscription = Subscription(addresses or (self.orders,), group + self.mark, **options)  # type: ignore[arg-type]  # a test's options
         return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
 
-    async def take(self, *queues: Address) -> Receiver:
-        return await self.stack.enter_async_context(self.transport.subscribe(Subscription(queues or (self.mail,)), self.host))
+    async def take(self, *queues: Address, **options: object) -> Receiver:
+        subscription = Subscription(queues or (self.mail,), **options)  # type: ignore[arg-type]  # a test's options
+        return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
 
     def redriven(self, group: str) -> Address:
         """The queue of a group's dead letters that run again."""

@@ -1,14 +1,15 @@
 """Looks at groups and dead letters."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Container, Mapping, Sequence, Set
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose
 from busline.core.errors import Invalid, wrong
 from busline.core.message import DeadLetter
-from busline.core.ports import Depth, Lag, Look, Redriven
+from busline.core.ports import Depth, Lag, Look, Redriven, Standing, together
+from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told
 from busline.transports.kafka.letters import Letters
@@ -32,7 +33,7 @@ class KafkaInspector:
         with told(topic):
             return len(await self._admin.places(topic))
 
-    async def counts(self) -> Mapping[str, Counts]:
+    async def counts(self) -> Mapping[Whose, Counts]:
         return {}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
@@ -57,8 +58,16 @@ class KafkaInspector:
         if silent and (there := silent & (await self._admin.logs.leaders({place.topic for place in silent})).keys()):
             raise kafka.LeaderNotAvailableError(sorted(there))
 
-    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
-        letters = await self._letters.read(id)
+    async def dead(
+        self,
+        *,
+        served: Container[Served] | None = None,
+        handlers: Collection[str] | None = None,
+        id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
+        letters = [one for one in await self._letters.read(id) if served is None or one.served in served]
         if after:
             ids = [one.id for one in letters]
             letters = letters[ids.index(after) + 1 :] if after in ids else [one for one in letters if one.died_at >= self._last.get(after, 0.0)]
@@ -67,7 +76,10 @@ class KafkaInspector:
             self._last = {page[-1].id: page[-1].died_at}
         return page
 
-    async def redrive(self, ids: Sequence[str]) -> Redriven:
+    async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
+        return together(Standing.of(one) for one in await self._letters.read() if served is None or one.served in served)
+
+    async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         raise Invalid(wrong("redrive", "an engine with queues, where dead records run again", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))
 
     async def purge(self, ids: Sequence[str]) -> int:

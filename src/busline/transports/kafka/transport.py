@@ -34,7 +34,7 @@ class KafkaTransport:
     for which a member finishes what it has in hand before its partitions move. `span`: how many records of a partition
     may be handed out behind one that is not finished."""
 
-    features = Features(topics=True, queues=False, durable=True)
+    features = Features(topics=True, queues=False, durable=True, atomic=False)
     system = "kafka"
 
     def __init__(

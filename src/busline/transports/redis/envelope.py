@@ -13,6 +13,7 @@ import orjson
 
 from busline.core.errors import Invalid, wrong
 from busline.core.message import DeadLetter, Delivery, Message, Options
+from busline.core.served import Served
 
 VERSION = 1
 FIELDS, NO_BODY = 1, 2  # flags; those from 16 on must be understood
@@ -35,16 +36,18 @@ def text(value: str) -> bytes:
 
 
 def pack(message: Message, queue: str, attempts: int = 0) -> bytes:
-    """Raises Invalid for an id or a name that is too long."""
-    id, line, task, body = text(message.id), text(queue), text(message.task), message.body
-    fields = b"".join(_fields(message))
-    flags = (FIELDS if fields else 0) | (NO_BODY if body is None else 0)
+    """Raises Invalid for an id or a name that is too long, and for anything else that cannot be written."""
     try:
+        id, line, task, body = text(message.id), text(queue), text(message.task), message.body
+        fields = b"".join(_fields(message))
+        flags = (FIELDS if fields else 0) | (NO_BODY if body is None else 0)
         head = HEAD.pack(VERSION, flags, attempts, 0, len(id), len(line), len(task), message.at)
+        rest = LENGTH.pack(len(fields)) + fields if fields else b""
+        return b"".join((head, id, line, task, rest, body or b""))
     except struct.error as error:
         raise Invalid(wrong(queue, "an id and names of at most 65535 bytes", "a longer one", "Shorten it.")) from error
-    rest = LENGTH.pack(len(fields)) + fields if fields else b""
-    return b"".join((head, id, line, task, rest, body or b""))
+    except (ValueError, TypeError) as error:  # text that is no UTF-8, options that are no JSON
+        raise Invalid(wrong(queue, "a job that can be written", f"{type(error).__name__}: {error}"[:200], "Correct what it carries.")) from error
 
 
 def _fields(message: Message) -> Iterator[bytes]:
@@ -167,6 +170,7 @@ def unpack_letter(id: str, data: bytes) -> Letter:
     shown = DeadLetter(
         id, address, told["handler"], message.origin, message.key, message.body, message.headers,
         told["reason"], told.get("error_type"), told.get("error"), packed.attempts, told["died_at"],
+        group=Served.of(address, packed.queue).group,
     )  # fmt: skip
     return Letter(shown, message, packed.queue, raw)
 

@@ -8,6 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+from busline.transports.sqlite.held import hold, let_go
+
 SECOND = 10**9
 PAUSE, GRACE = 5 * SECOND, 6 * SECOND
 FRESH = SECOND  # nanoseconds: a folder that changed so lately may change again within the same tick of its clock
@@ -35,14 +37,22 @@ class Process:
         """Takes a new number, inside a transaction: no other process sees the number before its lock."""
         self.close()
         self.folder.mkdir(exist_ok=True)
-        self.n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        self.n = self._free_number(db)
         remove(self.folder, self.n)  # of one that died between making them and its commit
-        self._lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._lock = hold(self._path("lock"), os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.beat()
         self._looked = ticks()
         os.mkfifo(self._path("wake"))
-        self.pipe = os.open(self._path("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.pipe = hold(self._path("wake"), os.O_RDWR | os.O_NONBLOCK)
+
+    def _free_number(self, db: sqlite3.Connection) -> int:
+        """One that no living process has, not even by another file that was at this path."""
+        n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        if self._died(n, math.inf):
+            return n
+        db.execute("DELETE FROM worker WHERE n = ?", (n,))
+        return self._free_number(db)
 
     def _path(self, what: str) -> Path:
         return self.folder / f"{self.n}.{what}"
@@ -56,9 +66,10 @@ class Process:
         """Gives the lock up and removes its files. Only where no other thread beats: see `register`."""
         for descriptor in (self.pipe, self._lock):
             if descriptor >= 0:
-                os.close(descriptor)
+                let_go(descriptor)
         self._lock = self.pipe = -1
         remove(self.folder, self.n)
+        self.n = 0
 
     def drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -74,8 +85,8 @@ class Process:
             for pipe in self._others:
                 poke(pipe)
 
-    def dead(self, others: list[int], lease: float) -> list[int]:
-        """Those of these processes that ended, or have not beaten for `lease` seconds.
+    def dead(self, others: list[int], lease: float) -> dict[int, bool]:
+        """Those of these processes that ended (True), or have not beaten for `lease` seconds (False).
 
         One that has not looked for a while was stopped itself, perhaps with the whole machine: then the others get a
         moment to beat before they are judged.
@@ -85,11 +96,12 @@ class Process:
             self._resumed = now
         self._looked = now
         limit = lease if now - self._resumed > GRACE else math.inf
-        return [n for n in others if self._is_dead(n, limit)]
+        return {n: died for n in others if (died := self._died(n, limit)) is not None}
 
-    def _is_dead(self, n: int, lease: float) -> bool:
+    def _died(self, n: int, lease: float) -> bool | None:
+        """Whether it ended, or only stands still; None: it lives."""
         try:
-            lock = os.open(self.folder / f"{n}.lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = hold(self.folder / f"{n}.lock", os.O_RDWR)
         except FileNotFoundError:
             return True
         try:
@@ -97,9 +109,9 @@ class Process:
             return True
         except BlockingIOError:
             beaten = os.pread(lock, 20, 0)
-            return bool(beaten) and ticks() - int(beaten) > lease * SECOND
+            return False if beaten and ticks() - int(beaten) > lease * SECOND else None
         finally:
-            os.close(lock)
+            let_go(lock)
 
 
 def ticks() -> int:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import Counts, tally
+from busline.core.counts import tally_by, tally_in
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected
 from busline.core.ports import Host, Subscription
-from busline.transports.sqlite import jobs, topics
-from busline.transports.sqlite.jobs import Claim, Impossible, claim
+from busline.transports.sqlite import jobs, strangers, topics
+from busline.transports.sqlite.jobs import Claim, Impossible, Wanted, claim
 from busline.transports.sqlite.topics import Owned, Progress, Step, take_over
 from busline.transports.sqlite.wire import unpack
 
@@ -101,14 +101,6 @@ class Receiving:
             self.held.pop(delivery.receipt, None)
 
 
-def numbers(settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[str, Counts]:
-    """What a settle adds to the handlers' counts."""
-    found = tally(settled)
-    for delivery in refused:
-        found.setdefault(delivery.handler, Counts()).refused += 1
-    return found
-
-
 class JobReceiver(Receiving):
     """Takes jobs from queues."""
 
@@ -116,6 +108,7 @@ class JobReceiver(Receiving):
         super().__init__(transport, subscription, host)
         self.queues = [address.name for address in subscription.addresses]
         self._spare: list[Delivery] = []
+        self._known_as = 0  # the number under which others see what this worker knows
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while not self._spare:
@@ -129,13 +122,25 @@ class JobReceiver(Receiving):
 
     def _claim(self, limit: int) -> "asyncio.Future[Claim]":
         transport, now, queues = self.transport, self.host.clock.time(), self.queues
-        owner, every = transport.process.n, transport.queues()
+        owner, tasks = transport.process.n, self.subscription.tasks
+        wanted = Wanted(queues, transport.queues(), limit, self.subscription.batch_bytes, tasks, now - self.subscription.unknown_limit)
         self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
-        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, owner, now))
+        new, self._known_as = self._known_as != owner, owner
+
+        def ask(db: sqlite3.Connection) -> Claim:
+            if new and tasks is not None:
+                strangers.introduce(db, owner, queues, tasks)
+            return claim(db, wanted, owner, now)
+
+        return transport.file.ask_write(ask)
 
     def _take(self, claim: Claim) -> bool:
         """Whether it brought anything that is still ours."""
         self.transport.withheld |= claim.withheld
+        for task, count in claim.met.items():
+            self.host.unknown(task, count)
+        if claim.met:
+            self.transport.wake()
         if claim.owner != self.transport.process.n:
             return bool(claim.deliveries)  # they were given back with the number they were claimed under: ask again
         self.held.update((one.receipt, one) for one in claim.deliveries)
@@ -153,7 +158,7 @@ class JobReceiver(Receiving):
         def apply(db: sqlite3.Connection) -> set[object]:
             late = jobs.settle(db, ours, owner, now, transport.apply)
             applied = [one for one in ours if one[0].receipt not in late] if late else ours
-            jobs.counted(db, numbers(applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
+            jobs.counted(db, tally_by(jobs.queue_of, applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
             return late
 
         late = await transport.file.write(apply) if settled else set()
@@ -173,8 +178,12 @@ class JobReceiver(Receiving):
             with suppress(Unavailable):  # nothing was claimed
                 self._take(await self._answer(lambda: self._claim(0)))
         seqs = [one.receipt[0] for one in self.forget() if one.receipt[1] == owner]
+        await self.transport.patiently(lambda db: self._withdraw(db, seqs, owner))
+
+    def _withdraw(self, db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
+        strangers.leave(db, owner, self.queues)
         if seqs:
-            await self.transport.patiently(lambda db: jobs.release(db, seqs, owner))
+            jobs.release(db, seqs, owner)
 
 
 class LogReceiver(Receiving):
@@ -183,8 +192,8 @@ class LogReceiver(Receiving):
     def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
         super().__init__(transport, subscription, host)
         self._owned: dict[str, Owned] = {}
-        self._names = [address.name for address in subscription.addresses]
         self._group = subscription.group or ""
+        self._home = f"~{self._group}"  # the queue of its dead that run again
         self._first = 0  # the partition that is read first changes from one read to the next
         self._settling = asyncio.Lock()
 
@@ -199,10 +208,10 @@ class LogReceiver(Receiving):
                 await self._sleep(None)
 
     async def _take_over(self) -> None:
-        missing = [name for name in self._names if name not in self._owned]
+        missing = [address for address in self.subscription.addresses if address.name not in self._owned]
         if missing:
-            owner, group = self.transport.process.n, self._group
-            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, owner)))
+            owner, group, start = self.transport.process.n, self._group, self.subscription.start
+            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, start, owner)))
             if found.owner is None:
                 await self.transport.lost()
             elif found.owner == self.transport.process.n:
@@ -214,7 +223,7 @@ class LogReceiver(Receiving):
         if not wants:
             return [], False
         asked = [(owned.topic, part, owned.frontiers[part].next, room) for owned, part, room in wants]
-        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit))
+        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit, self.subscription.batch_bytes))
         taken: list[Delivery] = []
         for (owned, part, _), (_, _, first, _), rows in zip(wants, asked, found, strict=True):
             # rewound meanwhile, or no longer ours: what was read is read again
@@ -262,7 +271,8 @@ class LogReceiver(Receiving):
                     self._effects(db, ours, now)
                     for step in steps:
                         topics.advance(db, step.owned.group, step.progress)
-                jobs.counted(db, numbers(ours if mine else [], refused if mine else [*refused, *(one for one, _ in ours)]))
+                late = refused if mine else [*refused, *(one for one, _ in ours)]
+                jobs.counted(db, tally_in(self._home, ours if mine else [], late))
                 return mine
 
             if settled and not await transport.file.write(apply):
@@ -295,7 +305,7 @@ class LogReceiver(Receiving):
             if outcome is ACKED:
                 continue
             if isinstance(outcome, Rejected):
-                jobs.bury(db, delivery, outcome, f"~{self._group}", now)
+                jobs.bury(db, delivery, outcome, self._home, now)
             if isinstance(outcome, Acked | Rejected):
                 self.transport.apply(db, delivery, outcome.effects, now)
 
