@@ -71,7 +71,7 @@ class Reader:
     def _arrived(self) -> bool:
         """Whether something was fetched for a partition that has just come to the end of what it had."""
         trackers = self._member.trackers
-        return not self._member.draining and any(place in trackers and trackers[place].reads for place in self._fetched.places())
+        return any(place in trackers and trackers[place].reads for place in self._fetched.places())
 
     async def _arrival(self) -> None:
         """Until something is fetched, given back, or has room again."""
@@ -86,10 +86,8 @@ class Reader:
             fetched.exception()  # the next look raises it
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._member.draining:
-            return []
         self._collect()
-        ahead, taken = self._subscription.ahead, list[Delivery]()
+        ahead, size, taken = self._subscription.ahead, self._subscription.batch_bytes, list[Delivery]()
         waiting = [one for one in self._in_turn() if one.waiting]
         ready = [one for one in waiting if one.room(ahead)]
         for one in waiting if len(ready) < len(waiting) else ():
@@ -97,10 +95,12 @@ class Reader:
                 self._member.is_far(one)
         for n, tracker in enumerate(ready, 1):
             room = limit - len(taken)
-            if not room:
+            if not room or size <= 0:
                 break
             share = -(-room // (len(ready) - n + 1))  # as much for each that is left
-            taken += self._read(tracker, min(share, tracker.room(ahead)))
+            read = self._read(tracker, min(share, tracker.room(ahead)), size, alone=not taken)
+            size -= sum(len(one.message.body or b"") for one in read)
+            taken += read
         return taken
 
     def _in_turn(self) -> list[Tracker]:
@@ -112,19 +112,25 @@ class Reader:
 
     def _collect(self) -> None:
         """Takes what was fetched for partitions that have nothing left."""
+        left = self._subscription.batch_bytes - sum(self._fetched.size(one.source) for one in self._ahead())
         for place in self._fetched.places():
             tracker = self._member.trackers.get(place)
-            if tracker is not None and tracker.reads:
+            if tracker is not None and tracker.reads and left > 0:
                 result = self._fetched.take(place)
                 if isinstance(result, Exception):
                     tracker.failure = result
                     self._failed(tracker, result)
                 else:
                     tracker.source = result
+                    left -= self._fetched.size(result)
 
-    def _read(self, tracker: Tracker, limit: int) -> list[Delivery]:
+    def _ahead(self) -> list[Tracker]:
+        """Those of which something is here that will be read soon: one that stands still keeps no other from reading."""
+        return [one for one in self._member.trackers.values() if one.source is not None and one.failure is None and one.room(self._subscription.ahead)]
+
+    def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Delivery]:
         before = tracker.low
-        taken = tracker.take(limit)
+        taken = tracker.take(limit, size, alone=alone)
         if tracker.failure is not None:
             self._failed(tracker, tracker.failure)
         if tracker.low != before:
@@ -135,7 +141,7 @@ class Reader:
         if isinstance(error, kafka.TopicAuthorizationFailedError):
             raise translated(tracker.place.topic, error) from error
         if isinstance(error, kafka.OffsetOutOfRangeError):
-            self._member.find(tracker, gone=True)
+            self._member.find(tracker)
         elif isinstance(error, UnicodeDecodeError):
             self._member.read_leniently(tracker)
         else:

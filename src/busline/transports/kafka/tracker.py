@@ -8,10 +8,11 @@ from aiokafka import TopicPartition
 
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery
-from busline.core.ports import Order
+from busline.core.ports import BATCH_BYTES, Order
 from busline.transports.kafka import ahead, wire
 
 SPAN = 10_000
+LARGE = 64 * 1024  # bytes: as many of this size are read at once as fit, until a larger one comes
 
 
 class Commit(NamedTuple):
@@ -28,14 +29,15 @@ class Tracker:
     handed out behind one that is not finished."""
 
     __slots__ = (
-        "_again", "_confirmed", "_earlier", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
-        "full", "held", "over", "place", "source",
+        "_again", "_confirmed", "_earlier", "_largest", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
+        "full", "held", "over", "place", "source", "topic",
     )  # fmt: skip
 
     def __init__(self, place: TopicPartition, order: Order, span: int = SPAN) -> None:
         self.place = place
         self._order, self._span = order, span
         self._earlier: list[ahead.Range] = []  # what finished in an earlier life and was not come to yet
+        self._largest = LARGE  # bytes of the largest body so far
         self._moves = self._confirmed = 0  # how often something finished; and how often until the last confirmed commit
         self.full = False  # what finished beyond no longer fits beside the position
         self.frontier: Frontier | None = None  # None until it is known where to begin
@@ -46,15 +48,16 @@ class Tracker:
         self.astray = False  # what was to be read next is not there
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
+        self.topic: bytes | None = None
         self._stuck: set[int] = set()  # whose dead letters cannot be written: nothing more is handed out
 
     def __repr__(self) -> str:
         return f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)} held>"
 
-    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = ()) -> None:
-        """`earlier`: what is finished behind it."""
+    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = (), topic: bytes | None = None) -> None:
+        """`earlier`: what is finished behind it. `topic`: the id of the topic that it belongs to."""
         self.frontier = Frontier(offset)
-        self.committed = committed
+        self.committed, self.topic = committed, topic
         self._earlier = list(earlier)
 
     def go_on_at(self, offset: int) -> None:
@@ -90,12 +93,19 @@ class Tracker:
         """Whether something is there to be handed out."""
         return (self.source is not None and self.failure is None) or bool(self._again)
 
-    def take(self, limit: int) -> list[Delivery]:
-        """The next ones, `limit` at most: first what was given back, then what was fetched."""
+    def take(self, limit: int, size: int = BATCH_BYTES, *, alone: bool = True) -> list[Delivery]:
+        """The next ones, at most `limit` and `size` bytes of them: first what was given back, then what was fetched.
+        `alone`: the first one comes, however large."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
-        while self.source is not None and self.failure is None and len(taken) < limit:
-            taken += self._read(limit - len(taken))
+        left = size - sum(map(_size, taken))
+        while self.source is not None and self.failure is None and len(taken) < limit and left > 0:
+            read = self._read(min(limit - len(taken), max(1, left // self._largest)))
+            left -= sum(map(_size, read))
+            taken += read
+        fits = len(taken) if left >= 0 else _fitting(taken, size, alone)
+        self._again[:0] = taken[fits:]
+        del taken[fits:]
         self.held.update((one.receipt[1], one) for one in taken)
         return taken
 
@@ -109,6 +119,7 @@ class Tracker:
             self.failure = error
         if len(records) < limit and self.failure is None:
             self.source = None
+        self._largest = max(self._largest, *(len(one.value or b"") for one in records), 1)
         # behind the last record there may be some that are not for readers: transactions' ends, what was compacted away
         self.frontier.hand_out([record.offset for record in records], source.next_fetch_offset)
         return self._deliveries(self._unfinished(records) if self._earlier else records)
@@ -202,3 +213,16 @@ class Tracker:
 def _offset(delivery: Delivery) -> int:
     offset: int = delivery.receipt[1]
     return offset
+
+
+def _size(delivery: Delivery) -> int:
+    return len(delivery.message.body or b"")
+
+
+def _fitting(deliveries: Sequence[Delivery], size: int, alone: bool) -> int:
+    """How many of them are no larger than this together."""
+    for count, one in enumerate(deliveries):
+        size -= _size(one)
+        if size < 0 and (count or not alone):
+            return count
+    return len(deliveries)
