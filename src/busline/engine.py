@@ -116,14 +116,15 @@ class Redis(Engine):
 
 class Kafka(Engine):
     """A Kafka cluster; it carries streams. `session`: seconds after which the partitions of a worker that is silent go
-    to others. `drain`: seconds in which a worker ends what it has in hand before its partitions move. `create_topics`:
-    whether topics that are missing are made."""
+    to others. `drain`: seconds in which a worker ends what it has in hand before its partitions move. `patience`: seconds
+    for which a publish waits for its confirmation. `create_topics`: whether topics that are missing are made."""
 
     server = True
     queues = False
 
-    def __init__(self, *servers: str, session: Seconds = 30.0, drain: Seconds = 10.0, create_topics: bool = False) -> None:
-        self.servers, self.session, self.drain, self.create_topics = servers, seconds(session), seconds(drain), create_topics
+    def __init__(self, *servers: str, session: Seconds = 30.0, drain: Seconds = 10.0, patience: Seconds = 30.0, create_topics: bool = False) -> None:
+        self.servers, self.create_topics = servers, create_topics
+        self.session, self.drain, self.patience = seconds(session), seconds(drain), seconds(patience)
 
     def __repr__(self) -> str:
         return f"Kafka({', '.join(map(repr, self.servers))})"
@@ -132,13 +133,13 @@ class Kafka(Engine):
         return shown(f"kafka://{','.join(self.servers)}")
 
     def creating_topics(self) -> "Kafka":
-        return Kafka(*self.servers, session=self.session, drain=self.drain, create_topics=True)
+        return Kafka(*self.servers, session=self.session, drain=self.drain, patience=self.patience, create_topics=True)
 
     def open(self, clock: Clock) -> Transport:
         with _client("kafka"):
             from busline.transports.kafka import KafkaTransport
         url = f"kafka://{','.join(self.servers)}"
-        return KafkaTransport(url, session=self.session, drain=self.drain, create_topics=self.create_topics, clock=clock)
+        return KafkaTransport(url, session=self.session, drain=self.drain, patience=self.patience, create_topics=self.create_topics, clock=clock)
 
 
 @contextmanager
@@ -183,7 +184,7 @@ def _redis(url: str) -> Engine:
 
 
 def _kafka(url: str) -> Engine:
-    location, options = _options(url, session=float, drain=float, create_topics=_yes)
+    location, options = _options(url, session=float, drain=float, patience=float, create_topics=_yes)
     return Kafka(*location.removeprefix("kafka://").split(","), **options)
 
 

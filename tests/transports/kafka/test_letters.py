@@ -102,7 +102,7 @@ async def test_a_send_that_can_never_be_done_kills_its_own_record_alone(desk: De
     await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(3)])
     receiver = await desk.read(desk.other)
     a, b, c = await receive(receiver, 3)
-    wide = Acked((Send(desk.other._replace(partitions=9), message()),))
+    wide = Acked((Send(desk.orders, message(b"." * 2_000_000)),))
 
     assert await receiver.settle([(a, ACKED), (b, wide), (c, Acked((Keep("k", b"v", 1),)))]) == []
 
