@@ -168,10 +168,11 @@ async def _all(app: App, chosen: Chosen, label: str, act: Act) -> Done:
         done.refused += [_unknown(id) for id in chosen.ids if id not in known]
         with progress(label, len(known)) as bar:
             for engine, ids in found:
-                for start in range(0, len(ids), PAGE):
-                    part = await act(app, engine, ids[start : start + PAGE])
+                size = PAGE if engine.features.queues else max(len(ids), 1)  # those of records are read in one go
+                for start in range(0, len(ids), size):
+                    part = await act(app, engine, ids[start : start + size])
                     done.count, done.refused = done.count + part.count, done.refused + part.refused
-                    bar.update(len(ids[start : start + PAGE]))
+                    bar.update(len(ids[start : start + size]))
     return done
 
 
@@ -220,6 +221,7 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         "error": letter.error,
         "attempts": letter.attempts,
         "died_at": moment(letter.died_at).isoformat(),
+        **({} if letter.missing is None else {"missing": letter.missing}),
     }
 
 

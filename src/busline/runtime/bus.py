@@ -26,7 +26,7 @@ REMEDIES = {
     "topic": "Declare a subscriber, or name the topic in App(publishes=[...]).",
     "queue": "Declare a task of this App.",
 }
-EVERY = 1_000_000_000
+PAGE = 500
 STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
 
 
@@ -138,11 +138,20 @@ class Bus:
         if self.engines.jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
             raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
-        wanted = set(ids)
-        letters = [one for one in await engine.inspector.dead(limit=EVERY) if one.id in wanted]
-        for letter in letters:
-            await self.engines.jobs.publish(Address("queue", f"~{letter.group}"), [_as_job(letter)])
-        return Redriven(await engine.inspector.purge([one.id for one in letters]))
+        wanted, last, again, refused = set(ids), "", 0, list[str]()
+        while wanted and (page := await engine.inspector.dead(limit=PAGE, after=last)):
+            last = page[-1].id
+            letters = [one for one in page if one.id in wanted]
+            wanted.difference_update(one.id for one in letters)
+            refused += [_not_kept(one) for one in letters if one.missing]
+            again += await self._again(engine, self.engines.jobs, [one for one in letters if not one.missing])
+        return Redriven(again, tuple(refused))
+
+    @staticmethod
+    async def _again(engine: Transport, jobs: Transport, letters: Sequence[DeadLetter]) -> int:
+        for group, some in _by_group(letters).items():
+            await jobs.publish(Address("queue", f"~{group}"), [_as_job(one) for one in some])
+        return await engine.inspector.purge([one.id for one in letters]) if letters else 0
 
     # --- consuming -----------------------------------------------------------------------------------------
 
@@ -233,6 +242,17 @@ def _as_job(letter: DeadLetter) -> Message:
     """A record that runs again; sent twice, it is known by its id."""
     id = derived_id("redrive", letter.id, letter.died_at)
     return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, letter.handler, remember=STREAM_SENT, origin=letter.position)
+
+
+def _not_kept(letter: DeadLetter) -> str:
+    return wrong(letter.id, "a dead letter whose record is still in its topic", f"one of which {letter.missing}", "Purge it; it cannot run again.")
+
+
+def _by_group(letters: Sequence[DeadLetter]) -> dict[str | None, list[DeadLetter]]:
+    groups: dict[str | None, list[DeadLetter]] = {}
+    for one in letters:
+        groups.setdefault(one.group, []).append(one)
+    return groups
 
 
 def _grouped(sends: Sequence[Send]) -> list[tuple[Address, list[Message]]]:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
@@ -27,6 +28,8 @@ log = logging.getLogger("busline")
 FRESH = 30.0  # seconds for which it is believed what a topic is like
 SETTLED = 10.0  # seconds a new topic may take to be known everywhere
 LIMIT = "max.message.bytes"
+EXTRA = 64 * 1024  # bytes, for what is noted beside a record that died
+NOTHING: Mapping[str, str] = MappingProxyType({})
 EXISTS = 36
 PASSING = (3, 14, 15, 16)  # a new topic that is not known everywhere yet; loading, not available, not the coordinator
 LIVING = (25, 22)  # the answers to an offset without a member, while the group has some
@@ -124,10 +127,16 @@ class Admin:
             raise error(topic)
         return list(found["partitions"])
 
-    async def create(self, address: Address) -> None:
+    async def ensure(self, address: Address, like: str) -> None:
+        """Makes a topic, unless there is one, for records a little larger than those of another."""
+        if await self._parts(address.name) is None:
+            limit = await self.limit(like)
+            await self.create(address, {} if limit is None else {LIMIT: str(limit + EXTRA)})
+
+    async def create(self, address: Address, more: Mapping[str, str] = NOTHING) -> None:
         """Makes a topic, unless there is one. The cluster's own settings say what is left out."""
         topic, (default, copies) = address.name, await self._defaults()
-        new = NewTopic(topic, address.partitions or default, copies, topic_configs=settings(address))
+        new = NewTopic(topic, address.partitions or default, copies, topic_configs={**settings(address), **more})
         answer = await self._client.create_topics([new])
         code, text = answer.topic_errors[0][1:3]
         if code not in (0, EXISTS):
@@ -152,8 +161,9 @@ class Admin:
     async def topics(self) -> list[str]:
         return list(await self._client.list_topics())
 
-    async def places(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, one["partition"]) for one in await self._parts(topic) or ()]
+    async def places(self, topic: str) -> dict[TopicPartition, int]:
+        """Its partitions, each with its leader; -1: none now."""
+        return {TopicPartition(topic, one["partition"]): one["leader"] for one in await self._parts(topic) or ()}
 
     # --- groups --------------------------------------------------------------------------------------------
 

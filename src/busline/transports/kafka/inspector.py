@@ -47,14 +47,14 @@ class KafkaInspector:
         ]
 
     async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
-        letters = await self._letters.read(id)
+        slots = await self._letters.standing() if id is None else await self._letters.find(id)
         if after:
-            ids = [one.id for one in letters]
-            letters = letters[ids.index(after) + 1 :] if after in ids else [one for one in letters if one.died_at >= self._last.get(after, 0.0)]
-        page = [one for one in letters if handlers is None or one.handler in handlers][:limit]
+            ids = [one.id for one in slots]
+            slots = slots[ids.index(after) + 1 :] if after in ids else [one for one in slots if one.died_at >= self._last.get(after, 0.0)]
+        page = [one for one in slots if handlers is None or one.handler in handlers][:limit]
         if page:
             self._last = {page[-1].id: page[-1].died_at}
-        return page
+        return await self._letters.whole(page)
 
     async def redrive(self, ids: Sequence[str]) -> Redriven:
         raise Invalid(wrong("redrive", "an engine with queues, where dead records run again", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))

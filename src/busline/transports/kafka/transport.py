@@ -15,9 +15,11 @@ from busline.core.message import Message
 from busline.core.partition import partition
 from busline.core.ports import Features, Host, Receiver, Store, Subscription
 from busline.transports.kafka.admin import Admin, Known
+from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, within
 from busline.transports.kafka.inspector import KafkaInspector
-from busline.transports.kafka.letters import Letters, topic_of
+from busline.transports.kafka.letter import topic_of
+from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.member import Member, Times
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.reader import Reader
@@ -61,7 +63,7 @@ class KafkaTransport:
         self.admin = Admin(self.servers, self._create)
         await self.admin.open()
         self.producer = Producer(self.servers)
-        self.letters = Letters(self.admin, self.producer, self.servers, self.clock)
+        self.letters = Letters(self.admin, self.producer, self.servers, self.clock, self._patience)
         self.inspector = KafkaInspector(self.admin, self.letters)
         return self
 
@@ -119,7 +121,7 @@ class KafkaTransport:
         member = Member(self.servers, self.admin, subscription, host, self._times)
         member.starts = starts
         await member.join()
-        reader = Reader(member, subscription, self.letters, self.publish)
+        reader = Reader(member, subscription, Carrier(subscription.group, self.letters, self.send))
         try:
             yield reader
         finally:
@@ -130,7 +132,7 @@ class KafkaTransport:
         topic_of(group, address.name)
         await self.admin.check(address)
         with told(address.name):
-            places = await self.admin.places(address.name)
+            places = list(await self.admin.places(address.name))
             if await self.admin.offsets(group, places):
                 return {}
             starts = await self.admin.start(places, subscription.start)
