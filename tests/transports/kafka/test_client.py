@@ -4,6 +4,7 @@ import asyncio
 import inspect
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
@@ -55,6 +56,7 @@ async def test_a_producers_parts(desk: Desk) -> None:
     assert producer._metadata.leader_for_partition(TopicPartition(desk.other.name, 0)) == 1
     assert producer._metadata.unauthorized_topics == set()
     assert all(callable(getattr(producer.client, name)) for name in ("force_metadata_update", "add_topic"))
+    assert callable(AIOKafkaClient._metadata_update) and producer.client._metadata_update.__name__ == "again"
     assert errors.for_code(87) is client.InvalidRecordError
 
 

@@ -1,7 +1,9 @@
 """The client library's parts. It has no types of its own, and where it stops this transport reaches inside: a test names
 every attribute that is used."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
@@ -11,6 +13,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 T = TypeVar("T")
+PAUSE = 0.1  # seconds
 
 
 class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # a library without types
@@ -38,7 +41,22 @@ async def started(consumer: Any) -> Any:
 
 
 def producer(servers: Sequence[str], **settings: Any) -> Any:
-    return AIOKafkaProducer(bootstrap_servers=",".join(servers), **settings)
+    made: Any = AIOKafkaProducer(bootstrap_servers=",".join(servers), **settings)
+    made.client._metadata_update = paced(made.client._metadata_update)
+    return made
+
+
+def paced(ask: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """The same question, with a pause between two: while a partition has no leader the client asks without any."""
+    last = float("-inf")
+
+    async def again(*arguments: Any) -> T:
+        nonlocal last
+        await asyncio.sleep(max(0.0, last + PAUSE - time.monotonic()))
+        last = time.monotonic()
+        return await ask(*arguments)
+
+    return again
 
 
 def batch(producer: Any, compress: bool) -> Any:
