@@ -14,7 +14,7 @@ from busline import App, Delivery
 from busline.app import Setting
 from busline.core.clock import SystemClock
 from busline.middleware.metrics import Metrics
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.transports.memory import MemoryTransport
 
 PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}

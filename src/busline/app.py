@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from busline.assembly import Assembly, Functions, Run, recorder, tracing
 from busline.core.chain import Middleware
@@ -28,12 +30,14 @@ from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
 from busline.core.policy import Retry
 from busline.core.ports import Transport
+from busline.core.served import Served, Serves
 from busline.core.signature import Given
 from busline.engine import Engine
 from busline.middleware.metrics import Metrics
 from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
-from busline.runtime.bus import Bus, Consuming, Engines, Owner, Plan
+from busline.runtime.bus import Bus, Consuming, Owner, Plan
+from busline.runtime.engines import Engines
 from busline.task import Call, Job, Jobs, enqueue_all
 from busline.topic import Topic
 
@@ -134,15 +138,21 @@ class App(Router):
     async def _open(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._refuse_second()
         self._owner = Owner(body)
+        _open_here.add(self)
         try:
             opened = await self._owner.open()
             self._consuming_now = opened if isinstance(opened, Consuming) else None
         except BaseException:  # a cancellation, too, leaves the App closed
-            self._owner = None
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._owner = self._bus = self._consuming_now = None
+        _open_here.discard(self)
 
     async def _close(self) -> None:
         owner, self._owner = self._owner, None
+        _open_here.discard(self)
         if owner is not None:
             await owner.close()
 
@@ -232,6 +242,16 @@ class App(Router):
     def groups(self) -> list[str]:
         """The groups of its subscribers."""
         return [self.group_of(one) for one in self.all_subscribers()]
+
+    def serves(self) -> Serves:
+        """What it serves: what tells its dead letters, counts, queues and lag from those of other Apps."""
+        handlers: dict[Served, set[str]] = {}
+        for one in self.all_subscribers():
+            for topic, _ in one.source.parts:
+                handlers.setdefault(Served(topic.name, self.group_of(one)), set()).add(one.full_name)
+        tasks = list(self.all_tasks())
+        handlers |= {Served(task.queue_address().name): {one.name for one in tasks} for task in tasks}  # any may be sent to any of its queues
+        return Serves(self.queue_name(None), {one: frozenset(names) for one, names in handlers.items()})
 
     def group_of(self, subscriber: Subscriber) -> str:
         """The group that a subscriber reads for."""
@@ -345,6 +365,20 @@ class App(Router):
         known = sorted({task.declared.queue or self.name for task in self.all_tasks()})
         if queue not in known:
             raise Invalid(wrong(queue, f"a queue that a task of '{self.name}' names ({', '.join(known)})", "another", "Correct queue=."))
+
+
+_open_here: WeakSet[App] = WeakSet()
+_of_parent: list[object] = []  # kept: dropped, its connections would close themselves, in the loop that child and parent share
+
+
+def _in_forked_child() -> None:
+    """What is open is the parent's, with its connections and threads: here each App is closed, and says so when it is used."""
+    for app in list(_open_here):
+        _of_parent.extend((app._owner, app._bus, app._consuming_now))
+        app._forget()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
 
 
 async def _chunks(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[list[T]]:

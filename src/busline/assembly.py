@@ -1,14 +1,11 @@
 """From declarations to what runs: every function with its chain, and one piece of work for each subscription."""
 
-import inspect
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import orjson
 
 from busline.core.address import Address
@@ -16,18 +13,20 @@ from busline.core.chain import Middleware, Step, chain
 from busline.core.codec import Codec
 from busline.core.depends import Node
 from busline.core.errors import Invalid, Reject, describe, wrong
-from busline.core.handler import Collect, Handler, in_loop, invoke
+from busline.core.function import kind_of
+from busline.core.handler import Collect, Ending, Handler, Invoke, invoke
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, KeyValue, Message, encode_key
-from busline.core.outcome import Keep, Rejected
+from busline.core.outcome import Keep, Outcome, Rejected
 from busline.core.policy import LANE_LIMIT, STREAM_RETRY, TASK_RETRY
 from busline.core.ports import Start, Subscription
-from busline.core.signature import Given, Reader, hints, parameters, place
+from busline.core.signature import Given, Reader, hints, parameters, place, replaced
 from busline.middleware.retries import Judge, retries
 from busline.middleware.validation import SKIPPED, validation
 from busline.router import Router, Subscriber, where
-from busline.runtime.bus import Bus, Engines, Plan
-from busline.runtime.worker import UNLIMITED, Work
+from busline.runtime.bus import Bus, Plan
+from busline.runtime.engines import Engines
+from busline.runtime.worker import THREADS, UNLIMITED, Work
 from busline.task import Task, result_key
 from busline.topic import Topic, unwanted
 
@@ -35,9 +34,11 @@ if TYPE_CHECKING:
     from busline.middleware.tracing import Tracing
 
 Functions = Mapping[Callable[..., Any], Callable[..., Any]]
+Attempt = Callable[[Delivery], Awaitable[Outcome]]
 Watch = Callable[[str, str | None], Middleware]  # a layer for a handler, of a group or of none
 STREAM_BUFFER = 2000  # what a subscriber has at hand,
-STREAM_AHEAD = 100  # and of it from one partition: a slow one starves nobody
+STREAM_AHEAD = 100  # and of it from one partition, where that is one lane: a slow one starves nobody
+LANES_AHEAD = 10_000  # where a partition has many lanes: a busy one keeps nobody from the others
 DEFAULT_CONCURRENCY = 100
 DEFAULT_PARTITIONS = 16
 
@@ -126,11 +127,14 @@ class Assembly:
         group, streams = self.group(subscriber), self.bus.engines.streams
         addresses = tuple(topic.address for topic, _ in subscriber.source.parts)
         limit = self._stream_limit(subscriber)
+        if handler.threaded and subscriber.concurrency is None:
+            limit = min(limit, THREADS)
         limit = min(limit, run.concurrency or limit)
         if streams is None:
             return []
-        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), STREAM_AHEAD)
-        work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit), asked=subscriber.concurrency)
+        ahead = STREAM_AHEAD if subscriber.order == "partition" else LANES_AHEAD
+        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), ahead)
+        work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit), STREAM_BUFFER, asked=subscriber.concurrency)
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
@@ -140,7 +144,7 @@ class Assembly:
 
     def _stream_limit(self, subscriber: Subscriber) -> int:
         given = subscriber.concurrency
-        if given is not None and given < 1:
+        if given is not None and not (isinstance(given, int) and given >= 1):
             raise Invalid(wrong(subscriber.full_name, "concurrency=1 or more", str(given), "Leave it out for the default.", place=where(subscriber)))
         if subscriber.order != "partition":
             return given or DEFAULT_CONCURRENCY
@@ -160,28 +164,29 @@ class Assembly:
         return DEFAULT_PARTITIONS if streams is None or streams.features.queues else UNLIMITED
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
-        function = self.replaced.get(subscriber.function, subscriber.function)
+        function = replaced(self.replaced, subscriber.function)
         own = parameters(function)
         if not own:
             raise Invalid(wrong(subscriber.full_name, "a first parameter for the body", "none", "Add one.", place=place(function)))
         injected = reader.injected(function, own[1:], hints(function, subscriber.around))
-        if inspect.isasyncgenfunction(function) and subscriber.publish is None:
+        kind = kind_of(function)
+        if kind.yields and subscriber.publish is None:
             raise Invalid(wrong(subscriber.full_name, "publish= for what it yields", "none", "Name the topic.", place=place(function)))
-        collect = None if subscriber.publish is None else self._publisher(subscriber.publish)
-        call = invoke(in_loop(function, _threads()), injected, spread=False, collect=collect)
-        collect_returned = None if inspect.isasyncgenfunction(function) else collect
-        steps = {topic.name: self._step(topic, wanted, call, collect_returned) for topic, wanted in subscriber.source.parts}
+        ending = Ending(None if subscriber.publish is None else self._publisher(subscriber.publish), each=True)
+        call = invoke(function, injected, ending, spread=False)
+        steps = {topic.name: self._step(topic, wanted, call) for topic, wanted in subscriber.source.parts}
         first = next(iter(steps.values())) if len(steps) == 1 else _by_address(steps)
         policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
         if policy.total() > LANE_LIMIT:
             remedy = "Lower max_delay= or attempts=: everything behind the record waits meanwhile."
             raise Invalid(wrong("retry", f"at most {LANE_LIMIT:g} s of waiting in a lane", f"up to {policy.total():g} s", remedy, place=place(function)))
         judge = Judge(policy, self.bus.clock, in_lane=True)
-        return self._handler(subscriber.full_name, subscriber.router, first, judge, subscriber.timeout, self.group(subscriber))
+        run = self._attempt(subscriber.full_name, subscriber.router, first, judge, self.group(subscriber))
+        return Handler(subscriber.full_name, run, judge.failed, subscriber.timeout, kind.threaded)
 
-    def _step(self, topic: Topic[Any], wanted: Any, call: Any, collect: Collect | None) -> Step:
+    def _step(self, topic: Topic[Any], wanted: Any, call: Invoke) -> Step:
         codec = topic.codec if wanted is None else Codec(wanted, topic.name)
-        return validation(codec, call, collect=collect, unwanted=None if wanted is None else unwanted(topic, wanted))
+        return validation(codec, call, unwanted=None if wanted is None else unwanted(topic, wanted))
 
     def _publisher(self, topic: Topic[Any]) -> Collect:
         bus, record = self.bus, self._try(lambda: recorder(self.bus, topic))
@@ -192,10 +197,9 @@ class Assembly:
 
         return collect
 
-    def _handler(self, name: str, router: Router, innermost: Step, judge: Judge, timeout: float | None, group: str | None = None) -> Handler:
+    def _attempt(self, name: str, router: Router, innermost: Step, judge: Judge, group: str | None = None) -> Attempt:
         layers = [*(around(name, group) for around in self.watching), *router.layers()]
-        run = retries(judge, chain(layers, innermost), skipped=SKIPPED)
-        return Handler(name, run, judge.failed, timeout)
+        return retries(judge, chain(layers, innermost), skipped=SKIPPED)
 
     # --- queues --------------------------------------------------------------------------------------------
 
@@ -209,15 +213,15 @@ class Assembly:
         jobs, limit = self.bus.engines.jobs, run.concurrency or DEFAULT_CONCURRENCY
         if jobs is None or not handlers:
             return []
-        limit = min(limit, DEFAULT_CONCURRENCY)
         if jobs.features.durable and self.root.importable:
             self.problems += [_only_here(task) for task in tasks if task.late]
         every = frozenset(task.name for task in self.root.all_tasks())
-        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, every) for address in sorted(served)]
+        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, min(THREADS, limit), every) for address in sorted(served)]
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
-        function = self.replaced.get(task.function, self.replaced.get(task, task.function))
-        if inspect.isasyncgenfunction(function):
+        function = self.replaced.get(task) or replaced(self.replaced, task.function)
+        kind = kind_of(function)
+        if kind.yields:
             raise Invalid(wrong(task.name, "a function that returns", "one that yields", "Return a list instead.", place=place(function)))
         arguments = task.arguments
         types = hints(function, task.around)
@@ -227,10 +231,11 @@ class Assembly:
         assert isinstance(router, Router)
         keep = task.keep_result
         collect = _keeper(task.result_codec, keep) if keep else None
-        call = invoke(in_loop(function, _threads()), injected, spread=True, collect=None)
+        call = invoke(function, injected, Ending(collect), spread=True)
         policy = task.declared.retry or router.policy() or TASK_RETRY
         judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
-        return self._handler(task.name, router, validation(arguments.codec, call, collect=collect), judge, task.declared.timeout)
+        run = self._attempt(task.name, router, validation(arguments.codec, call), judge)
+        return Handler(task.name, run, judge.failed, task.declared.timeout, kind.threaded)
 
 
 def tracing(engines: Engines, provider: Any) -> "Tracing | None":
@@ -280,10 +285,6 @@ def _start(start: str | datetime) -> Start:
 
 def _by_address(steps: Mapping[str, Step]) -> Step:
     return lambda delivery: steps[delivery.address](delivery)
-
-
-def _threads() -> anyio.CapacityLimiter:
-    return anyio.CapacityLimiter(2 * (os.cpu_count() or 1) + 4)
 
 
 def _keeper(codec: Codec, ttl: float) -> Collect:

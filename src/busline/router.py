@@ -4,12 +4,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from busline.core.chain import Middleware
-from busline.core.clock import Seconds, seconds
+from busline.core.clock import Seconds
 from busline.core.errors import ConfigError, wrong
 from busline.core.message import Delivery
+from busline.core.options import duration_or_none, kind
 from busline.core.policy import Retry
 from busline.core.ports import Order
 from busline.core.signature import Given, declared_late, local_names, place
@@ -72,6 +74,7 @@ class Router:
     """Subscribers and tasks that belong together: a prefix for their names, middleware and a retry policy for all."""
 
     def __init__(self, *, prefix: str = "", middleware: Sequence[Middleware] = (), retry: Retry | None = None) -> None:
+        kind("retry", retry, Retry, "a Retry")
         self.prefix, self.middleware, self.retry = prefix, tuple(middleware), retry
         self.subscribers: list[Subscriber] = []
         self.tasks: list[Task[..., Any, Any]] = []
@@ -134,7 +137,9 @@ class Router:
         around = dict(local_names(2))
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-            limit = None if timeout is None else seconds(timeout)
+            at = place(function)
+            kind("retry", retry, Retry, "a Retry", place=at)
+            limit = duration_or_none("timeout", timeout, zero=False, place=at)
             known = name or _name(function)
             self.subscribers.append(Subscriber(function, source, self, known, publish, group, order, concurrency, start, retry, limit, around))
             return function
@@ -176,12 +181,14 @@ class Router:
         around = dict(local_names(2))
 
         def declare(function: Callable[..., Any]) -> Task[..., Any, Any]:
+            at = place(function)
+            kind("retry", retry, Retry, "a Retry", place=at)
             declared = Declared(
                 name or _name(function),
                 queue.name if isinstance(queue, Queue) else queue,
                 retry,
-                None if timeout is None else seconds(timeout),
-                None if keep_result is None else seconds(keep_result),
+                duration_or_none("timeout", timeout, zero=False, place=at),
+                duration_or_none("keep_result", keep_result, place=at),
             )
             task: Task[..., Any, Any] = Task(function, self, declared, around, late=declared_late(function))
             self.tasks.append(task)
@@ -261,6 +268,8 @@ class Router:
 
 
 def _name(function: Callable[..., Any]) -> str:
+    while isinstance(function, partial):
+        function = function.func
     known: str = getattr(function, "__name__", type(function).__name__)
     return known
 

@@ -12,12 +12,13 @@ import orjson
 
 from busline.core.address import Address
 from busline.core.arguments import Arguments
-from busline.core.clock import Seconds, seconds
+from busline.core.clock import Seconds
 from busline.core.codec import Codec
 from busline.core.depends import INJECTED
 from busline.core.errors import Invalid, JobFailed, NoResult, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, Message, Options, encode_headers
+from busline.core.options import duration, duration_or_none, kind, point
 from busline.core.policy import DAY, Retry
 from busline.core.ports import Transport
 from busline.core.signature import Given, hints, is_marked, parameters, place
@@ -163,16 +164,18 @@ class Task(Generic[P, C, R]):
         and `retry` stand in for the declaration's. `now`: leave at once, not with the handler's outcome.
         Raises Invalid for a value that cannot be meant.
         """
-        _check_options(delay, at, id, unique, timeout)
+        _check_options(delay, at, id, unique)
+        kind("retry", retry, Retry, "a Retry")
+        kind("queue", queue, (str, Queue), "a queue or its name")
         chosen = copy.copy(self)
         chosen._sending = Sending(
-            None if delay is None else seconds(delay),
-            None if at is None else at.timestamp(),
+            duration_or_none("delay", delay),
+            None if at is None else point("at", at),
             id,
             unique,
             encode_headers(headers),
             queue.name if isinstance(queue, Queue) else queue,
-            _travelling(timeout, retry),
+            _travelling(duration_or_none("timeout", timeout, zero=False), retry),
             now,
         )
         if chosen._sending.queue is not None:
@@ -224,23 +227,18 @@ class Task(Generic[P, C, R]):
         return lambda body: Message(sending.id or new_id(), body, sending.headers, None, now, *fields)
 
 
-def _check_options(delay: Seconds | None, at: datetime | None, id: str | None, unique: str | None, timeout: Seconds | None) -> None:
-    if at is not None and at.tzinfo is None:
-        raise Invalid(wrong("at", "a datetime with a time zone", at.isoformat(), "Write datetime.now(UTC), or .astimezone()."))
+def _check_options(delay: Seconds | None, at: datetime | None, id: str | None, unique: str | None) -> None:
     if delay is not None and at is not None:
         raise Invalid(wrong("at", "either delay= or at=", "both", "Leave one out."))
-    for name, value in (("delay", delay), ("timeout", timeout)):
-        if value is not None and not 0 <= seconds(value) < float("inf"):
-            raise Invalid(wrong(name, "0 seconds or more", f"{seconds(value):g}", "Leave it out for the default."))
     for name, text in (("id", id), ("unique", unique)):
         if text is not None and not (isinstance(text, str) and 0 < len(text) <= 512 and text.isprintable()):
             raise Invalid(wrong(name, "1 to 512 printable characters", repr(text)[:40], "Shorten it, or hash it."))
 
 
-def _travelling(timeout: Seconds | None, retry: Retry | None) -> Options | None:
+def _travelling(timeout: float | None, retry: Retry | None) -> Options | None:
     if timeout is None and retry is None:
         return None
-    return Options(None if timeout is None else seconds(timeout), None if retry is None else retry.numbers())
+    return Options(timeout, None if retry is None else retry.numbers())
 
 
 class Call(Generic[R_co]):
@@ -300,7 +298,7 @@ class Job(Generic[R_co]):
 
     async def _result(self, timeout: Seconds | None) -> R_co:
         clock = self._task.bus().clock
-        until = float("inf") if timeout is None else clock.ticks() + seconds(timeout)
+        until = float("inf") if timeout is None else clock.ticks() + duration("timeout", timeout)
         while True:
             if (kept := await self._look()) is not None:
                 return self._decode(kept)
@@ -364,7 +362,7 @@ class Jobs(Sequence[Job[R_co]]):
         if not self._jobs:
             return []
         clock = self._jobs[0]._task.bus().clock
-        until = None if timeout is None else clock.ticks() + seconds(timeout)
+        until = None if timeout is None else clock.ticks() + duration("timeout", timeout)
         return [await job.result(None if until is None else max(until - clock.ticks(), 0)) for job in self._jobs]
 
 

@@ -11,10 +11,11 @@ from pydantic.fields import FieldInfo
 from typing_extensions import TypeForm
 
 from busline.core.address import Address
-from busline.core.clock import Seconds, seconds
+from busline.core.clock import Seconds
 from busline.core.codec import Codec, one_way_aliases
 from busline.core.errors import Invalid, wrong
 from busline.core.message import KeyValue
+from busline.core.options import MOST, duration_or_none
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -78,7 +79,7 @@ class Topic(Source[T]):
     ) -> None:
         self.name, self.model, self.key = name, model, key
         self.partitions, self.compact = partitions, compact
-        self.retention = None if retention is None else seconds(retention)
+        self.retention = duration_or_none("retention", retention, zero=False, place=str(name))
         super().__init__(((self, None),))
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class Topic(Source[T]):
         """What is wrong with the declaration."""
         if not NAME.fullmatch(self.name):
             yield wrong(self.name, "a topic's name of letters, digits, '.', '_' and '-'", "another", "Name one topic; patterns are not supported.")
-        if self.partitions is not None and self.partitions < 1:
+        if self.partitions is not None and not (isinstance(self.partitions, int) and 1 <= self.partitions <= MOST):
             yield wrong(self.name, "partitions=1 or more", str(self.partitions), "Leave it out for the engine's default.")
         if isinstance(self.key, str) and self.key not in getattr(self.model, "model_fields", {self.key: None}):
             yield wrong(self.key, f"a field of '{getattr(self.model, '__name__', self.model)}'", "none of that name", "Correct key=.", place=self.name)

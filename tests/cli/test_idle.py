@@ -7,7 +7,9 @@ from typing import Any
 from busline.core.address import Address
 from busline.core.errors import Unavailable
 from busline.core.ports import Depth, Features, Lag, Subscription
-from busline.runtime.bus import Bus, Engines
+from busline.runtime.bus import Bus
+from busline.runtime.elsewhere import Elsewhere
+from busline.runtime.engines import Engines
 from busline.runtime.idle import until_idle
 from busline.runtime.worker import Work, Worker
 
@@ -36,7 +38,7 @@ async def looks(engine: Any) -> int:
     """How often it was looked at until everything was idle."""
     bus = Bus(Engines(engine, engine))
     subscriptions = [Subscription((Address("queue", "mine"),)), Subscription((Address("topic", "orders"),), "group")]
-    bus.workers = [Worker(Work("work", engine, one, {}, 1, 1), bus.clock, bus._send_foreign, {}) for one in subscriptions]
+    bus.workers = [Worker(Work("work", engine, one, {}, 1, 1), bus.clock, Elsewhere(bus.engines, engine), {}) for one in subscriptions]
     async with asyncio.timeout(10):
         await until_idle(bus)
     found: int = engine.looks

@@ -157,3 +157,17 @@ def test_what_is_finished_behind_a_slow_one_is_not_gone_through_again() -> None:
 
     assert frontier.ahead is ahead and ahead == {1, 2, 3}
     assert frontier.finish([0]) == 4 and not frontier.ahead
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=40))
+def test_what_is_ahead_is_what_finished_beyond_the_lowest(steps: list[tuple[bool, int]]) -> None:
+    frontier, finished = Frontier(0), set[int]()
+    for hands_out, number in steps:
+        if hands_out:
+            frontier.hand_out(range(frontier.next, frontier.next + number), frontier.next + number + 1)  # with a hole
+        elif frontier.open:
+            one = list(frontier.open)[number % len(frontier.open)]
+            frontier.finish([one])
+            finished.add(one)
+
+        assert set(frontier.ahead) == {one for one in finished if one >= frontier.low}

@@ -13,7 +13,7 @@ from busline.core.errors import BuslineError, Invalid, Unavailable
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.ports import Host, Receiver, Subscription
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.transports.memory import MemoryTransport
 
 STARTED = asyncio.Event()

@@ -16,7 +16,7 @@ import busline.transports.sqlite.file
 from busline import App, BuslineError
 from busline.app import Setting
 from busline.cli import COMMANDS, cli
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.testing.contract import OneEngine, Queues, Topics
 from busline.transports.sqlite import SqliteTransport
 from tests.docs.commands import PAGE, page

@@ -4,7 +4,7 @@ import asyncio
 
 from busline import App
 from busline.app import Setting
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.transports.memory import MemoryTransport
 from busline.transports.redis import RedisTransport
 from tests.docs.test_pages import DOCS, blocks

@@ -213,8 +213,8 @@ def test_a_router_belongs_to_one_app() -> None:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: Retry(0), "'attempts': expected a whole number from 1, got 0. Retry(1) runs once."),
-        (lambda: Retry(delay=-1), "'delay': expected 0 or more, got -1. Retry(delay=0) retries at once."),
+        (lambda: Retry(0), "'attempts': expected a whole number from 1 to 1000000, got 0. Retry(1) runs once."),
+        (lambda: Retry(delay=-1), "'delay': expected 0 seconds or more, a hundred years at most, got -1. Retry(delay=0) retries at once."),
     ],
 )
 def test_a_wrong_policy_is_refused_where_it_is_made(make: Callable[[], Any], expected: str) -> None:

@@ -88,7 +88,11 @@ TABLE: list[tuple[str, Callable[[], Awaitable[Any]], str]] = [
         "'at': expected a datetime with a time zone, got 2026-01-01T00:00:00. Write datetime.now(UTC), or .astimezone().",
     ),
     ("both times", lambda: send.options(at=datetime.now().astimezone(), delay=1).enqueue(1), "'at': expected either delay= or at=, got both. Leave one out."),
-    ("negative delay", lambda: send.options(delay=-1).enqueue(1), "'delay': expected 0 seconds or more, got -1. Leave it out for the default."),
+    (
+        "negative delay",
+        lambda: send.options(delay=-1).enqueue(1),
+        "'delay': expected 0 seconds or more, a hundred years at most, got -1. Leave it out for the default.",
+    ),
     (
         "unknown queue",
         lambda: send.options(queue="nope").enqueue(1),

@@ -25,6 +25,8 @@ class Host:
 
     def missed(self, count: int) -> None: ...
 
+    def waits(self, place: str, why: str | None) -> None: ...
+
 
 def effect(id: str) -> Acked:
     return Acked((Send(EFFECTS, Message(f"effect-{id}", b"{}", at=1.0)), Keep(f"fact-{id}", b"1", 3600.0)))

@@ -12,7 +12,7 @@ from busline import App, DeadLetter, Kafka, Topic
 from busline.app import Setting
 from busline.core.counts import Counts
 from busline.core.message import encode_key
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.testing.clock import SimClock
 from tests.servers import Servers
 from tests.servers.kafka import no_topics
@@ -61,7 +61,7 @@ class Story:
             return False
         depth = await self.jobs.inspector.depth()
         behind = sum([one.behind for engine in self.engines.all() for one in await engine.inspector.lag(self.app.groups())])
-        held = sum(worker._held for worker in workers)  # behind a retry that waits in its lane
+        held = sum(worker.held for worker in workers)  # behind a retry that waits in its lane
         return not any(one.waiting or one.running for one in depth.values()) and behind <= held
 
     async def advance(self, by: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from busline import App, Depends, Retry, Topic
 from busline.app import Setting
 from busline.core.ports import Transport
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.testing.clock import SimClock
 from busline.transports.memory import MemoryTransport
 from tests.stories.conftest import Tell

@@ -42,6 +42,25 @@ async def test_what_dies_is_raised_with_its_cause_or_kept() -> None:
         assert bus.counts(handle)["dead"] == 1
 
 
+async def test_equal_names_of_two_apps_are_two_handlers() -> None:
+    one, other, ran = App("one"), App("other"), list[int]()
+
+    @one.subscriber(items, name="handle", retry=Retry(1))
+    async def fails(item: Item) -> None:
+        raise KeyError(item.n)
+
+    @other.subscriber(items, name="handle")
+    async def runs(item: Item) -> None:
+        ran.append(item.n)
+
+    async with in_memory(one, other, errors="keep") as bus:
+        await bus.publish(items, Item(n=1))
+        assert (len(bus.dead(fails)), len(bus.dead(runs)), len(bus.dead(items))) == (1, 0, 1)
+        assert (bus.counts(fails)["dead"], bus.counts(runs)["dead"], bus.counts(runs)["handled"]) == (1, 0, 1)
+        assert await bus.redrive(fails) == 1
+    assert ran == [1]
+
+
 async def test_the_clock_begins_where_it_is_told_and_moves() -> None:
     app, begin, at = App("a"), datetime(2026, 1, 1, tzinfo=UTC), list[float]()
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from busline import App, CallNext, Delivery, Depends, Header, Key, Reject, Retry, RetryLater, Router, Topic
 from busline.app import Setting
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.testing.clock import SimClock
 from busline.transports.memory import MemoryTransport
 from tests.stories.conftest import EVERY_PAIR, Tell

@@ -12,7 +12,7 @@ from busline import App, CallNext, Delivery
 from busline.app import Setting
 from busline.core.clock import SystemClock
 from busline.middleware.metrics import Metrics
-from busline.runtime.bus import Engines
+from busline.runtime.engines import Engines
 from busline.transports.memory import MemoryTransport
 
 
@@ -48,4 +48,4 @@ async def test_only_what_is_looked_at_is_in_the_chain(watch: dict[str, Any], lay
     async with app.running_with(Setting(Engines(engine, engine), SystemClock(), **watch)):
         await (await look.enqueue()).result(5)
 
-    assert found[::-1] == ["retries", *layers, "own", "validation", "look"]
+    assert found[::-1] == ["retries", *layers, "own", "validation", "run", "look"]

@@ -14,7 +14,8 @@ from busline.cli.find import find
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
 from busline.naming import Names
 from busline.router import Subscriber
-from busline.runtime.bus import Bus, Engines
+from busline.runtime.bus import Bus
+from busline.runtime.engines import Engines
 from busline.runtime.worker import Work
 from busline.task import Task
 

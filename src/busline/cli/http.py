@@ -1,6 +1,7 @@
 """`run --http`: whether it lives, whether it is ready, and its document, from a thread beside the loop."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def served(place: str, pages: Pages) -> Generator[None]:
     except (OSError, OverflowError) as error:
         raise Invalid(wrong(place, "a free address of this machine", str(error), "Choose another for --http.")) from error
     server.daemon_threads = True
+    os.register_at_fork(after_in_child=server.socket.close)  # a child that outlives us would keep the port
     threading.Thread(target=server.serve_forever, args=(0.2,), name="busline http", daemon=True).start()
     try:
         yield

@@ -21,6 +21,7 @@ from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
 from busline.cli.http import Page, Pages, as_json, served
 from busline.cli.logs import FORMATS, LEVELS, configure
+from busline.cli.signals import handle
 from busline.core.errors import Invalid, Unavailable, wrong
 from busline.middleware.metrics import Metrics
 from busline.naming import warn_in_container
@@ -34,7 +35,6 @@ SAY_EVERY = 5.0
 TRY_EVERY = 0.2
 SAME_SIGNAL = 1.0  # seconds within which a repeated signal is the same one, sent to parent and child
 CLOSING = 4.0  # seconds for engines to close, after the drain
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command("run")
@@ -66,8 +66,7 @@ def command(
 
     SIGTERM and Ctrl-C drain: nothing new starts, what runs has 20 s. A second Ctrl-C cancels it.
     """
-    for one in SIGNALS:  # until there is a loop to stop
-        signal.signal(one, lambda *_: sys.exit(0))
+    handle(lambda *_: sys.exit(0))  # until there is a loop to stop
     ending = Ending()
     runner = asyncio.Runner(loop_factory=loop_factory())
     status = _status(lambda: _run(runner, app, Run(only, queues, concurrency, create_topics), idle, wait, place, (log_level, log_format), ending))
@@ -223,8 +222,7 @@ class Runner:
             with suppress(RuntimeError):  # the loop is closed: it has stopped already
                 loop.call_soon_threadsafe(self._told, hurry)
 
-        for one in SIGNALS:
-            signal.signal(one, told)
+        handle(told)
 
     def _limit(self, hurry: bool) -> None:
         setting = self.app.setting

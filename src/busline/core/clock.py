@@ -13,7 +13,7 @@ Seconds: TypeAlias = float | timedelta
 class Timer(Protocol):
     """A call that is going to happen, unless it is cancelled."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> object: ...
 
 
 class Clock(Protocol):

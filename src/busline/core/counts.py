@@ -1,10 +1,18 @@
 """What became of a handler's deliveries, in numbers, kept once for everyone who shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Retried
+
+
+class Whose(NamedTuple):
+    """A handler and the queue that it takes from; of a subscriber, `~` and its group. Two Apps may have handlers of one name."""
+
+    queue: str
+    handler: str
 
 
 @dataclass(slots=True)
@@ -47,3 +55,24 @@ def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
         elif isinstance(outcome, Rejected):
             counts.dead += 1
     return found
+
+
+def tally_by(queue_of: Callable[[Delivery], str], settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery] = ()) -> dict[Whose, Counts]:
+    """The numbers of one settle, and of what was settled too late, by queue and handler."""
+    parts: dict[str, list[tuple[Delivery, Outcome]]] = {}
+    for one in settled:
+        parts.setdefault(queue_of(one[0]), []).append(one)
+    found = {Whose(queue, handler): counts for queue, part in parts.items() for handler, counts in tally(part).items()}
+    for delivery in refused:
+        found.setdefault(Whose(queue_of(delivery), delivery.handler), Counts()).refused += 1
+    return found
+
+
+def write(whose: Whose) -> str:
+    """As one text, for engines that keep it under one key."""
+    return f"{whose.handler}\n{whose.queue}"
+
+
+def read(text: str) -> Whose:
+    handler, _, queue = text.partition("\n")
+    return Whose(queue, handler)

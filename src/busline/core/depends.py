@@ -1,14 +1,14 @@
 """What a function may ask for beside its body: the markers, and dependencies opened in order."""
 
-import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
-import anyio.to_thread
-
+from busline.core.function import Function, Kind, awaited, kind_of, opened
 from busline.core.message import Delivery
+from busline.core.threads import in_thread
 
 Provide: TypeAlias = Callable[[Delivery], object]
 
@@ -51,36 +51,42 @@ class Depends:
 class Node:
     """A dependency, compiled: how it is called, and where each of its parameters comes from."""
 
-    function: Callable[..., Any]
+    function: Function
     provided: Mapping[str, Provide]
     needed: Mapping[str, "Node"]
     app_scope: bool = False
+    kind: Kind = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kind = kind_of(self.function)
 
     async def open(self, delivery: Delivery, values: Mapping["Node", object], stack: AsyncExitStack) -> object:
         """Its value; what it yields is closed by the stack."""
         arguments = {name: provide(delivery) for name, provide in self.provided.items()}
         arguments |= {name: values[node] for name, node in self.needed.items()}
-        function = self.function
-        if inspect.isasyncgenfunction(function):
-            return await stack.enter_async_context(asynccontextmanager(function)(**arguments))
-        if inspect.iscoroutinefunction(function):
-            return await function(**arguments)
-        if inspect.isgeneratorfunction(function):
-            return await stack.enter_async_context(_in_thread(contextmanager(function)(**arguments)))
-        made = await anyio.to_thread.run_sync(lambda: function(**arguments))
-        return await made if inspect.isawaitable(made) else made
+        if self.kind.threaded:
+            made = await in_thread(partial(self.function, **arguments))
+        else:
+            made = self.function(**arguments)
+        made = await awaited(made)
+        entered = opened(made, self.kind)
+        if entered is None:
+            return made
+        if isinstance(entered, AbstractAsyncContextManager):
+            return await stack.enter_async_context(entered)
+        return await stack.enter_async_context(_in_thread(entered))
 
 
 @asynccontextmanager
-async def _in_thread(manager: Any) -> AsyncGenerator[Any]:
-    value = await anyio.to_thread.run_sync(manager.__enter__)
+async def _in_thread(manager: AbstractContextManager[Any]) -> AsyncGenerator[Any]:
+    value = await in_thread(manager.__enter__)
     try:
         yield value
     except BaseException as error:  # the manager is to see whatever ends the function
-        if not await anyio.to_thread.run_sync(manager.__exit__, type(error), error, error.__traceback__):
+        if not await in_thread(partial(manager.__exit__, type(error), error, error.__traceback__)):
             raise
     else:
-        await anyio.to_thread.run_sync(manager.__exit__, None, None, None)
+        await in_thread(partial(manager.__exit__, None, None, None))
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:

@@ -10,7 +10,7 @@ BuslineError
 Signals a function raises are not errors of busline: Reject, RetryLater.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 EXCERPT = 60
@@ -35,7 +35,11 @@ class Invalid(BuslineError, ValueError):
 
 class Unavailable(BuslineError):
     """The engine did not confirm in time: the outcome is unknown. A job is repeated safely with `id=`; a record may be
-    there twice then."""
+    there twice then.
+
+    `confirmed`: of several messages the indexes of those that were confirmed all the same."""
+
+    confirmed: Collection[int] = ()
 
 
 class JobFailed(BuslineError):
@@ -54,8 +58,8 @@ class Reject(Exception):
     """Raised by a function: this message is not wanted. It goes to the dead letters at once, with `reason`."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+        self.reason = cut(_text(reason))
+        super().__init__(self.reason)
 
 
 class RetryLater(Exception):
@@ -81,7 +85,15 @@ def excerpt(value: object) -> str:
 
 def describe(error: BaseException) -> tuple[str, str]:
     """Type and text of an exception as a dead letter keeps them, cut so that they always fit."""
-    return type(error).__name__, cut(str(error))
+    return type(error).__name__, cut(_text(error))
+
+
+def _text(value: object) -> str:
+    """As str() would have it, where that works."""
+    try:
+        return str(value)
+    except Exception as error:  # whatever a user's own __str__ raises
+        return f"<{type(value).__name__} whose text cannot be made: {type(error).__name__}>"
 
 
 def cut(text: str) -> str:

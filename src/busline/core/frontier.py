@@ -28,6 +28,11 @@ class Frontier:
         return len(self._open)
 
     @property
+    def open(self) -> Collection[int]:
+        """What was handed out and is not finished, in order."""
+        return self._open.keys()
+
+    @property
     def ahead(self) -> Collection[int]:
         """What is finished beyond `low`."""
         return self._ahead
@@ -61,11 +66,17 @@ class Frontier:
             self._open.pop(offset, None)
         before = self.low
         self.low = low = min(next(iter(self._open), self.next), self.next)
-        if low == before:
-            self._ahead.update(one for one in offsets if one >= low)  # not all of them again: there may be very many
-        elif self._ahead or max(offsets) >= low:
-            self._ahead = {one for one in (*self._ahead, *offsets) if one >= low}
+        self._ahead.update(one for one in offsets if one >= low)  # there may be very many: only what changes is touched
+        if self._ahead and low > before:
+            self._forget(before)
         return low
+
+    def _forget(self, before: int) -> None:
+        """What `low` has passed since it stood there is not ahead of it any more."""
+        if self.low - before < len(self._ahead):
+            self._ahead.difference_update(range(before, self.low))
+        else:
+            self._ahead = {one for one in self._ahead if one >= self.low}
 
     def rewind(self, offset: int) -> None:
         """This one is given back: it is handed out again, and whatever is open behind it keeps its place."""

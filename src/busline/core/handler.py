@@ -1,78 +1,125 @@
 """What the worker runs: the user's function with its whole chain, compiled at start."""
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import dataclass
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Protocol
 
-import anyio
-import anyio.to_thread
-
 from busline.core.depends import Node, in_order, itself
+from busline.core.errors import Reject, wrong
+from busline.core.function import Function, awaited, kind_of, unfinished
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.signature import Injected
+from busline.core.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Handler:
     """`run` raises only what the policy cannot see: cancellations and exits, for which `fail` is asked.
-    `timeout`: seconds for one attempt."""
+    `timeout`: seconds for one attempt. `threaded`: it runs in a thread, which nothing can end."""
 
     name: str
     run: Callable[[Delivery], Awaitable[Outcome]]
     fail: Callable[[Delivery, BaseException], Outcome]
     timeout: float | None = None
+    threaded: bool = False
 
 
-Function = Callable[..., Any]
-Invoke = Callable[[Delivery, Any], Awaitable[Any]]
+Call = Callable[..., Any]  # of a delivery, its value, and where there are some, the dependencies' values
+Invoke = Callable[[Delivery, Any], Awaitable[object]]
 
 
 class Collect(Protocol):
-    """Takes what a function returned or yielded."""
+    """Takes what a function gave back."""
 
     def __call__(self, delivery: Delivery, value: Any, /) -> None: ...
 
 
-def in_loop(function: Function, threads: anyio.CapacityLimiter | None) -> Function:
-    """The function as one that can be awaited; a plain one runs in a thread, which no deadline can cut."""
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        return function
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What becomes of what a function gives back. `collect` takes a returned value, and where `each` is said every
+    yielded one: a function that yields without it has failed."""
 
-    async def in_thread(*args: Any, **kwargs: Any) -> Any:
-        call = anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=threads)
-        running = asyncio.ensure_future(call)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait((running,))  # its lane stays closed until the thread returns
-            raise
+    collect: Collect | None = None
+    each: bool = False
 
-    return in_thread
+    async def take(self, delivery: Delivery, value: Any) -> Any:
+        """Runs what was given back to its end. Returns the value behind it; None where many were yielded."""
+        value = await awaited(value)
+        if isinstance(value, (AsyncGeneratorType, GeneratorType)):
+            return await self._drive(delivery, value)
+        if self.collect is not None:
+            self.collect(delivery, value)
+        return value
+
+    async def _drive(self, delivery: Delivery, values: Any) -> None:
+        collect = self.collect
+        if collect is None or not self.each:
+            await _closed(values)
+            remedy = "Name the topic with publish=, or in a task return a list."
+            raise Reject(wrong(delivery.handler, "a function that returns", "one that yields", remedy))
+        if isinstance(values, GeneratorType):
+            await in_thread(partial(_collected, values, partial(collect, delivery)))
+            return
+        async with aclosing(values):
+            async for value in values:
+                collect(delivery, value)
 
 
-def invoke(function: Function, injected: Injected, *, spread: bool, collect: Collect | None) -> Invoke:
-    """The call of the function for one delivery. `spread`: the value is a dict of arguments. `collect` takes every
-    value of an async generator; the result is then None."""
+async def _closed(values: Any) -> None:
+    if isinstance(values, GeneratorType):
+        values.close()
+    else:
+        await values.aclose()
+
+
+def _collected(values: Any, collect: Callable[[Any], None]) -> None:
+    with closing(values):
+        for value in values:
+            collect(value)
+
+
+def invoke(function: Function, injected: Injected, ending: Ending, *, spread: bool) -> Invoke:
+    """Runs the function for one delivery, to its end. `spread`: the value is a dict of arguments."""
     if injected.needed:
-        return _with_dependencies(function, injected, spread, collect)
-    call = _with_provided(function, injected, spread)
-    return _exhausted(call, collect) if collect is not None and inspect.isasyncgenfunction(function) else call
+        return _with_dependencies(function, injected, ending, spread)
+    call = _awaitable(function, _with_provided(function, injected, spread))
+    collect, take = ending.collect, ending.take
+
+    async def run(delivery: Delivery, value: Any) -> Any:
+        given = await call(delivery, value)
+        if given is not None and unfinished(given):
+            return await take(delivery, given)
+        if collect is not None:
+            collect(delivery, given)
+        return given
+
+    return run
 
 
-def _exhausted(call: Invoke, collect: Collect) -> Invoke:
-    async def exhausted(delivery: Delivery, value: Any) -> None:
-        async for one in call(delivery, value):  # type: ignore[attr-defined]  # an async generator's call
-            collect(delivery, one)
+def _awaitable(function: Function, call: Call) -> Call:
+    """The call as one that can be awaited: in the loop, or in a thread where it would block the loop."""
+    if inspect.iscoroutinefunction(function):
+        return call
+    if kind_of(function).threaded:
+        return lambda delivery, *rest: in_thread(partial(call, delivery, *rest), key_of(delivery))
 
-    return exhausted
+    async def in_loop(delivery: Delivery, *rest: Any) -> Any:
+        return call(delivery, *rest)
+
+    return in_loop
 
 
-def _with_provided(call: Function, injected: Injected, spread: bool) -> Invoke:
+def key_of(delivery: Delivery) -> tuple[str, str]:
+    """What no two threads of a process work at: one message, for one handler."""
+    return delivery.handler, delivery.position or delivery.id
+
+
+def _with_provided(call: Function, injected: Injected, spread: bool) -> Call:
     provided = tuple(injected.provided.items())
     if spread:
         if not provided:
@@ -89,29 +136,25 @@ def _with_provided(call: Function, injected: Injected, spread: bool) -> Invoke:
     return lambda delivery, value: call(value, **{name: provide(delivery) for name, provide in provided})
 
 
-def _with_dependencies(function: Function, injected: Injected, spread: bool, collect: Collect | None) -> Invoke:
+def _with_dependencies(function: Function, injected: Injected, ending: Ending, spread: bool) -> Invoke:
     order = in_order(list(injected.needed.values()))
-    many = inspect.isasyncgenfunction(function)
 
-    async def call(delivery: Delivery, value: Any, values: Mapping[Node, object]) -> Any:
+    def bare(delivery: Delivery, value: Any, values: Mapping[Node, object]) -> Any:
         arguments = {name: provide(delivery) for name, provide in injected.provided.items()}
         arguments |= {name: values[node] for name, node in injected.needed.items()}
-        made = function(**value, **arguments) if spread else function(value, **arguments)
-        if not many:
-            return await made
-        async for one in made:
-            if collect is not None:
-                collect(delivery, one)
+        return function(**value, **arguments) if spread else function(value, **arguments)
+
+    call = _awaitable(function, bare)
 
     async def run(delivery: Delivery, value: Any) -> Any:
         failure: BaseException | None = None
         result: Any = None
         async with AsyncExitStack() as stack:
             values: dict[Node, object] = {}
-            for node in order:
-                values[node] = await node.open(delivery, values, stack)
             try:
-                result = await call(delivery, value, values)
+                for node in order:
+                    values[node] = await node.open(delivery, values, stack)
+                result = await ending.take(delivery, await call(delivery, value, values))
             except BaseException as error:  # noted before the dependencies see it, for one may swallow it
                 failure = error
                 raise

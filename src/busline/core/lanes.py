@@ -9,11 +9,12 @@ from busline.core.message import Delivery
 class Lanes:
     """Deliveries with an equal `lane` run one after the other, in the order they came; None is nobody's lane."""
 
-    __slots__ = ("_limit", "_queues", "_ready", "running")
+    __slots__ = ("_limit", "_queues", "_ready", "behind", "running")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.running = 0
+        self.behind = 0  # how many wait for their lane
         self._ready: deque[Delivery] = deque()
         self._queues: dict[object, deque[Delivery] | None] = {}  # a closed lane, and who waits behind its head
 
@@ -39,6 +40,7 @@ class Lanes:
                 if queue is None:
                     queue = queues[lane] = deque()
                 queue.append(delivery)
+                self.behind += 1
 
     def take(self) -> list[Delivery]:
         """Everything that may start now. Each is to be left, or held, later."""
@@ -58,6 +60,7 @@ class Lanes:
             queue = self._queues[lane]
             if queue:
                 self._ready.append(queue.popleft())
+                self.behind -= 1
             else:
                 del self._queues[lane]
 
@@ -86,4 +89,5 @@ class Lanes:
         for lane, queue in self._queues.items():
             unstarted.extend(queue or ())
             self._queues[lane] = None
+        self.behind = 0
         return unstarted

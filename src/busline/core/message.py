@@ -7,7 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from busline.core.clock import moment
-from busline.core.errors import Invalid, wrong
+from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.options import kind
+from busline.core.served import Served
 
 if TYPE_CHECKING:
     from busline.core.outcome import Effect
@@ -118,6 +120,11 @@ class Delivery:
         return self.position is not None and self.message.origin is None
 
     @property
+    def partition(self) -> str:
+        """The part of its topic in which a record waits, `topic/partition`; empty for a job."""
+        return self.position.rpartition("@")[0] if self.position is not None and self.in_lane else ""
+
+    @property
     def cut_off(self) -> bool:
         """Whether its worker cancelled it for reasons of its own: that is no attempt."""
         return self.cut in (SHUTDOWN, LOST)
@@ -156,6 +163,10 @@ class DeadLetter:
     """Why its key, headers and body are not there, where they are not."""
 
     @property
+    def served(self) -> Served:
+        return Served(self.address, self.group)
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return view(self.raw_headers)
 
@@ -176,6 +187,7 @@ def encode_headers(headers: Mapping[str, str] | None) -> Headers:
     that is no text, or more than 32 KiB in all."""
     if not headers:
         return ()
+    kind("headers", headers, Mapping, "a mapping of names to texts")
     encoded = tuple((header_name(name), header_value(name, value)) for name, value in headers.items())
     check_headers(encoded)
     return encoded
@@ -199,7 +211,14 @@ def header_name(name: str) -> str:
 def header_value(name: str, value: str) -> bytes:
     if not isinstance(value, str):
         raise Invalid(wrong(name, "a header's value as str", type(value).__name__, "Convert it with str()."))
-    return value.encode("utf-8", "surrogateescape")
+    return _encoded(name, value)
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise Invalid(wrong(name, "text that UTF-8 can carry", excerpt(text), "Take the lone surrogates out, or send bytes.")) from error
 
 
 def encode_key(key: KeyValue) -> bytes | None:
@@ -207,7 +226,7 @@ def encode_key(key: KeyValue) -> bytes | None:
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
-        return key.encode("utf-8", "surrogateescape")
+        return _encoded("key", key)
     if isinstance(key, int):
         return str(key).encode()
     raise Invalid(wrong("key", "str, bytes, int or None", type(key).__name__, "Convert it with str()."))

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from busline.core.clock import Seconds, seconds
-from busline.core.errors import Invalid, wrong
+from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.options import duration, factor, kind, whole
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 NUMBERS = ("attempts", "delay", "factor", "max_delay", "jitter", "max_age")
@@ -30,21 +31,23 @@ class Retry:
     max_age: Seconds | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
-            raise Invalid(wrong("attempts", "a whole number from 1", repr(self.attempts), "Retry(1) runs once."))
-        for name in ("delay", "factor", "max_delay"):
-            if seconds(getattr(self, name)) < 0:
-                raise Invalid(wrong(name, "0 or more", repr(getattr(self, name)), "Retry(delay=0) retries at once."))
-        if self.max_age is not None and seconds(self.max_age) <= 0:
-            raise Invalid(wrong("max_age", "more than 0 seconds", repr(self.max_age), "Leave it out for no limit."))
+        whole("attempts", self.attempts, remedy="Retry(1) runs once.")
+        for name in ("delay", "max_delay"):
+            duration(name, getattr(self, name), remedy="Retry(delay=0) retries at once.")
+        factor("factor", self.factor)
+        if self.max_age is not None:
+            duration("max_age", self.max_age, zero=False, remedy="Leave it out for no limit.")
+        kind("jitter", self.jitter, bool, "True or False")
+        for name in ("on", "never"):
+            _check_errors(name, getattr(self, name))
 
     def longest(self, attempt: int) -> float:
         """The longest wait after this attempt, in seconds."""
+        delay, most = seconds(self.delay), seconds(self.max_delay)
         try:
-            grown = seconds(self.delay) * self.factor ** (attempt - 1)
+            return min(delay * self.factor ** (attempt - 1), most)
         except OverflowError:
-            grown = seconds(self.max_delay)
-        return min(grown, seconds(self.max_delay))
+            return most if delay else 0.0
 
     def wait(self, attempt: int, random: float) -> float:
         """Seconds to wait after this attempt; `random` is a number from 0 to 1."""
@@ -65,6 +68,13 @@ class Retry:
         if self.on is not Exception or self.never != ():
             raise Invalid(wrong("retry", "a policy without on= and never=", repr(self)[:60], "Put on= and never= into the task's declaration."))
         return {name: value for name in NUMBERS if (value := _plain(getattr(self, name))) is not None}
+
+
+def _check_errors(name: str, given: object) -> None:
+    classes = given if isinstance(given, tuple) else (given,)
+    for one in classes:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise Invalid(wrong(name, "an exception's class, or a tuple of them", excerpt(given), f"Write {name}=(ValueError, KeyError)."))
 
 
 def _plain(value: object) -> object:

@@ -1,15 +1,16 @@
 """What a transport is, as the rest of busline sees it. Writing one means passing `busline.testing.contract`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from busline.core.address import Address
 from busline.core.clock import Clock
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose
 from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.outcome import Outcome
+from busline.core.served import Served
 
 Order: TypeAlias = Literal["partition", "key", "none"]
 Start: TypeAlias = Literal["earliest", "latest"] | float
@@ -36,11 +37,16 @@ class Subscription:
 
 
 class Features(NamedTuple):
-    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests."""
+    """What a transport can carry: the App refuses an impossible plan, the contract picks its tests.
+
+    `atomic`: an outcome's effects are applied in one step with it. Where they are not, they may take long, and outcomes
+    of several partitions are settled beside one another.
+    """
 
     topics: bool
     queues: bool
     durable: bool
+    atomic: bool = True
 
 
 class Host(Protocol):
@@ -58,6 +64,10 @@ class Host(Protocol):
 
     def missed(self, count: int) -> None:
         """So many records were gone before they were read. Returns at once."""
+        ...
+
+    def waits(self, place: str, why: str | None) -> None:
+        """A part of the engine stands still, and why; None: it goes on. Returns at once."""
         ...
 
 
@@ -161,6 +171,30 @@ class Redriven(NamedTuple):
     refused: tuple[str, ...] = ()
 
 
+class Standing(NamedTuple):
+    """How many dead letters of a handler stand, and when the first and the last died: seconds since 1970."""
+
+    served: Served
+    handler: str
+    letters: int
+    first: float
+    last: float
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Self:
+        return cls(letter.served, letter.handler, 1, letter.died_at, letter.died_at)
+
+
+def together(parts: Iterable[Standing]) -> list[Standing]:
+    """One for each handler."""
+    found: dict[tuple[Served, str], Standing] = {}
+    for one in parts:
+        key = one.served, one.handler
+        known = found.get(key)
+        found[key] = one if known is None else Standing(*key, known.letters + one.letters, min(known.first, one.first), max(known.last, one.last))
+    return list(found.values())
+
+
 class Inspector(Protocol):
     """For people, the command line and Job; never on the hot path."""
 
@@ -178,17 +212,30 @@ class Inspector(Protocol):
         """How many partitions a topic has; 0 where the engine has no such topic."""
         ...
 
-    async def counts(self) -> Mapping[str, Counts]:
-        """What was settled so far, per handler, by every process."""
+    async def counts(self) -> Mapping[Whose, Counts]:
+        """What was settled so far, by every process."""
         ...
 
-    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
-        """Dead letters, oldest first, `limit` at most, beginning after the letter whose id is `after`."""
+    async def dead(
+        self,
+        *,
+        served: Container[Served] | None = None,
+        handlers: Collection[str] | None = None,
+        id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
+        """Dead letters, oldest first, `limit` at most, beginning after the letter whose id is `after`: those of what
+        is `served`, and of these handlers. None stands for any."""
         ...
 
-    async def redrive(self, ids: Sequence[str]) -> Redriven:
-        """Each goes back to the handler it died in, as it came, and is no longer dead. A job whose unique key is held
-        by a living one is refused and stays."""
+    async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
+        """How many there are, without a look at their bodies where the engine can."""
+        ...
+
+    async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
+        """Each goes back to where it died, as it came, and is no longer dead: to `handler` there, else to the one it
+        died in. A job whose unique key is held by a living one is refused and stays."""
         ...
 
     async def purge(self, ids: Sequence[str]) -> int:

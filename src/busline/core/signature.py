@@ -2,13 +2,14 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from busline.core.depends import INJECTED, Depends, Header, Key, Node, Provide, itself
 from busline.core.errors import Invalid, wrong
+from busline.core.function import bound, innermost
 from busline.core.message import Delivery
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -26,8 +27,9 @@ class Injected:
 
 def place(function: Callable[..., Any]) -> str:
     """Where a function stands, for an error text: `module.name`."""
-    inner = inspect.unwrap(function)
-    return f"{inner.__module__}.{inner.__qualname__}"
+    inner = innermost(function)
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    return f"{getattr(inner, '__module__', type(inner).__module__)}.{name}"
 
 
 def local_names(depth: int) -> Mapping[str, Any]:
@@ -40,7 +42,7 @@ def local_names(depth: int) -> Mapping[str, Any]:
 
 def declared_late(function: Callable[..., Any]) -> bool:
     """Whether a function inside a function is declared while no module is imported: only this process has it."""
-    if "<locals>" not in getattr(inspect.unwrap(function), "__qualname__", ""):
+    if "<locals>" not in getattr(innermost(function), "__qualname__", ""):
         return False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -52,7 +54,9 @@ def declared_late(function: Callable[..., Any]) -> bool:
 
 def hints(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:
     """The annotations, resolved. Raises Invalid naming the first that cannot be."""
-    inner = inspect.unwrap(function)
+    inner = innermost(function)
+    if inspect.isclass(inner):
+        inner = inner.__init__
     names = {**around, **inspect.getclosurevars(inner).nonlocals} if inspect.isfunction(inner) else dict(around)
     try:
         return get_type_hints(inner, localns=names or None, include_extras=True)
@@ -70,8 +74,10 @@ def _text_of(function: Callable[..., Any], name: str | None) -> tuple[str, str]:
 
 
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The function's parameters; refuses *args and **kwargs, which no message can name."""
-    found = list(inspect.signature(function).parameters.values())
+    """The function's parameters, without those that a partial has filled; refuses *args and **kwargs, which no message
+    can name."""
+    filled = bound(function)
+    found = [one for one in inspect.signature(function).parameters.values() if one.name not in filled]
     for parameter in found:
         if parameter.kind in VARIADIC:
             raise Invalid(wrong(parameter.name, "parameters with names", f"'{parameter}'", "Name each of them.", place=place(function)))
@@ -84,7 +90,7 @@ class Reader:
     def __init__(self, given: Given, replaced: Mapping[Callable[..., Any], Callable[..., Any]], shared: Mapping[Node, object]) -> None:
         self._given = given
         self._replaced = replaced
-        self._nodes: dict[tuple[Callable[..., Any], bool], Node] = {}
+        self._nodes: dict[tuple[object, bool], Node] = {}
         self._shared = shared
 
     @property
@@ -119,12 +125,13 @@ class Reader:
     def node(self, marker: Depends) -> Node:
         """The compiled dependency, one for each function and scope."""
         app_scope = marker.scope == "app"
-        function = self._replaced.get(marker.dependency, marker.dependency)
-        known = self._nodes.get((function, app_scope))
+        function = replaced(self._replaced, marker.dependency)
+        key = function if isinstance(function, Hashable) else id(function)
+        known = self._nodes.get((key, app_scope))
         if known is None:
-            inside = self.injected(function, parameters(function), hints(_callable(function), {}), app_scope=app_scope)
+            inside = self.injected(function, parameters(function), hints(function, {}), app_scope=app_scope)
             known = Node(function, inside.provided, inside.needed, app_scope)
-            self._nodes[function, app_scope] = known
+            self._nodes[key, app_scope] = known
         return known
 
     def _provide(self, annotation: Any, marker: object, parameter: inspect.Parameter, app_scope: bool) -> Provide | None:
@@ -143,12 +150,6 @@ class Reader:
         return None
 
 
-def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.isclass(function):
-        return function.__init__
-    return function if hasattr(function, "__annotations__") else type(function).__call__
-
-
 def marked(annotation: Any, default: object) -> object:
     """The Header, Key or Depends that a parameter is marked with, if it is."""
     candidates = [default, *(get_args(annotation)[1:] if get_origin(annotation) is Annotated else ())]
@@ -161,6 +162,11 @@ def marked(annotation: Any, default: object) -> object:
         if type(candidate).__name__ == "Depends" and callable(dependency):
             return Depends(dependency)  # FastAPI's, known by its shape
     return None
+
+
+def replaced(functions: Mapping[Callable[..., Any], Callable[..., Any]], function: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands in for a function, or the function."""
+    return functions.get(function, function) if isinstance(function, Hashable) else function
 
 
 def is_marked(annotation: Any, default: object, given: Given) -> bool:

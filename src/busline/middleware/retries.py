@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from busline.core.chain import Step
 from busline.core.clock import Clock, seconds
-from busline.core.errors import Invalid, Reject, RetryLater
+from busline.core.errors import Invalid, Reject, RetryLater, cut
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, SKIPPED, Acked, Outcome, Rejected, Retried
 from busline.core.policy import DAY, LANE_LIMIT, Retry
@@ -41,7 +41,11 @@ class Judge:
         self._waited: dict[str, float] = {}  # RetryLater in a lane: the seconds so far
 
     def failed(self, delivery: Delivery, error: BaseException) -> Outcome:
-        outcome = self._judge(delivery, error)
+        """Never raises: whoever asks has nobody else to ask."""
+        try:
+            outcome = self._judge(delivery, error)
+        except Exception as trouble:  # a policy that came with the message, or a class of errors with ideas of its own
+            outcome = Rejected(cut(f"its retry policy cannot be applied: {trouble!r}"), error)
         return self._bury(delivery, outcome) if self._bury is not None and type(outcome) is Rejected else outcome
 
     def _judge(self, delivery: Delivery, error: BaseException) -> Outcome:

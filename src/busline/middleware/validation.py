@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from busline.core.chain import Step
 from busline.core.codec import BODY_LIMIT, Codec, check, explain
 from busline.core.errors import Invalid, Reject, excerpt, wrong
-from busline.core.handler import Collect, Invoke
+from busline.core.handler import Invoke
 from busline.core.message import Delivery
 
 
@@ -22,8 +22,8 @@ SKIPPED = Skipped()
 Unwanted = Callable[[bytes], bool]
 
 
-def validation(codec: Codec, invoke: Invoke, *, collect: Collect | None = None, unwanted: Unwanted | None = None) -> Step:
-    """`collect` takes the result; `unwanted` knows the bodies of other types."""
+def validation(codec: Codec, invoke: Invoke, *, unwanted: Unwanted | None = None) -> Step:
+    """`unwanted` knows the bodies of other types."""
     decode, count = codec.decode, bytes.count
 
     async def validation(delivery: Delivery) -> object:
@@ -41,10 +41,7 @@ def validation(codec: Codec, invoke: Invoke, *, collect: Collect | None = None, 
                 value = decode(body)
             except (ValidationError, RecursionError) as error:
                 raise refusal(delivery, body, error) from error
-        result = await invoke(delivery, value)
-        if collect is not None:
-            collect(delivery, result)
-        return result
+        return await invoke(delivery, value)
 
     return validation
 

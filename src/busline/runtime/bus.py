@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from busline.core.address import Address
@@ -14,37 +14,20 @@ from busline.core.depends import Node, in_order
 from busline.core.errors import Invalid, wrong
 from busline.core.ids import derived_id, new_id
 from busline.core.message import DeadLetter, Delivery, Headers, Message
-from busline.core.outcome import Acked, Outcome, Rejected, Send
+from busline.core.outcome import Send
 from busline.core.outgoing import Outgoing
 from busline.core.ports import Lag, Redriven, Transport
-from busline.runtime.sending import handling, inherit, leave_with, record_job_id
+from busline.runtime.elsewhere import Elsewhere
+from busline.runtime.engines import Engines
+from busline.runtime.exits import contained
+from busline.runtime.sending import Sends, handling, inherit, leave_with, record_job_id
 from busline.runtime.watchdog import Watchdog
-from busline.runtime.worker import AWAY, Settled, Trouble, Work, Worker
+from busline.runtime.worker import Work, Worker
 
 log = logging.getLogger("busline")
-REMEDIES = {
-    "topic": "Declare a subscriber, or name the topic in App(publishes=[...]).",
-    "queue": "Declare a task of this App.",
-}
 PAGE = 500
+YIELD_EVERY = 100  # sends of one attempt
 STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
-
-
-@dataclass(slots=True)
-class Engines:
-    """The transports an App uses: the same object twice where streams and jobs share one engine."""
-
-    streams: Transport | None = None
-    jobs: Transport | None = None
-
-    def of(self, address: Address) -> Transport:
-        transport = self.streams if address.kind == "topic" else self.jobs
-        if transport is None:
-            raise Invalid(wrong(address.name, f"an engine for a {address.kind}", "none", REMEDIES[address.kind]))
-        return transport
-
-    def all(self) -> list[Transport]:
-        return list({id(one): one for one in (self.streams, self.jobs) if one is not None}.values())
 
 
 @dataclass(slots=True)
@@ -66,11 +49,10 @@ class Bus:
         self._propagate, self._outgoing = frozenset(propagate), outgoing
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
-        self._sends_wait: dict[str, str] = {}  # for what, while an engine is away
 
     def away(self) -> dict[str, str]:
-        """What is waited for, by queue, topic or subscriber; empty while every engine answers."""
-        return {name: text for away in (self._sends_wait, *(worker.away for worker in self.workers)) for name, text in list(away.items())}
+        """What is waited for, by subscriber and partition, or queue; empty while every engine answers."""
+        return {name: text for worker in self.workers for name, text in list(worker.away.items())}
 
     # --- what its workers serve ----------------------------------------------------------------------------
 
@@ -79,8 +61,11 @@ class Bus:
 
     async def lag(self) -> Sequence[Lag]:
         """How many records each of their groups has not finished. Raises Unavailable."""
-        groups = [group for worker in self.workers if (group := worker.work.subscription.group) is not None]
-        return [] if self.engines.streams is None else await self.engines.streams.inspector.lag(groups)
+        read = {(group, one.name) for worker in self.workers if (group := worker.work.subscription.group) for one in worker.work.subscription.addresses}
+        if self.engines.streams is None:
+            return []
+        found = await self.engines.streams.inspector.lag(list(dict.fromkeys(group for group, _ in read)))
+        return [one for one in found if (one.group, one.topic) in read]
 
     # --- sending -------------------------------------------------------------------------------------------
 
@@ -91,6 +76,8 @@ class Bus:
             return await self._send(address, messages)
         for message in messages:
             self.leave(delivery, address, message)
+        if delivery.sends is not None and len(delivery.sends) % YIELD_EVERY < len(messages):
+            await asyncio.sleep(0)  # a function that sends very much lets others run meanwhile
         return {}
 
     async def _send(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
@@ -104,7 +91,7 @@ class Bus:
     def leave(self, delivery: Delivery, address: Address, message: Message) -> None:
         """Adds a message to what leaves with a delivery's outcome."""
         sends = delivery.sends
-        assert sends is not None
+        assert isinstance(sends, Sends)
         if self._propagate:
             inherit(self._propagate, (message,))
         if address.kind == "queue" and delivery.in_lane and not message.remember:
@@ -130,27 +117,30 @@ class Bus:
 
     # --- dead letters --------------------------------------------------------------------------------------
 
-    async def redrive(self, engine: Transport, ids: Sequence[str]) -> Redriven:
-        """Dead letters go back to the handlers they died in. Those of an engine without queues become jobs of the
+    async def redrive(self, engine: Transport, ids: Sequence[str], handler: str | None = None) -> Redriven:
+        """Dead letters go back to `handler`, or the handlers they died in. Those of an engine without queues become jobs of the
         other one. Raises Invalid where there is no other."""
         if engine.features.queues:
-            return await engine.inspector.redrive(ids)
+            return await engine.inspector.redrive(ids, handler)
         if self.engines.jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
             raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
-        wanted, last, again, refused = set(ids), "", 0, list[str]()
+        wanted, last, done, refused = set(ids), "", 0, list[str]()
         while wanted and (page := await engine.inspector.dead(limit=PAGE, after=last)):
             last = page[-1].id
             letters = [one for one in page if one.id in wanted]
             wanted.difference_update(one.id for one in letters)
             refused += [_not_kept(one) for one in letters if one.missing]
-            again += await self._again(engine, self.engines.jobs, [one for one in letters if not one.missing])
-        return Redriven(again, tuple(refused))
+            done += await self._again(engine, self.engines.jobs, [one for one in letters if not one.missing], handler)
+        return Redriven(done, tuple(refused))
 
     @staticmethod
-    async def _again(engine: Transport, jobs: Transport, letters: Sequence[DeadLetter]) -> int:
-        for group, some in _by_group(letters).items():
-            await jobs.publish(Address("queue", f"~{group}"), [_as_job(one) for one in some])
+    async def _again(engine: Transport, jobs: Transport, letters: Sequence[DeadLetter], handler: str | None) -> int:
+        groups: dict[str | None, list[Message]] = {}
+        for one in letters:
+            groups.setdefault(one.group, []).append(_as_job(one, handler or one.handler))
+        for group, messages in groups.items():
+            await jobs.publish(Address("queue", f"~{group}"), messages)
         return await engine.inspector.purge([one.id for one in letters]) if letters else 0
 
     # --- consuming -----------------------------------------------------------------------------------------
@@ -171,7 +161,8 @@ class Bus:
                 await stack.enter_async_context(plan.lifespan())
             await self._open_shared(plan, stack)
             stack.enter_context(Watchdog())
-            self.workers = [Worker(work, self.clock, self._send_foreign, self.counts) for work in plan.works]
+            stack.enter_context(contained())
+            self.workers = [Worker(work, self.clock, Elsewhere(self.engines, work.transport), self.counts) for work in plan.works]
             async with Consuming(self.workers, drain, cancel) as consuming:
                 await self._compare_partitions()
                 yield consuming
@@ -191,75 +182,16 @@ class Bus:
         for node in in_order(plan.app_nodes):
             plan.shared[node] = await node.open(nobody, plan.shared, stack)
 
-    async def _send_foreign(self, batch: Sequence[Settled], own: Transport) -> list[Settled]:
-        """Sends what a group of outcomes sends to other engines, all of it together. If that cannot be, one by one: an
-        outcome whose sends are refused is dead, the others are not."""
-        if len(self.engines.all()) == 1:
-            return list(batch)
-        away = [self._away(outcome, own) for _, outcome in batch]
-        if not any(away):
-            return list(batch)
-        try:
-            await self._confirm([send for sends in away for send in sends])
-        except Invalid:
-            return [await self._confirm_one(one, sends) for one, sends in zip(batch, away, strict=True)]
-        return [(delivery, without(outcome, sends)) for (delivery, outcome), sends in zip(batch, away, strict=True)]
 
-    def _away(self, outcome: Outcome, own: Transport) -> list[Send]:
-        return [one for one in getattr(outcome, "effects", ()) if isinstance(one, Send) and self.engines.of(one.address) is not own]
-
-    async def _confirm_one(self, settled: Settled, sends: Sequence[Send]) -> Settled:
-        delivery, outcome = settled
-        try:
-            await self._confirm(sends)
-        except Invalid as error:
-            return delivery, Rejected(str(error), error)
-        return delivery, without(outcome, sends)
-
-    async def _confirm(self, sends: Sequence[Send]) -> None:
-        """Publishes, again and again until it is confirmed. Raises Invalid for what never will be."""
-        for address, messages in _grouped(sends):
-            trouble = Trouble(address.name, self._sends_wait)
-            while True:
-                try:
-                    await self.engines.of(address).publish(address, messages)
-                    break
-                except AWAY as error:
-                    await self.clock.sleep(trouble.again(error))
-            trouble.over()
-
-
-def without(outcome: Outcome, away: Sequence[Send]) -> Outcome:
-    """The outcome with only what its own engine keeps."""
-    if not away:
-        return outcome
-    assert isinstance(outcome, Acked | Rejected)
-    gone = set(map(id, away))
-    return replace(outcome, effects=tuple(one for one in outcome.effects if id(one) not in gone))
-
-
-def _as_job(letter: DeadLetter) -> Message:
+def _as_job(letter: DeadLetter, handler: str) -> Message:
     """A record that runs again; sent twice, it is known by its id."""
     id = derived_id("redrive", letter.id, letter.died_at)
-    return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, letter.handler, remember=STREAM_SENT, origin=letter.position)
+    return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, handler, remember=STREAM_SENT, origin=letter.position)
 
 
 def _not_kept(letter: DeadLetter) -> str:
-    return wrong(letter.id, "a dead letter whose record is still in its topic", f"one of which {letter.missing}", "Purge it; it cannot run again.")
-
-
-def _by_group(letters: Sequence[DeadLetter]) -> dict[str | None, list[DeadLetter]]:
-    groups: dict[str | None, list[DeadLetter]] = {}
-    for one in letters:
-        groups.setdefault(one.group, []).append(one)
-    return groups
-
-
-def _grouped(sends: Sequence[Send]) -> list[tuple[Address, list[Message]]]:
-    groups: dict[Address, list[Message]] = {}
-    for send in sends:
-        groups.setdefault(send.address, []).append(send.message)
-    return list(groups.items())
+    remedy = "Purge it; it cannot run again."
+    return wrong(letter.id, "a dead letter whose record is still in its topic", f"one of which {letter.missing}", remedy)
 
 
 class Consuming:
@@ -297,8 +229,10 @@ class Consuming:
             await asyncio.Event().wait()
 
     async def __aexit__(self, *_: object) -> None:
-        for worker in self.workers:
+        for worker, task in zip(self.workers, self._tasks, strict=True):
             worker.stop.set()
+            if not worker.ready.is_set():
+                task.cancel()  # its engine may keep it waiting for long
         if self._tasks:
             await asyncio.wait(self._tasks)
         failures = [error for task in self._tasks if not task.cancelled() and (error := task.exception())]

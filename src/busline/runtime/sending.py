@@ -1,5 +1,6 @@
 """The delivery being handled, if any: what is sent meanwhile leaves with its outcome."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 
@@ -37,27 +38,31 @@ def _joined(own: Headers, handed: Headers) -> Headers:
     return joined
 
 
-def leave_with(delivery: Delivery, sends: list[Effect], send: Send) -> None:
+class Sends(list[Effect]):
+    """What an attempt has put aside: it leaves with its outcome. Made for each attempt, so empty it costs next to nothing."""
+
+    size = 0  # bytes of bodies
+    same: Counter[object] | None = None  # how many jobs of equal content a record has sent so far
+
+
+def leave_with(delivery: Delivery, sends: Sends, send: Send) -> None:
     """Adds to what leaves with the outcome. Raises Invalid beyond 10,000 sends or 16 MB."""
-    if len(sends) >= SENDS_LIMIT or _size(sends) + len(send.message.body or b"") > BYTES_LIMIT:
+    size = sends.size + len(send.message.body or b"")
+    if len(sends) >= SENDS_LIMIT or size > BYTES_LIMIT:
         remedy = "Send the rest at once, with now=True."
         raise Invalid(wrong(delivery.handler, "at most 10,000 sends or 16 MB in one outcome", "more", remedy))
+    sends.size = size
     sends.append(send)
 
 
-def _size(sends: list[Effect]) -> int:
-    return sum(len(one.message.body or b"") for one in sends if isinstance(one, Send)) if len(sends) > 16 else 0
-
-
-def record_job_id(delivery: Delivery, sends: list[Effect], address: str, message: Message) -> str:
+def record_job_id(delivery: Delivery, sends: Sends, address: str, message: Message) -> str:
     """The id of a job sent while a record is handled: the same whenever the record is handled again.
 
     It is made of what is sent, never of its turn: sends that swap places on another run keep their ids.
     """
-    content = (delivery.position, delivery.message.at, delivery.handler, address, message.task, message.key, message.body)
-    same = sum(1 for one in sends if isinstance(one, Send) and _content(one.message) == _content(message))
-    return derived_id(*content, same)
-
-
-def _content(message: Message) -> tuple[str, bytes | None, bytes | None]:
-    return message.task, message.key, message.body
+    content = (address, message.task, message.key, message.body)
+    if sends.same is None:
+        sends.same = Counter()
+    turn = sends.same[content]
+    sends.same[content] += 1
+    return derived_id(delivery.position, delivery.message.at, delivery.handler, *content, turn)

@@ -2,49 +2,51 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from busline.core.clock import Clock, Timer
 from busline.core.counts import Counts, tally
-from busline.core.errors import BuslineError, ConfigError, Reject, Unavailable
-from busline.core.handler import Handler
+from busline.core.errors import Reject
+from busline.core.handler import Handler, key_of
 from busline.core.lanes import Lanes
 from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
 from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
 from busline.core.ports import Receiver, Subscription, Transport
-from busline.runtime.sending import HANDLING
+from busline.core.threads import held
+from busline.runtime.elsewhere import Elsewhere, Settled
+from busline.runtime.exits import Exited
+from busline.runtime.held import Held
+from busline.runtime.sending import HANDLING, Sends
+from busline.runtime.settler import Listener, Settler
+from busline.runtime.trouble import AWAY, Trouble
 
 log = logging.getLogger("busline")
-Settled = tuple[Delivery, Outcome]
-AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took before is away, too
 UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
+THREADS = 2 * (os.cpu_count() or 1) + 4
 STRANGERS = 10_000  # remembered at once: others may have taken them long ago
-GROUP = 100  # settled together: more brings no more speed
-
-
-class Foreign(Protocol):
-    """Sends, before the settling, what an outcome sends to other engines. Returns what is left to settle."""
-
-    async def __call__(self, batch: Sequence[Settled], own: Transport, /) -> list[Settled]: ...
 
 
 @dataclass(slots=True)
 class Running:
     task: asyncio.Task[None]
     delivery: Delivery
+    handler: Handler
     deadline: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker is to do. `handlers`: by the task's name; a stream's only one under the empty name."""
+    """What a worker is to do. `handlers`: by the task's name; a stream's only one under the empty name. `threads`: how
+    many of those that run in threads run at once."""
 
     name: str
     transport: Transport
@@ -52,6 +54,7 @@ class Work:
     handlers: Mapping[str, Handler]
     concurrency: int
     buffer: int
+    threads: int = THREADS
     elsewhere: frozenset[str] = frozenset()  # tasks that the App has, and that another process runs
     asked: int | None = None  # the concurrency that the declaration asks for
 
@@ -64,26 +67,24 @@ class Work:
 class Worker:
     """Receives what there is room for, runs each delivery in its lane, settles what finished in groups."""
 
-    def __init__(self, work: Work, clock: Clock, foreign: Foreign, counts: dict[str, Counts]) -> None:
+    def __init__(self, work: Work, clock: Clock, elsewhere: Elsewhere, counts: dict[str, Counts]) -> None:
         self.work = work
         self.clock = clock
-        self._foreign = foreign
+        self._elsewhere = elsewhere
         self._counts = counts
         self._lanes = Lanes(work.concurrency)
         self._durable = work.transport.features.durable
         self._running: dict[object, Running] = {}
-        self._held = 0  # received and not settled
-        self._parked: dict[object, tuple[Timer, Delivery]] = {}  # in-lane retries that wait
-        self._finished: list[Settled] = []
-        self._settling: asyncio.Task[None] | None = None
-        self._settles = True
+        self._held = Held(work.buffer, work.subscription.batch_bytes, work.threads, work.handlers)
+        self._parked: dict[object, tuple[Timer, Delivery]] = {}  # in-lane retries, and those that wait for a thread's end
+        self._told: set[str] = set()  # the handlers whose threads were said to outlive their time
         self._broken: BaseException | None = None  # what ended the settling for good
         self._starting = False
         self._stopping = False
         self._timer: Timer | None = None
         self._next_deadline = float("inf")
         self._strangers: dict[str, float] = {}  # jobs of unknown tasks, and when each was first met
-        self._receiver: Receiver | None = None
+        self._settler: Settler | None = None
         self.away: dict[str, str] = {}  # what is waited for, while an engine is away
         self._changed = asyncio.Event()
         self.ready = asyncio.Event()
@@ -91,16 +92,22 @@ class Worker:
         self.hurry = asyncio.Event()  # set: what runs is cancelled now
 
     def __repr__(self) -> str:
-        return f"<Worker {self.work.name}: {len(self._running)} running, {self._held} held>"
+        return f"<Worker {self.work.name}: {len(self._running)} running, {self._held.count} held>"
 
     @property
     def busy(self) -> bool:
         """Whether anything is to be done now; a retry that waits for its time is not."""
-        return bool(self._running or self._finished or self._settling is not None or self._starting or self._lanes.ready)
+        settling = self._settler is not None and self._settler.busy
+        return bool(self._running or settling or self._starting or self._lanes.ready)
+
+    @property
+    def held(self) -> int:
+        """How many it has received and not settled."""
+        return self._held.count
 
     @property
     def idle(self) -> bool:
-        return self._held == 0
+        return self._held.count == 0
 
     def running(self) -> list[str]:
         """The names of the functions that run now."""
@@ -117,8 +124,10 @@ class Worker:
         Raises what ended the receiving for good."""
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
-        async with self.work.transport.subscribe(self.work.subscription, self) as self._receiver:
-            fetching = self._loop.create_task(self._fetch(self._receiver), name=f"busline fetch {self.work.name}")
+        async with self.work.transport.subscribe(self.work.subscription, self) as receiver:
+            listener = Listener(self._settled, self._fail)
+            self._settler = Settler(self.work.name, receiver, self._elsewhere, self.clock, self.away, listener)
+            fetching = self._loop.create_task(self._fetch(receiver), name=f"busline fetch {self.work.name}")
             self.ready.set()
             await self._stopped(fetching)
             await self._shut_down(fetching, drain, cancel)
@@ -135,7 +144,7 @@ class Worker:
     # --- receiving -----------------------------------------------------------------------------------------
 
     async def _fetch(self, receiver: Receiver) -> None:
-        trouble = Trouble(self.work.name, self.away)
+        trouble = Trouble(self.work.name, self.away, "it receives again")
         while True:
             room = await self._room()
             try:
@@ -144,7 +153,7 @@ class Worker:
                 await self.clock.sleep(trouble.again(error))
                 continue
             trouble.over()
-            self._held += len(deliveries)
+            self._held.add(deliveries)
             self._lanes.add(deliveries)
             self._start()
 
@@ -160,15 +169,15 @@ class Worker:
 
     async def _room(self) -> int:
         await asyncio.sleep(0)  # whoever else finishes in this turn of the loop makes room as well
-        while not self._wants_more():
+        while not self._wants_more(room := self._held.room(self._lanes.behind)):
             self._changed.clear()
             await self._changed.wait()
-        return self.work.buffer - self._held
+        return room
 
-    def _wants_more(self) -> bool:
+    def _wants_more(self, room: int) -> bool:
         """Room for a quarter of the buffer, or for anything once less waits here than runs."""
-        room, running = self.work.buffer - self._held, self._lanes.running
-        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held - running <= running)
+        running, behind = self._lanes.running, self._lanes.behind
+        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held.count - behind - running <= running)
 
     # --- handling ------------------------------------------------------------------------------------------
 
@@ -177,29 +186,40 @@ class Worker:
         if self._stopping:
             return
         handlers, running, base = self.work.handlers, self._running, self._context
-        create, ticks = self._loop.create_task, self.clock.ticks
+        loop, ticks = self._loop, self.clock.ticks
         for delivery in self._lanes.take():
             handler = handlers.get(delivery.message.task)
             if handler is None:
                 self._unknown(delivery)
                 continue
             delivery.handler = handler.name
-            task = create(self._handle(delivery, handler), name=handler.name, context=base.copy())
+            if handler.threaded and (before := held(key_of(delivery))) is not None:
+                self._await_thread(delivery, before)
+                continue
+            task = asyncio.Task(self._handle(delivery, handler), loop=loop, name=handler.name, context=base.copy())
             timeout = handler.timeout
             if delivery.message.options is not None:
                 timeout = delivery.message.options.timeout or timeout
             deadline = None if timeout is None else ticks() + timeout
-            running[delivery.receipt] = Running(task, delivery, deadline)
+            running[delivery.receipt] = Running(task, delivery, handler, deadline)
             if deadline is not None and deadline < self._next_deadline:
                 self._watch(deadline)
 
+    def _await_thread(self, delivery: Delivery, before: Future[None]) -> None:
+        """A run of it that is over for everybody else still has its thread: the next one begins when that ends."""
+        self._lanes.hold()
+        waiting = self._loop.create_task(_until(before), name=f"busline thread {delivery.handler}")
+        self._parked[delivery.receipt] = waiting, delivery
+        waiting.add_done_callback(lambda task: None if task.cancelled() else self._unpark(delivery))
+
     async def _handle(self, delivery: Delivery, handler: Handler) -> None:
         HANDLING.set(delivery)
-        delivery.sends = []
+        delivery.sends = Sends()
         try:
             outcome: Outcome | None = await handler.run(delivery)
         except BaseException as error:  # cancellations and exits: whatever a function raises, its worker lives
-            outcome = self._cut_short(delivery, handler, error)
+            cause = error.__cause__ if isinstance(error, Exited) else None
+            outcome = self._cut_short(delivery, handler, cause or error)
         if delivery.cut_off and isinstance(outcome, Retried | Rejected):
             outcome = self._cut_short(delivery, handler, asyncio.CancelledError())  # it made another error of it: no failed attempt all the same
         delivery.sends = None
@@ -209,7 +229,7 @@ class Worker:
 
     def _cut_short(self, delivery: Delivery, handler: Handler, error: BaseException) -> Outcome | None:
         if delivery.cut == LOST:
-            self._held -= 1
+            self._held.drop((delivery,))
             self._lanes.leave(delivery)
             return None
         if delivery.cut == SHUTDOWN:
@@ -229,21 +249,17 @@ class Worker:
         else:
             if not self._durable:
                 self._lanes.leave(delivery)
-            self._finished.append((delivery, outcome))
-            if self._settling is None:
-                self._settle_soon()
+            self._settle((delivery, outcome))
         if not self._starting:
             self._start_soon()
 
-    def _settle_soon(self) -> None:
-        if self._finished and self._settling is None and self._settles:
-            self._settling = self._loop.create_task(self._settle(), name=f"busline settle {self.work.name}")
-            self._settling.add_done_callback(self._settling_ended)
+    def _settle(self, *finished: Settled) -> None:
+        assert self._settler is not None  # nothing is handled before it is there
+        self._settler.add(*finished)
 
-    def _settling_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._broken, self._settling, self._settles = error, None, False
-            self.stop.set()
+    def _fail(self, error: BaseException) -> None:
+        self._broken = error
+        self.stop.set()
 
     def _start_soon(self) -> None:
         if not self._starting:
@@ -301,27 +317,31 @@ class Worker:
         if earliest < float("inf"):
             self._watch(earliest)
 
-    @staticmethod
-    def _cut(running: Running, why: str) -> None:
+    def _cut(self, running: Running, why: str) -> None:
         if running.delivery.cut is None or why == LOST:
             first = running.delivery.cut is None
             running.delivery.cut = why
             if first:
                 running.task.cancel()
+                if running.handler.threaded:
+                    self._tell(running.handler)
+
+    def _tell(self, handler: Handler) -> None:
+        """A thread goes on: its caller only hears of it once."""
+        if handler.name not in self._told:
+            self._told.add(handler.name)
+            log.warning(
+                "'%s' runs in a thread, which cannot be ended: until it returns it holds one of %d, and its message does not run again here",
+                handler.name, self.work.threads,
+            )  # fmt: skip
 
     # --- settling ------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> None:
-        while self._finished:
-            await self._gather()
-            batch, self._finished = self._finished, []
-            left = await self._foreign(batch, self.work.transport)
-            refused = await self._persist(left)
-            self._held -= len(batch)
-            self._leave(batch)
-            self._count(left, refused)
-            self._changed.set()
-        self._settling = None
+    def _settled(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
+        self._held.drop(delivery for delivery, _ in batch)
+        self._leave(batch)
+        self._count(batch, refused)
+        self._changed.set()
 
     def _leave(self, batch: Sequence[Settled]) -> None:
         """On an engine that outlives us a lane opens when its record is settled: a kill repeats only what was running."""
@@ -331,25 +351,6 @@ class Worker:
                     self._lanes.leave(delivery)
             if not self._starting:
                 self._start_soon()
-
-    async def _gather(self) -> None:
-        """Lets those who finish in the next turns of the loop come along, as long as each turn brings some."""
-        count = 0
-        while count < len(self._finished) < GROUP:
-            count = len(self._finished)
-            await asyncio.sleep(0)
-
-    async def _persist(self, batch: Sequence[Settled]) -> Sequence[Delivery]:
-        trouble = Trouble(self.work.name, self.away)
-        assert self._receiver is not None
-        while True:
-            try:
-                refused = await self._receiver.settle(batch)
-            except AWAY as error:
-                await self.clock.sleep(trouble.again(error))
-            else:
-                trouble.over()
-                return refused
 
     def _count(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
         if refused:
@@ -370,7 +371,10 @@ class Worker:
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         """These are no longer ours: whatever runs is cut, nothing it says will count."""
         gone = {delivery.receipt for delivery in deliveries}
-        self._held -= len(self._unstarted(gone))
+        self._held.drop(self._unstarted(gone))
+        forgotten = () if self._settler is None else self._settler.forget(gone)
+        self._held.drop(delivery for delivery, _ in forgotten)
+        self._leave(forgotten)
         for receipt in gone & self._running.keys():
             self._cut(self._running[receipt], LOST)
         self._start_soon()
@@ -379,8 +383,7 @@ class Worker:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """These are wanted back: what has not begun is settled as Released, what runs may end."""
         unstarted = self._unstarted({delivery.receipt for delivery in deliveries})
-        self._finished.extend((delivery, RELEASED) for delivery in unstarted)
-        self._settle_soon()
+        self._settle(*((delivery, RELEASED) for delivery in unstarted))
         self._start_soon()
 
     def _unstarted(self, receipts: Set[object]) -> list[Delivery]:
@@ -400,6 +403,12 @@ class Worker:
         for handler in self.work.handlers.values():
             self._counts.setdefault(handler.name, Counts()).gaps += count
 
+    def waits(self, place: str, why: str | None) -> None:
+        """A part of the engine stands still, and why; None: it goes on."""
+        self.away.pop(place, None)
+        if why is not None:
+            self.away[place] = why
+
     async def _shut_down(self, fetching: asyncio.Task[None], drain: float, cancel: float) -> None:
         self._stopping = True
         fetching.cancel()
@@ -409,10 +418,8 @@ class Worker:
         for running in list(self._running.values()):
             self._cut(running, SHUTDOWN)
         await self._until_settled(cancel)
-        self._settles = False
-        if self._settling is not None:  # its engine is away for too long: what is unsettled runs again
-            self._settling.cancel()
-            await asyncio.wait((self._settling,))
+        assert self._settler is not None
+        await self._settler.stop()  # its engine is away for too long: what is unsettled runs again
         if self._timer is not None:
             self._timer.cancel()
         for name in self.running():
@@ -424,38 +431,22 @@ class Worker:
             timer.cancel()
             unstarted.append(delivery)
         self._parked.clear()
-        self._finished.extend((delivery, RELEASED) for delivery in unstarted)
-        self._settle_soon()
+        self._settle(*((delivery, RELEASED) for delivery in unstarted))
 
     async def _until_settled(self, limit: float, hurry: asyncio.Event | None = None) -> None:
         hurried = self._loop.create_task((hurry or asyncio.Event()).wait())
         try:
             async with asyncio.timeout(limit):
-                while (self._running or self._settling is not None) and not hurried.done():
-                    waits = [hurried, *(running.task for running in self._running.values())]
-                    waits += [self._settling] if self._settling is not None else []
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                while (under_way := self._under_way()) and not hurried.done():
+                    await asyncio.wait((hurried, *under_way), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             pass
         hurried.cancel()
 
+    def _under_way(self) -> list[asyncio.Task[Any]]:
+        assert self._settler is not None
+        return [*(running.task for running in self._running.values()), *self._settler.tasks]
 
-class Trouble:
-    """An engine that is away: said once, noted in `away`, waited for longer and longer."""
 
-    def __init__(self, name: str, away: dict[str, str]) -> None:
-        self._name, self._away, self.tries = name, away, 0
-
-    def again(self, error: BuslineError) -> float:
-        """Seconds to wait before the next try."""
-        if self.tries == 0:
-            log.warning("%s: %s Nothing is lost; it goes on when the engine is back.", self._name, error)
-        self.tries += 1
-        self._away[self._name] = str(error)
-        return float(min(0.1 * 2**self.tries, 2.0))
-
-    def over(self) -> None:
-        if self.tries:
-            log.warning("%s: the engine is back", self._name)
-            self._away.pop(self._name, None)
-        self.tries = 0
+async def _until(ended: Future[None]) -> None:
+    await asyncio.wrap_future(ended)

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
 from busline.app import App, Setting
-from busline.core.clock import Seconds, seconds
+from busline.core.clock import Seconds
 from busline.core.counts import Counts
 from busline.core.errors import BuslineError, Invalid, wrong
 from busline.core.message import DeadLetter, Headers, KeyValue, Message, encode_headers, encode_key
-from busline.runtime.bus import Engines
+from busline.core.options import duration
+from busline.runtime.engines import Engines
 from busline.task import Task
 from busline.testing.clock import SimClock
 from busline.topic import Topic
@@ -67,7 +68,7 @@ class TestBus:
 
     async def advance(self, by: Seconds) -> None:
         """Moves the clock, stopping at every moment at which something is due; otherwise as `settled`."""
-        target = self._clock.time() + seconds(by)
+        target = self._clock.time() + duration("by", by, remedy="Say how far to move.")
         await self._quiet()
         while (due := self._clock.next()) is not None and due <= target:
             self._clock.move(max(due - self._clock.time(), 0))
@@ -121,21 +122,22 @@ class TestBus:
     def counts(self, handler: Callable[..., Any]) -> Mapping[str, int]:
         """What became of a function's deliveries: handled, retried, dead, skipped, refused, gaps."""
         total = Counts()
-        for app in self._apps:
-            total.add(app.bus().counts.get(self._name(handler), Counts()))
+        for app, name in self._found(handler):
+            total.add(app.bus().counts.get(name, Counts()))
         return asdict(total)
 
     def _is_of(self, letter: DeadLetter, source: Named) -> bool:
-        return letter.address == source.name if isinstance(source, Topic) else letter.handler == self._name(source)
+        if isinstance(source, Topic):
+            return letter.address == source.name
+        return any(letter.handler == name and letter.served in app.serves() for app, name in self._found(source))
 
-    def _name(self, handler: Callable[..., Any]) -> str:
-        if isinstance(handler, Task):
-            return handler.name
-        for app in self._apps:
-            for one in app.all_subscribers():
-                if one.function is handler:
-                    return one.full_name
-        raise Invalid(wrong(getattr(handler, "__name__", handler), "a subscriber or task of these Apps", "another function", "Pass the decorated one."))
+    def _found(self, handler: Callable[..., Any]) -> list[tuple[App, str]]:
+        """The Apps that have it, each with its name there: others may have another of that name."""
+        tasks = [(app, one.name) for app in self._apps for one in app.all_tasks() if one.function is getattr(handler, "function", None)]
+        subscribers = [(app, one.full_name) for app in self._apps for one in app.all_subscribers() if one.function is handler]
+        if not (found := tasks or subscribers):
+            raise Invalid(wrong(getattr(handler, "__name__", handler), "a subscriber or task of these Apps", "another function", "Pass the decorated one."))
+        return found
 
     async def _raise_dead(self) -> None:
         self._letters = list(await self._transport.inspector.dead(limit=ALL))

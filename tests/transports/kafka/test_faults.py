@@ -17,6 +17,7 @@ from busline.core.message import Message
 from busline.testing.contract import ack, bodies, message, receive
 from busline.transports.kafka import KafkaTransport
 from busline.transports.kafka.admin import Admin
+from busline.transports.kafka.ahead import Range, read
 from tests.servers.kafka import Kafka
 from tests.transports.kafka import child
 from tests.transports.kafka.conftest import Engines
@@ -38,8 +39,9 @@ class Crew:
         async with KafkaTransport(self._kafka.url, create_topics=True) as transport:
             await transport.publish(self.topic, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(count)])
 
-    async def worker(self, seconds: float, session: float = 30.0, drain: float = 10.0) -> "Process":
-        arguments = [self._kafka.url, self.topic.name, self.group, str(self.ledger), str(seconds), str(session), str(drain)]
+    async def worker(self, seconds: float, session: float = 30.0, drain: float = 10.0, first: float | None = None) -> "Process":
+        times = map(str, (seconds, session, drain, seconds if first is None else first))
+        arguments = [self._kafka.url, self.topic.name, self.group, str(self.ledger), *times]
         pipe = asyncio.subprocess.PIPE
         process = Process(await asyncio.create_subprocess_exec(sys.executable, child.__file__, *arguments, stdout=pipe))
         self._stack.push_async_callback(process.kill)
@@ -55,6 +57,21 @@ class Crew:
         async with asyncio.timeout(seconds):
             while len(self.noted(what)) < count:
                 await asyncio.sleep(0.05)
+
+    async def kept_ahead(self, count: int) -> None:
+        """Waits until so much is known to be finished beyond what is not."""
+        admin = Admin([self._kafka.server], create_topics=False)
+        await admin.open()
+        try:
+            async with asyncio.timeout(30):
+                while sum(upto - begin for one in (await self._stored(admin)) for begin, upto in one) < count:
+                    await asyncio.sleep(0.1)
+        finally:
+            await admin.close()
+
+    async def _stored(self, admin: Admin) -> list[list[Range]]:
+        found = await admin._client.list_consumer_group_offsets(self.group)
+        return [read(one.offset, one.metadata) for one in found.values()]
 
     async def watch(self) -> None:
         """As another client: a commit may neither go back nor pass what is not done."""
@@ -130,6 +147,20 @@ async def test_a_worker_is_killed_and_nothing_is_lost(crew: Crew) -> None:
 
     again = [one for one, times in crew.noted("done").items() if times > 1]
     assert len(again) < 400
+
+
+async def test_a_kill_repeats_what_ran_and_not_what_had_finished_beyond_it(crew: Crew) -> None:
+    await crew.fill(1200)
+    victim = await crew.worker(0.0, session=2.0, first=600.0)
+    await crew.until("done", 1200 - child.PARTITIONS)
+    await crew.kept_ahead(1200 - child.PARTITIONS)
+    await victim.kill()
+
+    await crew.worker(0.0, session=2.0)
+    await crew.until("done", 1200)
+
+    again = {one for one, times in crew.noted("start").items() if times > 1}
+    assert again == {f"{crew.topic.name}/{part}@0" for part in range(child.PARTITIONS)}
 
 
 async def test_a_worker_that_is_killed_as_its_commit_becomes_visible_loses_nothing(crew: Crew) -> None:

@@ -1,6 +1,7 @@
 """Where a group begins, how far it is, and what happens when its members change."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -78,6 +79,27 @@ async def test_a_latest_group_stands_before_it_is_entered(desk: Desk) -> None:
     assert await committed(desk, "new", desk.other) == {0: 3}
 
 
+async def test_a_latest_group_stands_on_a_new_topic_though_others_of_it_live(desk: Desk, engines: Engines) -> None:
+    await fill(desk, desk.other, 3)
+    await assigned(await desk.read(desk.orders), 4)
+    other = await engines.desk()
+
+    await other.read(desk.other, start="latest")
+
+    assert await committed(desk, "g", desk.other) == {0: 3}
+    assert await desk.behind("g", desk.other, 0)
+
+
+async def test_processes_that_are_new_together_agree_where_they_begin(desk: Desk, engines: Engines) -> None:
+    await fill(desk, desk.orders, 8)
+    other = await engines.desk()
+
+    await asyncio.gather(desk.read(start="latest"), other.read(start="latest"))
+
+    stands = await committed(desk, "g", desk.orders)
+    assert len(stands) == 4 and sum(stands.values()) == 8
+
+
 async def test_what_comes_while_nobody_listens_is_read_later(desk: Desk) -> None:
     await fill(desk, desk.other, 3)
     first = desk.beside(desk.transport)
@@ -101,6 +123,31 @@ async def test_partitions_that_appear_later_are_read_from_their_beginning(desk: 
     got = await receive(reader, 9)
 
     assert {one.body for one in got} == {b"%d" % n for n in range(9)}
+
+
+async def test_a_partition_without_a_leader_keeps_nobody_from_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(desk, desk.orders, 40)
+    assert isinstance(desk.transport, KafkaTransport)
+    client = desk.transport.admin._client
+    led, described = asyncio.Event(), client.describe_topics
+
+    async def one_has_no_leader(topics: list[str]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await described(topics)
+        for part in found[0]["partitions"]:
+            part["leader"] = -1 if part["partition"] == 2 and not led.is_set() else part["leader"]
+        return found
+
+    monkeypatch.setattr(client, "describe_topics", one_has_no_leader)
+    taking = Taking(await desk.read())
+    async with asyncio.timeout(20):
+        while set(desk.host.waiting) != {f"{desk.orders.name}/2"} or len(await committed(desk, "g", desk.orders)) < 3:
+            await asyncio.sleep(0.02)
+    assert "a leader that answers" in desk.host.waiting[f"{desk.orders.name}/2"]
+
+    led.set()
+
+    assert len(await together(taking, count=40)) == 40
+    assert desk.host.waiting == {}
 
 
 async def test_records_that_were_deleted_are_counted_and_passed_over(desk: Desk, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,6 +201,22 @@ async def test_an_idle_group_is_not_behind_what_is_no_record(desk: Desk, engines
     waiting = asyncio.ensure_future(receive(reader, 1))  # whoever waits passes over the ends of transactions
     assert await desk.behind("g", desk.other, 0)
     waiting.cancel()
+
+
+async def test_what_an_open_transaction_holds_back_is_behind(desk: Desk, engines: Engines) -> None:
+    await fill(desk, desk.other, 1)
+    producer = AIOKafkaProducer(bootstrap_servers=engines.kafka.server, transactional_id=desk.mark)
+    await producer.start()
+    try:
+        async with producer.transaction():
+            await producer.send_and_wait(desk.other.name, b"open")
+            await fill(desk, desk.other, 3)
+            reader = await desk.read(desk.other)
+            await ack(reader, await receive(reader, 1))
+
+            assert await desk.behind("g", desk.other, 4)
+    finally:
+        await producer.stop()
 
 
 async def test_lag_is_what_kafkas_own_tool_says(desk: Desk, engines: Engines) -> None:

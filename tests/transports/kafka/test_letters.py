@@ -17,7 +17,8 @@ from busline.core.errors import ConfigError, Invalid, Unavailable
 from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.outcome import ACKED, Acked, Keep, Outcome, Rejected, Send
 from busline.core.ports import Receiver, Redriven
-from busline.runtime import bus as runtime
+from busline.runtime.bus import Bus
+from busline.runtime.engines import Engines as Both
 from busline.testing.contract import Desk, bodies, message, nothing, receive
 from busline.transports.kafka import carrier
 from busline.transports.memory import MemoryTransport
@@ -209,7 +210,7 @@ async def test_a_letter_without_room_shows_the_record_as_long_as_it_is_there(des
     gone = await only(desk, id)
     assert (gone.body, gone.key, gone.missing) == (None, None, f"{got.position} is not kept any more")
     async with MemoryTransport(desk.clock) as jobs:
-        bus = runtime.Bus(runtime.Engines(desk.transport, jobs))
+        bus = Bus(Both(desk.transport, jobs))
         assert await bus.redrive(desk.transport, [id]) == Redriven(0, (ANY,))
         assert await jobs.inspector.depth() == {}
 

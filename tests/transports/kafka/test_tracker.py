@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from busline.core.message import Delivery
-from busline.transports.kafka.tracker import Tracker
+from busline.transports.kafka import ahead
+from busline.transports.kafka.tracker import Commit, Tracker
 
 
 class Fetched:
@@ -78,6 +79,63 @@ def test_what_is_over_holds_nothing() -> None:
     assert tracker.end() == taken
 
     assert tracker.over and not tracker.holds(taken[0]) and not tracker.waiting
+
+
+def test_what_finished_in_an_earlier_life_is_not_handed_out_again() -> None:
+    first = begun(0, 1, 2, 3, 7, 8)  # 4 to 6 are no records
+    first.take(6)
+    first.finish([1, 3, 8])
+    commit = first.commit(4096)
+    second = Tracker(first.place, "key")
+    second.begin(commit.offset, commit.offset, ahead.read(commit.offset, commit.text))
+    assert not second.due
+
+    second.source = Fetched([0, 1, 2, 3, 7, 8, 9], 10)
+
+    assert [one.receipt[1] for one in second.take(10)] == [0, 2, 7, 9]
+    second.finish([0, 2, 7])
+    assert second.low == 9 and second.due
+    second.finish([9])
+    assert second.commit(4096) == Commit(10, "", True, 2)
+
+
+def test_a_commit_is_due_while_only_what_is_ahead_moves() -> None:
+    tracker = begun(0, 1, 2)
+    tracker.take(3)
+    tracker.confirm(tracker.commit(4096))
+    assert not tracker.due
+
+    tracker.finish([1])
+    assert tracker.due
+    commit = tracker.commit(4096)
+    tracker.finish([2])
+    tracker.confirm(commit)
+
+    assert tracker.due  # the last one came after it was written
+
+
+def test_a_partition_runs_only_its_span_beyond_what_is_unfinished() -> None:
+    tracker = begun(*range(10))
+    tracker._span = 4
+    tracker.take(tracker.room(100))
+    tracker.finish([1, 2, 3])
+    assert (tracker.room(100), tracker.far, tracker.low) == (0, True, 0)
+
+    tracker.finish([0])
+
+    assert (tracker.room(100), tracker.far) == (4, False)
+
+
+def test_nothing_more_is_handed_out_while_what_finished_does_not_fit() -> None:
+    tracker = begun(*range(100))
+    tracker.take(60)
+    tracker.finish(list(range(1, 60, 7)))
+
+    tracker.confirm(tracker.commit(limit=10))
+    assert tracker.full and tracker.far and tracker.room(100) == 0
+    tracker.confirm(tracker.commit(limit=4096))
+
+    assert not tracker.far and tracker.room(100) > 0
 
 
 def test_a_stopped_partition_hands_out_nothing_and_does_not_pass_its_letter() -> None:

@@ -22,6 +22,8 @@ class Host:
 
     def missed(self, count: int) -> None: ...
 
+    def waits(self, place: str, why: str | None) -> None: ...
+
 
 def say(*words: object) -> None:
     print(*words, flush=True)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from busline.core.counts import Whose
 from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Retried, Send
 from busline.testing.contract import bodies, message, nothing, receive
 from busline.transports.redis.receiver import QueueReceiver
@@ -36,7 +37,7 @@ async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None
     assert bodies(theirs) == [b"x", b"y"]
     assert "post" not in await other.transport.inspector.depth()
     assert await other.transport.store.get(["k"]) == [None]
-    assert (await other.transport.inspector.counts())["send"].refused == 2
+    assert (await other.transport.inspector.counts())[Whose("mail", "send")].refused == 2
 
 
 async def test_a_result_of_a_worker_taken_for_dead_is_not_kept(engines: Engines) -> None:
@@ -108,7 +109,7 @@ async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
     letters = await desk.transport.inspector.dead()
 
     assert [(one.body, one.handler, one.reason, one.attempts) for one in letters] == [(b"poison", "send", "its worker died 3 times", 1)]
-    assert (await desk.transport.inspector.counts())["send"].dead == 1
+    assert (await desk.transport.inspector.counts())[Whose("mail", "send")].dead == 1
     assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {}
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from busline.core.counts import Whose
 from busline.core.outcome import ACKED
 from busline.testing.contract import bodies, message, receive
 from tests.servers.redis import Server
@@ -71,7 +72,7 @@ async def test_a_process_frozen_past_its_lease_is_refused_when_it_comes_back(eng
         words = await said(zombie)
 
         assert words == "refused 1" or (words == "recalled 1" and await said(zombie) == "refused 1")
-        assert (await desk.transport.inspector.counts())["send"].refused == 1
+        assert (await desk.transport.inspector.counts())[Whose("mail", "send")].refused == 1
         assert "post" not in await desk.transport.inspector.depth()
         assert await desk.transport.store.get(["fact-1"]) == [None]
         assert await receiver.settle([(theirs[0], ACKED)]) == []

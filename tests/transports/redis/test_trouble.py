@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from busline.core.counts import Whose
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Retried
@@ -88,7 +89,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_counts_once(engines: Eng
     assert await settled(receiver, got) == []
 
     assert wire.lost == 1
-    assert (await other.transport.inspector.counts())["send"].handled == 3
+    assert (await other.transport.inspector.counts())[Whose("mail", "send")].handled == 3
     assert await receiver.settle([(got[0], ACKED)]) == got[:1]
 
 

@@ -1,4 +1,4 @@
-"""A process that takes jobs and reads records, and sends one job for each with its outcome. `child.py FILE LEASE`.
+"""A process that takes jobs and reads records, and sends one job for each with its outcome. `child.py FILE LEASE LOOK`.
 
 Says `up` when it is ready, `took N` for each batch, `lost N` when so many were recalled.
 """
@@ -14,6 +14,7 @@ from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
 from busline.core.outcome import Acked, Send
 from busline.core.ports import Receiver, Subscription
+from busline.transports import sqlite
 from busline.transports.sqlite import SqliteTransport, file
 
 JOBS, DONE, RECORDS = Address("queue", "jobs"), Address("queue", "done"), Address("topic", "records", 4)
@@ -26,6 +27,8 @@ class Host:
         say(f"lost {len(deliveries)}")
 
     def release(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    def waits(self, place: str, why: str | None) -> None: ...
 
     def missed(self, count: int) -> None: ...
 
@@ -45,8 +48,8 @@ async def work(receiver: Receiver) -> None:
             await asyncio.sleep(0.01)
 
 
-async def main(path: str, lease: float) -> None:
-    file.BEAT = min(lease / 5, file.BEAT)
+async def main(path: str, lease: float, look: float) -> None:
+    file.BEAT, sqlite.LOOK = min(lease / 5, file.BEAT), look
     host = Host()
     async with (
         SqliteTransport(path, lease=lease) as transport,
@@ -58,4 +61,4 @@ async def main(path: str, lease: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3])))

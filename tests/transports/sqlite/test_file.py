@@ -1,6 +1,7 @@
 """The thread and its file: what fails alone, what is said, what a locked, full or lost file does."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from busline.core.errors import Invalid, Unavailable
+from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Keep
+from busline.core.ports import Receiver
 from busline.testing.contract import MAIL, OTHER, bodies, message, receive
 from busline.transports import sqlite
 from busline.transports.sqlite import SqliteTransport, file
@@ -147,19 +150,59 @@ async def test_settling_again_after_a_locked_file_applies_all_of_it_once(engines
     assert [one.behind for one in await desk.transport.inspector.lag()] == [0, 0]
 
 
-async def test_a_file_that_was_deleted_is_not_written_to(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "BEAT", 0.01)
-    transport = await engines.open()
-    await transport.publish(MAIL, [message()])
-    engines.path.rename(engines.path.with_name("moved.db"))
-    await asyncio.sleep(0.05)
+async def test_nothing_is_confirmed_that_goes_into_a_file_that_was_moved(engines: Engines) -> None:
+    transport, confirmed = await engines.open(), set[str]()
+    moved = engines.path.with_name("moved.db")
 
-    with pytest.raises(file.Damaged, match="it was moved or deleted"):
-        await transport.publish(MAIL, [message()])
+    async def send(n: int) -> None:
+        with contextlib.suppress(file.Gone):
+            await transport.publish(MAIL, [message(id=f"{n}")])
+            confirmed.add(f"{n}")
 
-    engines.path.with_name("moved.db").rename(engines.path)
-    await asyncio.sleep(0.05)
-    assert (await transport.inspector.depth())["mail"].waiting == 1
+    for n in range(0, 200, 10):
+        sends = asyncio.gather(*[send(n + more) for more in range(10)])
+        await asyncio.sleep(0)
+        engines.path.rename(moved)
+        await sends
+        with pytest.raises(Unavailable, match="it was moved or deleted"):
+            await transport.publish(MAIL, [message()])
+        with pytest.raises(Unavailable, match="it was moved or deleted"):
+            await transport.inspector.depth()
+        moved.rename(engines.path)
+        await send(1000 + n)
+
+    assert {f"{1000 + n}" for n in range(0, 200, 10)} <= confirmed
+    assert {id for id in confirmed if (await transport.inspector.look(id)).state != "waiting"} == set()
+
+
+async def test_it_goes_on_with_another_file_that_is_put_in_the_place_of_its_own(engines: Engines) -> None:
+    desk = await engines.desk()
+    jobs, records = await desk.take(), await desk.read(OTHER)
+    await desk.transport.publish(MAIL, [message(b"old")])
+    (old,) = await receive(jobs, 1)
+    for one in engines.path.parent.glob("bus.db*"):
+        if one.is_file():
+            one.unlink()
+
+    fresh = await engines.open()
+    await fresh.publish(MAIL, [message(b"new")])
+    await fresh.publish(OTHER, [message(b"record")])
+    waiting = [asyncio.ensure_future(again(one)) for one in (jobs, records)]
+    engines.clock.move(1.1)  # a look
+
+    assert [bodies(await one) for one in waiting] == [[b"new"], [b"record"]]
+    assert desk.host.recalled == [old] and await jobs.settle([(old, ACKED)]) == [old]
+    numbers = {one.process.n for one in (fresh, desk.transport) if isinstance(one, SqliteTransport)}
+    assert len(numbers) == 2 and {int(one.stem) for one in fresh.process.folder.glob("*.lock")} == numbers
+
+
+async def again(receiver: Receiver) -> list[Delivery]:
+    """What a worker does: it asks until the engine is back."""
+    while True:
+        try:
+            return await receive(receiver, 1)
+        except Unavailable:
+            await asyncio.sleep(0.01)
 
 
 async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:

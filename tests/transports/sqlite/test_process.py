@@ -1,6 +1,8 @@
 """Real processes on one file: killed, stopped and continued. Every message is handled, every effect is there once."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -14,7 +16,8 @@ import pytest
 
 from busline.core.ids import new_id
 from busline.core.message import Message
-from busline.transports.sqlite import SqliteTransport, process
+from busline.testing.clock import SimClock
+from busline.transports.sqlite import LOOK, SqliteTransport, process
 from tests.transports.sqlite import child
 
 LEASE = 1.0
@@ -29,9 +32,9 @@ class Child:
         self._lines = process.stdout
 
     @classmethod
-    async def start(cls, path: Path, lease: float = LEASE) -> "Child":
+    async def start(cls, path: Path, lease: float = LEASE, look: float = LOOK) -> "Child":
         pipe = asyncio.subprocess.PIPE
-        made = cls(await asyncio.create_subprocess_exec(sys.executable, child.__file__, str(path), str(lease), stdout=pipe))
+        made = cls(await asyncio.create_subprocess_exec(sys.executable, child.__file__, str(path), str(lease), str(look), stdout=pipe))
         await made.said("up")
         return made
 
@@ -44,6 +47,16 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    async def stop(self, path: Path) -> None:
+        """Outside of a transaction: a process that is stopped in one holds up all others."""
+        with open(f"{path}.lock") as lock:
+            while True:
+                self.signal(signal.SIGSTOP)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                self.signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -92,13 +105,23 @@ async def test_what_a_killed_process_had_in_hand_runs_elsewhere_within_about_a_s
         await heir.kill()
 
 
+async def test_one_that_is_killed_before_its_first_look_makes_progress_in_every_life(tmp_path: Path) -> None:
+    path = tmp_path / "bus.db"
+    async with SqliteTransport(path, clock=SimClock()) as transport:  # its clock stands: it never looks
+        await transport.publish(child.RECORDS, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(200)])
+        for _ in range(4):
+            victim = await Child.start(path, 20.0, look=3600)
+            await victim.said("took")
+            await victim.kill()
+
+
 async def test_a_process_that_was_stopped_past_its_lease_settles_nothing_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "bus.db"
     async with SqliteTransport(path) as transport:
         victim = await Child.start(path)
         ids = await fill(transport, 20)
         await victim.said("took")
-        victim.signal(signal.SIGSTOP)
+        await victim.stop(path)
         heir = await Child.start(path)
         await until_done(path, ids, 15)
         await heir.kill()

@@ -24,8 +24,8 @@ async def test_a_record_given_back_during_a_read_is_not_passed_over(engines: Eng
     real, giving = topics.read, asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int) -> list[list[Any]]:
-        found = real(db, wants, limit)
+    def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int, size: int) -> list[list[Any]]:
+        found = real(db, wants, limit, size)
         if not giving.is_set():
             loop.call_soon_threadsafe(giving.set)
             asyncio.run_coroutine_threadsafe(_rewind(), loop)

@@ -29,6 +29,7 @@ class Recorder:
         self.clock = clock
         self.recalled: list[Delivery] = []
         self.gaps = 0
+        self.waiting: dict[str, str] = {}
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         self.recalled += deliveries
@@ -37,6 +38,11 @@ class Recorder:
 
     def missed(self, count: int) -> None:
         self.gaps += count
+
+    def waits(self, place: str, why: str | None) -> None:
+        self.waiting.pop(place, None)
+        if why is not None:
+            self.waiting[place] = why
 
 
 class Desk:
@@ -61,8 +67,9 @@ class Desk:
         subscription = Subscription(addresses or (self.orders,), group + self.mark, **options)  # type: ignore[arg-type]  # a test's options
         return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
 
-    async def take(self, *queues: Address) -> Receiver:
-        return await self.stack.enter_async_context(self.transport.subscribe(Subscription(queues or (self.mail,)), self.host))
+    async def take(self, *queues: Address, **options: object) -> Receiver:
+        subscription = Subscription(queues or (self.mail,), **options)  # type: ignore[arg-type]  # a test's options
+        return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
 
     def redriven(self, group: str) -> Address:
         """The queue of a group's dead letters that run again."""

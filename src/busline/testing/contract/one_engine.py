@@ -2,7 +2,9 @@
 
 import asyncio
 
+from busline.core.counts import Whose
 from busline.core.outcome import ACKED, RELEASED, SKIPPED, Acked, Keep, Rejected, Send
+from busline.core.served import Served
 from busline.testing.clock import SimClock
 from busline.testing.contract.desk import Desk, Open, ack, bodies, message, nothing, receive
 from busline.testing.contract.queues import Queues
@@ -139,7 +141,7 @@ class OneEngine(Topics, Queues):
 
         assert await receiver.settle([(third_run, ACKED), (second, SKIPPED), (third, RELEASED)]) == []
 
-        counts = (await (await engine()).inspector.counts())["bill"]
+        counts = (await (await engine()).inspector.counts())[Whose("~g", "bill")]
         assert (counts.handled, counts.retried, counts.skipped, counts.dead, counts.refused) == (1, 2, 1, 0, 0)
 
     async def test_a_dead_record_goes_back_to_its_group_alone(self, desk: Desk) -> None:
@@ -161,6 +163,7 @@ class OneEngine(Topics, Queues):
         await redriven.settle([(again, Rejected("still"))])
         letter = (await inspector.dead())[0]
         assert (letter.address, letter.position, letter.reason) == ("other", got.position, "still")
+        assert letter.served == Served("other", "g") and [one.id for one in await inspector.dead(served=[letter.served])] == [letter.id]
         assert (await inspector.redrive([letter.id])).again == 1
 
     async def test_a_record_that_died_in_two_groups_goes_back_to_each(self, desk: Desk) -> None:
@@ -214,3 +217,15 @@ class OneEngine(Topics, Queues):
         lag = {(one.group, one.topic): one.behind for one in await desk.transport.inspector.lag()}
 
         assert lag == {("g", "other"): 2, ("new", "other"): 0}
+
+    async def test_a_hand_out_has_a_limit_in_bytes(self, desk: Desk) -> None:
+        sizes = [400, 400, 400, 2000, 0, 300, 300, 300, 900]
+        await desk.transport.publish(desk.mail, [message(b"x" * size) for size in sizes])
+        await desk.transport.publish(desk.other, [message(b"x" * size) for size in sizes])
+        await desk.transport.publish(desk.orders, [message(b"x" * 600, key=b"%d" % n) for n in range(12)])
+
+        for receiver in (await desk.take(batch_bytes=1000), await desk.read(desk.other, batch_bytes=1000)):
+            parts = [await receiver.receive(100) for _ in range(5)]
+            assert [[len(one.body or b"") for one in part] for part in parts] == [[400, 400], [400], [2000], [0, 300, 300, 300], [900]]
+        many = await desk.read(desk.orders, batch_bytes=1000)
+        assert [len(await many.receive(100)) for _ in range(12)] == [1] * 12

@@ -2,9 +2,11 @@
 
 import asyncio
 
+from busline.core.counts import Whose
 from busline.core.ids import new_id
 from busline.core.message import Options
 from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Rejected, Retried, Send
+from busline.core.served import Served
 from busline.testing.clock import SimClock
 from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, message, nothing, receive
 
@@ -261,7 +263,7 @@ class Queues(Contract):
         await receiver.settle([(got[0], ACKED), (got[1], Rejected("")), (got[2], Retried(9, ValueError())), (got[3], Acked(skipped=True))])
         await receiver.settle([(got[0], ACKED)])
 
-        counts = (await desk.transport.inspector.counts())["send"]
+        counts = (await desk.transport.inspector.counts())[Whose("mail", "send")]
 
         assert (counts.handled, counts.dead, counts.retried, counts.skipped, counts.refused) == (1, 1, 1, 1, 1)
 
@@ -298,6 +300,35 @@ class Queues(Contract):
         assert [one.id for one in await inspector.dead(id="j4")] == ["j4"]
         assert await inspector.purge(["j0", "j1", "nobody"]) == 2
         assert len(await inspector.dead()) == 3
+
+    async def test_dead_jobs_are_told_apart_by_their_queue(self, desk: Desk) -> None:
+        receiver, inspector = await desk.take(desk.mail, desk.post), desk.transport.inspector
+        for queue, ids in ((desk.mail, "ab"), (desk.post, "c")):
+            await desk.transport.publish(queue, [message(id=id) for id in ids])
+        got = await receive(receiver, 3)
+        for one in got:
+            one.handler = "send"
+        await receiver.settle([(one, Rejected("no")) for one in got])
+
+        mail, post = Served("mail"), Served("post")
+        assert sorted([one.id for one in await inspector.dead(served=[mail])]) == ["a", "b"]
+        assert [one.id for one in await inspector.dead(served={post, Served("mail", "g")})] == ["c"]
+        assert await inspector.dead(served=[mail], handlers=["other"]) == []
+        assert await inspector.dead(served=[mail], id="c") == [] == await inspector.dead(served=[])
+        assert len(await inspector.dead(served=[mail, post], limit=2)) == 2
+        assert sorted((one.served, one.handler, one.letters) for one in await inspector.standing()) == [(mail, "send", 2), (post, "send", 1)]
+        assert [one[:3] for one in await inspector.standing([post])] == [(post, "send", 1)]
+        assert {whose: one.dead for whose, one in (await inspector.counts()).items()} == {("mail", "send"): 2, ("post", "send"): 1}
+
+    async def test_a_dead_job_goes_to_another_handler_when_told(self, desk: Desk) -> None:
+        await desk.transport.publish(desk.mail, [message(id="j", task="old")])
+        receiver, inspector = await desk.take(), desk.transport.inspector
+        await receiver.settle([((await receive(receiver, 1))[0], Rejected("no"))])
+
+        assert await inspector.redrive(["j"], "new") == (1, ())
+
+        again = (await receive(receiver, 1))[0]
+        assert (again.id, again.message.task) == ("j", "new")
 
     async def test_a_redrive_that_meets_a_living_unique_job_is_refused(self, desk: Desk) -> None:
         await desk.transport.publish(desk.mail, [message(id="a", unique="k")])

@@ -10,6 +10,7 @@ from busline.core.ids import new_id
 from busline.core.message import Message
 from busline.core.outcome import ACKED, RELEASED, Rejected, Retried
 from busline.core.partition import partition
+from busline.core.served import Served
 from busline.testing.clock import SimClock
 from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, message, nothing, receive
 
@@ -232,3 +233,26 @@ class Topics(Contract):
         assert [one.position for one in await inspector.dead(id=ids[4])] == [got[4].position]
         assert await inspector.purge([ids[0], ids[1], "nobody"]) == 2
         assert [one.id for one in await inspector.dead(handlers=both)] == ids[2:]
+
+    async def test_dead_records_are_told_apart_by_group_and_topic(self, desk: Desk) -> None:
+        inspector, died = desk.transport.inspector, dict[tuple[str, str], list[str | None]]()
+        for topic in (desk.orders, desk.other):
+            await desk.transport.publish(topic, [message(), message()])
+            for group in ("a", "b"):
+                receiver = await desk.read(topic, group=group)
+                got = await receive(receiver, 2)
+                for one in got:
+                    one.handler = "same"
+                await receiver.settle([(one, Rejected("no")) for one in got])
+                died[topic.name, group + desk.mark] = [one.position for one in got]
+
+        for (topic_name, group), positions in died.items():
+            of = [Served(topic_name, group)]
+            letters = await inspector.dead(served=of, handlers=["same"])
+            assert sorted(str(one.position) for one in letters) == sorted(map(str, positions))
+            assert {one.served for one in letters} == set(of)
+            assert [one.id for one in await inspector.dead(served=of, after=letters[0].id)] == [letters[1].id]
+            assert [one[:3] for one in await inspector.standing(of)] == [(*of, "same", 2)]
+        everything = [Served(*one) for one in died]
+        assert len(await inspector.dead(served=everything)) == 8
+        assert [one.died_at for one in await inspector.dead(served=everything)] == sorted(one.died_at for one in await inspector.dead(served=everything))

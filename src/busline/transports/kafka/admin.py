@@ -12,15 +12,12 @@ from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.client import CoordinationType
-from aiokafka.protocol.commit import OffsetCommitRequest
 
 from busline.core.address import Address
 from busline.core.errors import Invalid, Unavailable, wrong
-from busline.core.ports import Start
 from busline.transports.kafka import client
-from busline.transports.kafka.committer import by_topic
 from busline.transports.kafka.diagnosis import explain, told, translated
+from busline.transports.kafka.logs import Logs
 from busline.transports.kafka.turn import Turn
 
 T = TypeVar("T")
@@ -31,8 +28,6 @@ LIMIT = "max.message.bytes"
 EXTRA = 64 * 1024  # bytes, for what is noted beside a record that died
 NOTHING: Mapping[str, str] = MappingProxyType({})
 EXISTS = 36
-PASSING = (3, 14, 15, 16)  # a new topic that is not known everywhere yet; loading, not available, not the coordinator
-LIVING = (25, 22)  # the answers to an offset without a member, while the group has some
 
 
 class Known(NamedTuple):
@@ -45,13 +40,12 @@ class Known(NamedTuple):
 
 
 class Admin:
-    """Two clients: one for topics and groups, one, opened when needed, for logs."""
+    """One client, and what it is asked. `logs`: where partitions begin and end."""
 
     def __init__(self, servers: Sequence[str], create_topics: bool) -> None:
         self._servers, self._create = servers, create_topics
         self._client = client.admin(servers, request_timeout_ms=10_000, metadata_max_age_ms=30_000)
-        self._logs: Any = None
-        self._opening = asyncio.Lock()
+        self.logs = Logs(self._client)
         self._turns = defaultdict[str, Turn](Turn)
         self._known: dict[str, Known] = {}
         self._told: set[Address] = set()  # who is not as it was declared
@@ -67,15 +61,7 @@ class Admin:
             raise
 
     async def close(self) -> None:
-        if self._logs is not None:
-            await self._logs.stop()
         await self._client.close()
-
-    async def logs(self) -> Any:
-        async with self._opening:
-            if self._logs is None:
-                self._logs = await client.started(client.consumer(self._servers, request_timeout_ms=10_000, isolation_level="read_committed"))
-            return self._logs
 
     # --- topics --------------------------------------------------------------------------------------------
 
@@ -161,10 +147,6 @@ class Admin:
     async def topics(self) -> list[str]:
         return list(await self._client.list_topics())
 
-    async def places(self, topic: str) -> dict[TopicPartition, int]:
-        """Its partitions, each with its leader; -1: none now."""
-        return {TopicPartition(topic, one["partition"]): one["leader"] for one in await self._parts(topic) or ()}
-
     # --- groups --------------------------------------------------------------------------------------------
 
     async def groups(self) -> list[str]:
@@ -181,41 +163,15 @@ class Admin:
         found = await patiently(lambda: self._client.list_consumer_group_offsets(group, partitions=wanted))
         return {place: one.offset for place, one in found.items() if one.offset >= 0}
 
-    async def place(self, group: str, offsets: Mapping[TopicPartition, int]) -> bool:
-        """Puts a group there. The cluster refuses it while the group has a living member."""
-        codes = await patiently(lambda: self._place(group, offsets))
-        if codes & set(LIVING):
-            return False
-        for code in codes - {0}:
-            raise kafka.for_code(code)(group)
-        return True
-
-    async def _place(self, group: str, offsets: Mapping[TopicPartition, int]) -> set[int]:
-        inner = self._client._client
-        node = await inner.coordinator_lookup(CoordinationType.GROUP, group)
-        answer = await inner.send(node, OffsetCommitRequest(group, -1, "", OffsetCommitRequest.DEFAULT_RETENTION_TIME, by_topic(offsets)))
-        codes = {int(code) for _, parts in answer.topics for _, code in parts}
-        for code in codes & set(PASSING):
-            raise kafka.for_code(code)(group)
-        return codes
-
-    # --- logs ----------------------------------------------------------------------------------------------
-
-    async def first(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict(await (await self.logs()).beginning_offsets(places))
-
     async def end(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict(await (await self.logs()).end_offsets(places))
+        """Where each of these logs ends. Raises LeaderNotAvailableError where one does not say so."""
+        return await patiently(lambda: self._end(places))
 
-    async def start(self, places: Sequence[TopicPartition], start: Start) -> dict[TopicPartition, int]:
-        """Where a new group begins to read."""
-        if start == "earliest":
-            return await self.first(places)
-        ends = await self.end(places)
-        if start == "latest":
-            return ends
-        found = await (await self.logs()).offsets_for_times({place: int(start * 1000) for place in places})
-        return {place: ends[place] if found[place] is None else found[place].offset for place in places}
+    async def _end(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        found = await self.logs.end(places)
+        if missing := [place for place in places if place not in found]:
+            raise kafka.LeaderNotAvailableError(missing)
+        return found
 
 
 def leaders(parts: Sequence[Any]) -> frozenset[int]:

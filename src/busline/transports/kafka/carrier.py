@@ -12,7 +12,7 @@ from busline.core.outcome import Acked, Outcome, Rejected, Send
 from busline.transports.kafka.letters import Letters
 
 log = logging.getLogger("busline")
-SOON = 2.0  # seconds a settle waits: what takes longer is asked for again, and goes on meanwhile
+SOON = 10.0  # seconds a settle waits: what takes longer is asked for again, and goes on meanwhile
 Publish: TypeAlias = Callable[[Address, Sequence[Message]], Awaitable[None]]
 
 

@@ -4,6 +4,7 @@ every attribute that is used."""
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
@@ -14,6 +15,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 T = TypeVar("T")
 PAUSE = 0.1  # seconds
+import_module("cramjam")  # reads every codec but gzip: the client uses it where it is there, and here it has to be
 
 
 class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # a library without types

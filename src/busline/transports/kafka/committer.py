@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.protocol.commit import OffsetCommitRequest
 
-from busline.transports.kafka.tracker import Tracker
+from busline.transports.kafka.tracker import Commit, Tracker
 
 log = logging.getLogger("busline")
 EVERY = 0.25  # seconds between commits while something moves
@@ -20,6 +20,8 @@ MOVED = (7, 15, 16)  # the coordinator is to be looked up again
 LOST = (22, 25)  # illegal generation, unknown member
 REBALANCING = 27
 UNKNOWN_TOPIC = 3
+TOO_LARGE = 12
+TEXT = 4096  # bytes that a commit may carry beside an offset, unless the cluster says less
 
 
 class Membership(NamedTuple):
@@ -38,14 +40,6 @@ class Membership(NamedTuple):
         return self.generation < 0
 
 
-def by_topic(offsets: Mapping[TopicPartition, int]) -> list[Any]:
-    """Offsets as a request carries them."""
-    topics: dict[str, list[tuple[int, int, str]]] = {}
-    for (topic, part), offset in offsets.items():
-        topics.setdefault(topic, []).append((part, offset, ""))
-    return list(topics.items())
-
-
 class Committer:
     """The only one that commits for a member. `lose` is called with the trackers that turn out to be another's."""
 
@@ -53,6 +47,7 @@ class Committer:
         self._consumer, self._lose = consumer, lose
         self.membership = Membership(-1, "")
         self.trackers: list[Tracker] = []
+        self._limit = TEXT
         self._moved = asyncio.Event()
         self._committing = asyncio.Lock()
 
@@ -77,24 +72,27 @@ class Committer:
                     await self.commit()
 
     def _due(self) -> dict[TopicPartition, Tracker]:
-        return {one.place: one for one in self.trackers if not one.over and one.low not in (-1, one.committed)}
+        return {one.place: one for one in self.trackers if one.due}
 
     async def commit(self) -> None:
         """One try. What is not confirmed is tried again while the membership lasts."""
         async with self._committing:
             due = self._due()
-            offsets = {place: one.low for place, one in due.items()}
-            if not offsets:
+            if not due:
                 return
             if Membership.of(self._consumer) != self.membership:
                 return self._lose(list(due.values()))
-            for place, code in (await self._send(offsets)).items():
-                self._answered(due[place], offsets[place], code)
+            commits = {place: one.commit(self._limit) for place, one in due.items()}
+            for place, code in (await self._send(commits)).items():
+                self._answered(due[place], commits[place], code)
 
-    async def _send(self, offsets: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+    async def _send(self, commits: Mapping[TopicPartition, Commit]) -> Mapping[TopicPartition, int]:
         """Each partition's error code; nothing where no answer came."""
         coordinator = self._consumer._coordinator
-        request = OffsetCommitRequest(coordinator.group_id, *self.membership, OffsetCommitRequest.DEFAULT_RETENTION_TIME, by_topic(offsets))
+        topics: dict[str, list[tuple[int, int, str]]] = {}
+        for (topic, part), commit in commits.items():
+            topics.setdefault(topic, []).append((part, commit.offset, commit.text))
+        request = OffsetCommitRequest(coordinator.group_id, *self.membership, OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items()))
         try:
             async with asyncio.timeout(ANSWER):
                 answer = await coordinator._send_req(request)
@@ -104,9 +102,12 @@ class Committer:
             return {}
         return {TopicPartition(topic, part): code for topic, parts in answer.topics for part, code in parts}
 
-    def _answered(self, tracker: Tracker, offset: int, code: int) -> None:
+    def _answered(self, tracker: Tracker, commit: Commit, code: int) -> None:
         if code == 0:
-            tracker.committed = offset
+            tracker.confirm(commit)
+        elif code == TOO_LARGE:
+            self._limit = min(self._limit, len(commit.text)) // 2
+            self._moved.set()
         elif code in LOST:
             log.warning("%r: its commit is refused, for the group went on without this member; what it finished runs again", tracker)
             self._lose([tracker])

@@ -7,29 +7,35 @@ from collections import deque
 from typing import Any
 
 from aiokafka import TopicPartition
+from aiokafka import errors as kafka
 from aiokafka.consumer.fetcher import FetchError
 
 
 class Batches:
-    """Batches of records in the form that the client's parser reads."""
+    """Batches of records in the form that the client's parser reads. `end`: the offset behind the last record."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_broken", "_left", "end")
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Any, begin: int) -> None:
         self._left = deque[Any]()
-        while batches.has_next():
-            self._left.append(batches.next_batch())
-
-    @property
-    def end(self) -> int:
-        """The offset behind the last record."""
-        return int(self._left[-1].next_offset)
+        self._broken: Exception | None = None  # why there is no other batch behind these
+        try:
+            while batches.has_next():
+                self._left.append(batches.next_batch())
+        except Exception as error:  # whatever the parser raises: it is told where that batch's turn comes
+            self._broken = error
+        self.end = int(self._left[-1].next_offset) if self._left else begin
 
     def has_next(self) -> bool:
-        return bool(self._left)
+        return bool(self._left) or self._broken is not None
 
     def next_batch(self) -> Any:
+        if not self._left and self._broken is not None:
+            raise self._broken
         return self._left.popleft()
+
+    def put_back(self, batch: Any) -> None:
+        self._left.appendleft(batch)
 
 
 class Fetched:
@@ -43,15 +49,16 @@ class Fetched:
         return list(self._fetcher._records)
 
     def take(self, place: TopicPartition) -> Any:
-        """An iterator over its records, None for what is outdated, or the error that came instead."""
+        """An iterator over its records, None for what is outdated, or the error that came instead. Any exception may
+        come out of the iterator: what the parser finds is anybody's bytes."""
         result = self._fetcher._records.pop(place)
         self._fetcher._notify(self._fetcher._wait_consume_future)
         if type(result) is FetchError:
-            return result._error
+            return None if isinstance(result._error, kafka.NoOffsetForPartitionError) else result._error
         if not result.check_assignment(place):
             return None
         records = result._partition_records
-        records._records = batches = Batches(records._records)
+        records._records = batches = Batches(records._records, records.next_fetch_offset)
         records._consumer_record = _as_it_is
         result._assignment.state_value(place).consumed_to(batches.end)
         return records
@@ -64,6 +71,12 @@ class Fetched:
     def ended(self) -> bool:
         """Whether the client has given up fetching."""
         return bool(self._fetcher._fetch_task.done())
+
+
+def go_on_with(records: Any, batch: Any) -> None:
+    """An iterator that raised goes on with this batch, in place of the one that it could not read."""
+    records._records.put_back(batch)
+    records._records_iterator = records._unpack_records()
 
 
 def _as_it_is(_: TopicPartition, record: Any) -> Any:

@@ -6,7 +6,7 @@ letter without them: it says so, and the record is read from its own topic as lo
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 from busline.core.errors import Invalid, cut, describe, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
 from busline.core.outcome import Rejected
+from busline.core.served import Served
 from busline.transports.kafka.shelf import Slot
 from busline.transports.kafka.wire import Record, message, size_of
 
@@ -32,6 +33,12 @@ def topic_of(group: str, topic: str) -> str:
         remedy = "Use letters, digits, '.', '_' and '-': the dead letters' topic is named after both."
         raise Invalid(wrong(group, "a group whose name fits into a topic's", f"{name!r}", remedy))
     return name
+
+
+def may_hold(name: str, served: Container[Served]) -> bool:
+    """Whether a topic of letters may be one of these; both a topic's name and a group's may have dots."""
+    words = name.removesuffix(SUFFIX).split(".")
+    return any(Served(".".join(words[:n]), ".".join(words[n:])) in served for n in range(1, len(words)))
 
 
 def id_of(group: str, position: str) -> str:
@@ -94,7 +101,8 @@ def slot_of(record: Any) -> Slot | None:
     if notes is None:
         return None
     group, position, handler, died = (_text(notes.get(name)) for name in ("group", "position", "handler", "died-at"))
-    return Slot(id_of(group, position), handler, float(died), TopicPartition(record.topic, record.partition), record.offset)
+    served = Served(position.rpartition("/")[0], group)
+    return Slot(id_of(group, position), served, handler, float(died), TopicPartition(record.topic, record.partition), record.offset)
 
 
 def shown_of(record: Any) -> DeadLetter | None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Container, Iterable, Sequence
 from contextlib import aclosing
 
 from aiokafka import TopicPartition
@@ -13,9 +13,10 @@ from busline.core.clock import Clock
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
 from busline.core.message import DeadLetter, Delivery
 from busline.core.outcome import Rejected
+from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told, within
-from busline.transports.kafka.letter import SUFFIX, completed, forms, key_of, origin_of, place_of, shown_of, slot_of, topic_of
+from busline.transports.kafka.letter import SUFFIX, completed, forms, key_of, may_hold, origin_of, place_of, shown_of, slot_of, topic_of
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.shelf import Log, Shelf, Slot
 from busline.transports.kafka.wire import Record
@@ -84,17 +85,16 @@ class Letters:
 
     # --- reading -------------------------------------------------------------------------------------------
 
-    async def standing(self, of: Set[tuple[str, str]] | None = None) -> list[Slot]:
-        """All that stand, oldest first; or those of these topics and groups. What cannot be asked is said in the log."""
-        wanted = None if of is None else {topic_of(group, topic) for topic, group in of}
+    async def standing(self, served: Container[Served] | None = None) -> list[Slot]:
+        """All that stand, oldest first; or of these topics and groups. What cannot be asked is said in the log."""
         found = list[Slot]()
         for topic in await self._topics():
-            if wanted is None or topic in wanted:
+            if served is None or may_hold(topic, served):
                 try:
                     found += await self._look(topic)
                 except BuslineError as error:
                     log.warning("what '%s' holds is not known now: %s", topic, error)
-        return sorted(found, key=lambda one: one.died_at)
+        return sorted((one for one in found if served is None or one.served in served), key=lambda one: one.died_at)
 
     async def find(self, id: str) -> list[Slot]:
         """The one with this id, if it stands. Raises Unavailable where that is not known."""

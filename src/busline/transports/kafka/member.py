@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 
-from busline.core.errors import BuslineError
+from busline.core.errors import BuslineError, cut, wrong
 from busline.core.ports import Host, Subscription
-from busline.transports.kafka import client
+from busline.transports.kafka import client, lenient
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.assignor import KeepingAssignor
+from busline.transports.kafka.beginning import Beginning, Beginnings
 from busline.transports.kafka.committer import Committer, Membership
-from busline.transports.kafka.diagnosis import explain, translated
+from busline.transports.kafka.diagnosis import explain, told, translated
+from busline.transports.kafka.fetched import go_on_with
+from busline.transports.kafka.logs import NOBODY
 from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
@@ -26,11 +29,12 @@ FETCH_WAIT = 0.1  # seconds a fetch waits for news: a partition that is not part
 AGAIN = 0.5
 
 
-class Times:
-    """The member's deadlines, in seconds: how long it may be silent, and how long it may finish what it has in hand."""
+class Limits:
+    """How many seconds a member may be silent, and may finish what it has in hand; how far it may run beyond a record
+    that is not finished."""
 
-    def __init__(self, session: float, drain: float) -> None:
-        self.session, self.drain = session, drain
+    def __init__(self, session: float, drain: float, span: int) -> None:
+        self.session, self.drain, self.span = session, drain, span
 
     def client(self) -> dict[str, int]:
         """As the client wants them. A join waits for the others' drain, so a request waits longer than that."""
@@ -46,18 +50,21 @@ class Times:
 class Member:
     """A consumer of the group, and a tracker for each partition that it has now."""
 
-    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, times: Times) -> None:
-        self._servers, self._admin, self._subscription, self._host, self._times = servers, admin, subscription, host, times
+    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, limits: Limits, fresh: Iterable[TopicPartition]) -> None:
+        self._servers, self._admin, self._subscription, self._host, self._limits = servers, admin, subscription, host, limits
         self._assignor = KeepingAssignor()
         self.consumer = client.consumer(
             servers, group_id=subscription.group, enable_auto_commit=False, auto_offset_reset="none",
             partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000, metadata_max_age_ms=30_000,
             max_partition_fetch_bytes=1 << 20, fetch_max_bytes=16 << 20, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
-            isolation_level="read_committed", **times.client(),
+            isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
+        self._span = limits.span
+        self._far: dict[TopicPartition, int] = {}  # records that were named, for much is finished beyond them
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
-        self.starts: Mapping[TopicPartition, int] = {}
+        self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
+        self._still: set[TopicPartition] = set()  # those that stand still, and of which that was said
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
         self.draining = False
@@ -86,6 +93,7 @@ class Member:
         finally:
             for tracker in self.trackers.values():
                 tracker.end()
+                self._goes_on(tracker.place)
             self.settled.set()
             for task in self._tasks:
                 task.cancel()
@@ -94,7 +102,7 @@ class Member:
 
     async def _stop(self) -> None:
         try:
-            async with asyncio.timeout(self._times.drain + 5):
+            async with asyncio.timeout(self._limits.drain + 5):
                 await self.consumer.stop()
         except (kafka.KafkaError, TimeoutError) as error:
             log.warning("%s: leaving the group took too long (%r): the others wait for its session to end", self._subscription.group, error)
@@ -126,7 +134,7 @@ class Member:
 
     async def _drained(self) -> None:
         """Until nothing is in hand, the time is over, or the group goes on without us."""
-        end = time.monotonic() + self._times.drain
+        end = time.monotonic() + self._limits.drain
         while any(one.held for one in self.trackers.values()) and Membership.of(self.consumer) == self.committer.membership:
             left = end - time.monotonic()
             if left <= 0:
@@ -138,6 +146,8 @@ class Member:
 
     def lose(self, trackers: Sequence[Tracker]) -> None:
         """These are another's: whatever still runs of them is cut."""
+        for one in trackers:
+            self._goes_on(one.place)
         gone = [delivery for tracker in trackers for delivery in tracker.end()]
         if gone:
             log.warning("%s: %d deliveries run elsewhere, for their partitions moved before they were finished", self._subscription.group, len(gone))
@@ -151,7 +161,7 @@ class Member:
         """Returns at once: as long as this is awaited the client sends no heartbeat."""
         self.committer.membership = Membership.of(self.consumer)
         self._assignor.generation = self.committer.membership.generation
-        self.trackers = {place: Tracker(place, self._subscription.order) for place in sorted(assigned)}
+        self.trackers = {place: self._tracker(place) for place in sorted(assigned)}
         self.committer.trackers = list(self.trackers.values())
         self.draining = False
         log.info(
@@ -160,53 +170,114 @@ class Member:
         self._start(self._adopt(self.committer.trackers), "adopt")
 
     async def _adopt(self, trackers: Sequence[Tracker]) -> None:
-        """Looks up where to begin."""
-        while living := [one for one in trackers if not one.over]:
+        """Looks up where to begin, and begins with those that answer."""
+        while waits := [one for one in trackers if not one.over and one.frontier is None]:
             try:
-                return await self._begin(living)
+                found = await self._beginnings.of([one.place for one in waits])
             except (kafka.KafkaError, OSError, TimeoutError) as error:
                 log.warning("%s", translated(self._subscription.group or "", error))
-                await asyncio.sleep(AGAIN)
+                found = {}
+            for one in waits:
+                if one.over:
+                    continue
+                if one.place in found:
+                    self._begin(one, found[one.place])
+                else:
+                    remedy = "Look whether its broker is well; the other partitions are read meanwhile."
+                    self._stands(one.place, wrong(_name(one.place), "a leader that answers", "none", remedy))
+            if any(one.committed < 0 for one in found.values()):
+                await self.committer.commit()  # a start is stored before anybody counts on it
+            await asyncio.sleep(AGAIN if len(found) < len(waits) else 0)
 
-    async def _begin(self, trackers: Sequence[Tracker]) -> None:
-        places = [one.place for one in trackers]
-        committed = await self.consumer._coordinator.fetch_committed_offsets(places)
-        first = await self._admin.first(places)
-        for tracker in trackers:
-            if tracker.over:
-                continue
-            place = tracker.place
-            known = committed[place].offset if place in committed else -1
-            wanted = known if known >= 0 else self.starts.get(place, first[place])
-            offset = max(wanted, first[place])
-            self._count_gap(tracker, wanted, offset)
-            tracker.begin(offset, known)
-            self.consumer.seek(place, offset)
+    def _begin(self, tracker: Tracker, beginning: Beginning) -> None:
+        if beginning.deleted:
+            self._count_gap(tracker, beginning.deleted, beginning.offset)
+        if beginning.cut:
+            log.warning("%r: the log has lost its last %d records: it goes on at %d", tracker, beginning.cut, beginning.offset)
+        tracker.begin(beginning.offset, beginning.committed, beginning.ahead)
+        self.consumer.seek(tracker.place, beginning.offset)
+        self._goes_on(tracker.place)
         self.committer.moved()
         self.changed.set()
 
-    def _count_gap(self, tracker: Tracker, wanted: int, there: int) -> None:
-        if wanted < there:
-            self._host.missed(there - wanted)
-            log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, there - wanted, there)
+    def _count_gap(self, tracker: Tracker, count: int, there: int) -> None:
+        self._host.missed(count)
+        log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, count, there)
+
+    def _stands(self, place: TopicPartition, why: str) -> None:
+        if place not in self._still:
+            self._still.add(place)
+            log.error("%s: %s", self._subscription.group, why)
+            self._host.waits(_name(place), why)
+
+    def _goes_on(self, place: TopicPartition) -> None:
+        """Or it is another's."""
+        if place in self._still:
+            self._still.discard(place)
+            self._host.waits(_name(place), None)
+
+    async def placed(self) -> bool:
+        """Whether the group stands on every partition that was new to it, but for those that nobody leads."""
+        fresh = self._beginnings.fresh
+        if not fresh:
+            return True
+        with told(self._subscription.group or ""):
+            leaders = await self._admin.logs.leaders({place.topic for place in fresh})
+            led = [place for place in fresh if leaders.get(place, NOBODY) != NOBODY]
+            return not led or len(await self._admin.offsets(self._subscription.group or "", led)) == len(led)
+
+    def _tracker(self, place: TopicPartition) -> Tracker:
+        return Tracker(place, self._subscription.order, self._span)
+
+    def is_far(self, tracker: Tracker) -> None:
+        """Said once for each record that holds its partition up."""
+        if self._far.get(tracker.place) != tracker.low:
+            self._far[tracker.place] = tracker.low
+            what = "%s: as much is finished beyond %s@%d as may be, and that one is not: until it is, nothing more is handed out of its partition"
+            log.warning(what, self._subscription.group, _name(tracker.place), tracker.low)
+
+    # --- what cannot be read -------------------------------------------------------------------------------
+
+    def stop(self, tracker: Tracker, error: Exception) -> None:
+        """It cannot be read further as long as this process has it; the others go on."""
+        at = f"{_name(tracker.place)}@{tracker.frontier.next if tracker.frontier is not None else '?'}"
+        remedy = "Its partition stands still, the others go on. Start a version that reads it, or set the group behind it with Kafka's own tools."
+        self._stands(tracker.place, wrong(at, "a record that can be read", f"{type(error).__name__}: {cut(str(error))}", remedy))
+
+    def read_leniently(self, tracker: Tracker) -> None:
+        """What comes next has a header whose name is no UTF-8."""
+        self._start(self._read_leniently(tracker), "read")
+
+    async def _read_leniently(self, tracker: Tracker) -> None:
+        while not tracker.over and tracker.source is not None:
+            try:
+                batch = await lenient.fetch(self.consumer._client, tracker.place, tracker.source.next_fetch_offset)
+            except (kafka.KafkaError, OSError, TimeoutError) as error:
+                log.warning("%r: %s", tracker, translated(tracker.place.topic, error))
+                await asyncio.sleep(AGAIN)
+            else:
+                go_on_with(tracker.source, batch)
+                tracker.failure = None
+                return self.changed.set()
 
     def find(self, tracker: Tracker, *, gone: bool) -> None:
         """Looks again for what is to be read next. `gone`: the log does not have it."""
-        tracker.source, tracker.astray = None, True
+        tracker.source, tracker.astray, tracker.failure = None, True, None
         self._start(self._find(tracker, gone), "find")
 
     async def _find(self, tracker: Tracker, gone: bool) -> None:
         while not tracker.over and tracker.frontier is not None:
             try:
-                first = (await self._admin.first([tracker.place]))[tracker.place]
-            except (kafka.KafkaError, BuslineError, OSError, TimeoutError) as error:
+                first = (await self._admin.logs.first([tracker.place]))[tracker.place]
+            except (KeyError, kafka.KafkaError, BuslineError, OSError, TimeoutError) as error:
                 log.warning("%r: %s", tracker, error)
                 await asyncio.sleep(AGAIN)
                 continue
             if gone and first <= tracker.frontier.next:
                 self._replace(tracker, first)
             elif not tracker.over:
-                self._count_gap(tracker, tracker.frontier.next, max(first, tracker.frontier.next))
+                if first > tracker.frontier.next:
+                    self._count_gap(tracker, first - tracker.frontier.next, first)
                 tracker.go_on_at(max(first, tracker.frontier.next))
                 self.consumer.seek(tracker.place, tracker.frontier.next)
             return
@@ -217,8 +288,12 @@ class Member:
             return
         log.warning("%r: the log does not reach so far: it was made anew, and is read from its beginning", tracker)
         self.lose([tracker])
-        fresh = self.trackers[tracker.place] = Tracker(tracker.place, self._subscription.order)
+        fresh = self.trackers[tracker.place] = self._tracker(tracker.place)
         self.committer.trackers = list(self.trackers.values())
         fresh.begin(first, -1)
         self.consumer.seek(fresh.place, first)
         self.changed.set()
+
+
+def _name(place: TopicPartition) -> str:
+    return f"{place.topic}/{place.partition}"

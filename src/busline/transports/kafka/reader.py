@@ -21,6 +21,7 @@ from busline.transports.kafka.tracker import Tracker
 log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 LOOK = 1.0  # seconds between looks at the client's health while nothing arrives
+PLACED = 0.1  # seconds between looks whether a new group stands everywhere
 
 
 class Reader:
@@ -33,6 +34,12 @@ class Reader:
 
     def __repr__(self) -> str:
         return f"<Reader {self._subscription.group}: {len(self._member.trackers)} partitions>"
+
+    async def placed(self) -> None:
+        """Returns when the group stands everywhere: what is published from now on will be read, whoever dies."""
+        while not await self._member.placed():
+            self._look()
+            await asyncio.sleep(PLACED)
 
     # --- receiving -----------------------------------------------------------------------------------------
 
@@ -78,7 +85,11 @@ class Reader:
             return []
         self._collect()
         ahead, taken = self._subscription.ahead, list[Delivery]()
-        ready = [one for one in self._in_turn() if one.waiting and one.room(ahead)]
+        waiting = [one for one in self._in_turn() if one.waiting]
+        ready = [one for one in waiting if one.room(ahead)]
+        for one in waiting if len(ready) < len(waiting) else ():
+            if one.far:
+                self._member.is_far(one)
         for n, tracker in enumerate(ready, 1):
             room = limit - len(taken)
             if not room:
@@ -100,29 +111,30 @@ class Reader:
             tracker = self._member.trackers.get(place)
             if tracker is not None and tracker.reads:
                 result = self._fetched.take(place)
-                if isinstance(result, BaseException):
+                if isinstance(result, Exception):
+                    tracker.failure = result
                     self._failed(tracker, result)
                 else:
                     tracker.source = result
 
     def _read(self, tracker: Tracker, limit: int) -> list[Delivery]:
         before = tracker.low
-        try:
-            taken = tracker.take(limit)
-        except kafka.KafkaError as error:
-            self._failed(tracker, error)
-            return []
+        taken = tracker.take(limit)
+        if tracker.failure is not None:
+            self._failed(tracker, tracker.failure)
         if tracker.low != before:
             self._member.committer.moved()  # nothing but what is not for readers
         return taken
 
-    def _failed(self, tracker: Tracker, error: BaseException) -> None:
+    def _failed(self, tracker: Tracker, error: Exception) -> None:
         if isinstance(error, kafka.TopicAuthorizationFailedError):
             raise translated(tracker.place.topic, error) from error
-        gone = isinstance(error, kafka.OffsetOutOfRangeError)
-        if not gone:
-            log.warning("%r: what was fetched cannot be read (%s): it is fetched again", tracker, type(error).__name__)
-        self._member.find(tracker, gone=gone)
+        if isinstance(error, kafka.OffsetOutOfRangeError):
+            self._member.find(tracker, gone=True)
+        elif isinstance(error, UnicodeDecodeError):
+            self._member.read_leniently(tracker)
+        else:
+            self._member.stop(tracker, error)
 
     # --- settling ------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka import errors as kafka
 
+from busline.core.served import Served
 from busline.transports.kafka import client
 from busline.transports.kafka.admin import Admin
 
@@ -18,6 +18,7 @@ class Slot(NamedTuple):
     """A letter that stands, and what is asked of all of them: its record is read when somebody wants to see it."""
 
     id: str
+    served: Served
     handler: str
     died_at: float
     place: TopicPartition
@@ -31,11 +32,8 @@ class Log:
         self._admin, self._servers = admin, servers
 
     async def ends(self, topic: str) -> dict[TopicPartition, int]:
-        """Where its partitions end now. Raises what keeps one of them from answering."""
-        places = await self._admin.places(topic)
-        if any(leader < 0 for leader in places.values()):
-            raise kafka.LeaderNotAvailableError(topic)
-        return await self._admin.end(list(places)) if places else {}
+        """Where its partitions end now. Raises LeaderNotAvailableError where one does not say so."""
+        return await self._admin.end(sorted(await self._admin.logs.leaders([topic])))
 
     async def read(self, pieces: Sequence[tuple[TopicPartition, int, int]]) -> AsyncGenerator[Any]:
         """The records of each piece, from an offset to before another; what is gone is left out."""

@@ -1,40 +1,61 @@
 """One partition from its assignment to the next: what is handed out, given back, finished. No I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery
 from busline.core.ports import Order
-from busline.transports.kafka import wire
+from busline.transports.kafka import ahead, wire
+
+SPAN = 10_000
+
+
+class Commit(NamedTuple):
+    """How far a partition is. `text`: what finished beyond; `whole`: whether all of it is in there."""
+
+    offset: int
+    text: str
+    whole: bool
+    moves: int
 
 
 class Tracker:
-    """Made at an assignment, and of no use after it: what finishes later finds it over."""
+    """Made at an assignment, and of no use after it: what finishes later finds it over. `span`: how many records may be
+    handed out behind one that is not finished."""
 
-    __slots__ = ("_again", "_order", "_stuck", "astray", "committed", "frontier", "held", "over", "place", "source")
+    __slots__ = (
+        "_again", "_confirmed", "_earlier", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
+        "full", "held", "over", "place", "source",
+    )  # fmt: skip
 
-    def __init__(self, place: TopicPartition, order: Order) -> None:
+    def __init__(self, place: TopicPartition, order: Order, span: int = SPAN) -> None:
         self.place = place
-        self._order = order
+        self._order, self._span = order, span
+        self._earlier: list[ahead.Range] = []  # what finished in an earlier life and was not come to yet
+        self._moves = self._confirmed = 0  # how often something finished; and how often until the last confirmed commit
+        self.full = False  # what finished beyond no longer fits beside the position
         self.frontier: Frontier | None = None  # None until it is known where to begin
         self.committed = -1
         self.held: dict[int, Delivery] = {}
         self.source: Any = None  # records that were fetched and not yet read
         self._again: list[Delivery] = []  # given back, to be handed out before anything else
         self.astray = False  # what was to be read next is not there
+        self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
         self._stuck: set[int] = set()  # what these carry is not confirmed: nothing more is handed out
 
     def __repr__(self) -> str:
         return f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)} held>"
 
-    def begin(self, offset: int, committed: int) -> None:
+    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = ()) -> None:
+        """`earlier`: what is finished behind it."""
         self.frontier = Frontier(offset)
         self.committed = committed
+        self._earlier = list(earlier)
 
     def go_on_at(self, offset: int) -> None:
         """What is read next. Where that is further than before, the rest is gone."""
@@ -42,11 +63,17 @@ class Tracker:
         self.astray = False
         self.frontier.hand_out([], offset)
 
-    def room(self, ahead: int) -> int:
-        """How many more may be handed out."""
+    def room(self, unfinished: int) -> int:
+        """How many more may be handed out, so that no more than so many are unfinished."""
         if self.frontier is None or self._stuck:
             return 0
-        return len(self._again) + max(0, ahead - self.frontier.unfinished)
+        here = self.frontier.unfinished
+        return len(self._again) + (0 if self.full else max(0, min(unfinished - here, self._span - here - len(self.frontier.ahead))))
+
+    @property
+    def far(self) -> bool:
+        """Whether it is as far beyond its lowest unfinished record as it may be."""
+        return self.frontier is not None and (self.full or self.frontier.unfinished + len(self.frontier.ahead) >= self._span)
 
     @property
     def low(self) -> int:
@@ -56,18 +83,18 @@ class Tracker:
     @property
     def reads(self) -> bool:
         """Whether it wants what is fetched next."""
-        return self.frontier is not None and self.source is None and not self.astray
+        return self.frontier is not None and self.source is None and not self.astray and self.failure is None
 
     @property
     def waiting(self) -> bool:
         """Whether something is there to be handed out."""
-        return self.source is not None or bool(self._again)
+        return (self.source is not None and self.failure is None) or bool(self._again)
 
     def take(self, limit: int) -> list[Delivery]:
         """The next ones, `limit` at most: first what was given back, then what was fetched."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
-        if self.source is not None and len(taken) < limit:
+        while self.source is not None and self.failure is None and len(taken) < limit:
             taken += self._read(limit - len(taken))
         self.held.update((one.receipt[1], one) for one in taken)
         return taken
@@ -75,12 +102,26 @@ class Tracker:
     def _read(self, limit: int) -> list[Delivery]:
         assert self.frontier is not None
         source = self.source
-        records = list(islice(source, limit))
-        if len(records) < limit:
+        records: list[Any] = []
+        try:
+            records.extend(islice(source, limit))
+        except Exception as error:  # whatever the client's parser raises: what came before it is good
+            self.failure = error
+        if len(records) < limit and self.failure is None:
             self.source = None
         # behind the last record there may be some that are not for readers: transactions' ends, what was compacted away
         self.frontier.hand_out([record.offset for record in records], source.next_fetch_offset)
-        return self._deliveries(records)
+        return self._deliveries(self._unfinished(records) if self._earlier else records)
+
+    def _unfinished(self, records: Sequence[Any]) -> list[Any]:
+        """Those that did not finish in an earlier life."""
+        assert self.frontier is not None
+        done = [one.offset for one in records if ahead.within(one.offset, self._earlier)]
+        if done:
+            self.frontier.finish(done)
+        self._earlier = ahead.clipped(self._earlier, self.frontier.next, self._earlier[-1][1])
+        finished = set(done)
+        return [one for one in records if one.offset not in finished]
 
     def _deliveries(self, records: Iterable[Any]) -> list[Delivery]:
         topic, part = self.place
@@ -109,6 +150,34 @@ class Tracker:
             self.held.pop(offset, None)
         self._stuck.difference_update(offsets)
         self.frontier.finish(offsets)
+        self._moves += 1
+
+    # --- committing ----------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether more is finished than is committed."""
+        if self.over or self.frontier is None:
+            return False
+        return self.low != self.committed or (self._moves != self._confirmed and bool(self.frontier.ahead))
+
+    @property
+    def finished(self) -> list[ahead.Range]:
+        """What is finished behind `low`."""
+        assert self.frontier is not None
+        upto = self.frontier.next
+        return ahead.between(self.low, self.frontier.open, upto) + ahead.clipped(self._earlier, upto, self._earlier[-1][1] if self._earlier else upto)
+
+    def commit(self, limit: int) -> Commit:
+        """What is to be committed now, with a text of `limit` bytes at most."""
+        low = self.low
+        return Commit(low, *ahead.written(low, self.finished, limit), self._moves)
+
+    def confirm(self, commit: Commit) -> None:
+        """This one is committed."""
+        self.committed, self._confirmed, self.full = commit.offset, commit.moves, not commit.whole
+
+    # --- what cannot be confirmed now ----------------------------------------------------------------------
 
     def stop(self, delivery: Delivery) -> None:
         """Until this one is finished nothing more is handed out."""

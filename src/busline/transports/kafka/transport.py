@@ -20,9 +20,11 @@ from busline.transports.kafka.diagnosis import told, within
 from busline.transports.kafka.inspector import KafkaInspector
 from busline.transports.kafka.letter import topic_of
 from busline.transports.kafka.letters import Letters
-from busline.transports.kafka.member import Member, Times
+from busline.transports.kafka.logs import UNCOMMITTED
+from busline.transports.kafka.member import Limits, Member
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.reader import Reader
+from busline.transports.kafka.tracker import SPAN
 from busline.transports.kafka.url import servers
 from busline.transports.kafka.wire import Record, check_sizes, written
 
@@ -32,17 +34,26 @@ log = logging.getLogger("busline")
 class KafkaTransport:
     """Topics of a cluster. `session`: seconds after which a silent member's partitions go to others. `drain`: seconds
     for which a member finishes what it has in hand before its partitions move. `patience`: seconds for which a publish
-    waits for its confirmation: a broker that crashes is replaced within about twelve."""
+    waits for its confirmation: a broker that crashes is replaced within about twelve. `span`: how many records of a
+    partition may be handed out behind one that is not finished."""
 
-    features = Features(topics=True, queues=False, durable=True)
+    features = Features(topics=True, queues=False, durable=True, atomic=False)
     system = "kafka"
 
     def __init__(
-        self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0, patience: float = 30.0
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        create_topics: bool = False,
+        session: float = 30.0,
+        drain: float = 10.0,
+        patience: float = 30.0,
+        span: int = SPAN,
     ) -> None:
         self.servers = servers(url)
         self.clock: Clock = clock or SystemClock()
-        self._times = Times(session, drain)
+        self._limits = Limits(session, drain, span)
         self._create, self._patience = create_topics, patience
         self._turn = count()
 
@@ -115,28 +126,28 @@ class KafkaTransport:
     async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
         if subscription.group is None:
             raise Invalid(wrong(subscription.addresses[0].name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
-        starts: dict[TopicPartition, int] = {}
-        for address in subscription.addresses:
-            starts |= await self._join(subscription, subscription.group, address)
-        member = Member(self.servers, self.admin, subscription, host, self._times)
-        member.starts = starts
+        fresh = {topic: places for topic in subscription.addresses if (places := await self._fresh(subscription.group, topic))}
+        member = Member(self.servers, self.admin, subscription, host, self._limits, [one for places in fresh.values() for one in places])
         await member.join()
         reader = Reader(member, subscription, Carrier(subscription.group, self.letters, self.send))
         try:
+            await reader.placed()
+            for topic in fresh:
+                await self._greet(subscription.group, topic.name, fresh[topic])
             yield reader
         finally:
             await reader.leave()
 
-    async def _join(self, subscription: Subscription, group: str, address: Address) -> dict[TopicPartition, int]:
-        """Where a group that is new on a topic begins; stored before anything is read, for others may read first."""
+    async def _fresh(self, group: str, address: Address) -> list[TopicPartition]:
+        """The partitions of a topic that is new to a group; none where it is known."""
         topic_of(group, address.name)
         await self.admin.check(address)
         with told(address.name):
-            places = list(await self.admin.places(address.name))
-            if await self.admin.offsets(group, places):
-                return {}
-            starts = await self.admin.start(places, subscription.start)
-            ends = await self.admin.end(places)
-            log.info("%s is new on %s: it has %d records to read", group, address.name, sum(ends[one] - starts[one] for one in places))
-            await self.admin.place(group, starts)
-            return starts
+            places = sorted(await self.admin.logs.leaders([address.name]))
+            return [] if await self.admin.offsets(group, places) else places
+
+    async def _greet(self, group: str, topic: str, places: Sequence[TopicPartition]) -> None:
+        with told(topic):
+            stands, ends = await self.admin.offsets(group, places), await self.admin.logs.end(places, UNCOMMITTED)
+        count = sum(ends[place] - offset for place, offset in stands.items() if place in ends)
+        log.info("%s is new on %s: it has %d records to read", group, topic, count)

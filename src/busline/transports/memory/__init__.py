@@ -10,7 +10,7 @@ from typing import Self
 
 from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose
 from busline.core.errors import Invalid, describe, wrong
 from busline.core.frontier import Frontier
 from busline.core.ids import new_id
@@ -46,7 +46,7 @@ class MemoryTransport:
         self.owners: dict[tuple[str, str], object] = {}
         self.letters: dict[str, Letter] = {}
         self.errors: dict[str, BaseException] = {}
-        self.counts: dict[str, Counts] = {}
+        self.counts: dict[Whose, Counts] = {}
         self.receivers: list[TopicReceiver | QueueReceiver] = []
         self._sent: dict[tuple[str, str], list[Message]] = {}
         self._order = count()

@@ -1,14 +1,15 @@
 """Looks into the engine, and steers its dead letters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose
 from busline.core.errors import wrong
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter
-from busline.core.ports import Depth, Lag, Look, Redriven, State
+from busline.core.ports import Depth, Lag, Look, Redriven, Standing, State, together
+from busline.core.served import Served
 from busline.transports.memory.places import Letter, Line
 
 if TYPE_CHECKING:
@@ -54,16 +55,28 @@ class MemoryInspector:
     async def partitions(self, topic: str) -> int:
         return len(self._of.logs[topic].parts) if topic in self._of.logs else 0
 
-    async def counts(self) -> Mapping[str, Counts]:
-        return {name: replace(one) for name, one in self._of.counts.items()}
+    async def counts(self) -> Mapping[Whose, Counts]:
+        return {whose: replace(one) for whose, one in self._of.counts.items()}
 
-    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+    async def dead(
+        self,
+        *,
+        served: Container[Served] | None = None,
+        handlers: Collection[str] | None = None,
+        id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
         shown = [letter.shown for letter in self._of.letters.values()]
         if after in self._of.letters:
             shown = shown[list(self._of.letters).index(after) + 1 :]
-        return [one for one in shown if (handlers is None or one.handler in handlers) and id in (None, one.id)][:limit]
+        shown = [one for one in shown if (served is None or one.served in served) and (handlers is None or one.handler in handlers)]
+        return [one for one in shown if id in (None, one.id)][:limit]
 
-    async def redrive(self, ids: Sequence[str]) -> Redriven:
+    async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
+        return together(map(Standing.of, await self.dead(served=served, limit=len(self._of.letters))))
+
+    async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         again, refused = 0, []
         for id in ids:
             letter = self._of.letters.get(id)
@@ -73,17 +86,17 @@ class MemoryInspector:
             if holder is not None:
                 refused.append(wrong(id, "no living job of the same unique key", f"the job {holder}", "Redrive it when that one is final."))
                 continue
-            self._redrive(id, letter)
+            self._redrive(id, letter, handler)
             again += 1
         return Redriven(again, tuple(refused))
 
-    def _redrive(self, id: str, letter: Letter) -> None:
+    def _redrive(self, id: str, letter: Letter, handler: str | None) -> None:
         del self._of.letters[id]
         self._of.errors.pop(id, None)
         self._of.store.forget(f"result/{id}")
         self._of.remembered.pop(id, None)
         own = new_id() if id in self._of.jobs else id  # another job lives under this id
-        self._of.add(letter.address, [replace(letter.message, id=own, due=None)])
+        self._of.add(letter.address, [replace(letter.message, id=own, due=None, task=handler or letter.message.task)])
 
     async def purge(self, ids: Sequence[str]) -> int:
         for id in ids:

@@ -3,10 +3,11 @@
 import asyncio
 import heapq
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from busline.core.address import Address
-from busline.core.counts import Counts, tally
+from busline.core.counts import Counts, tally_by
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Released, Retried
@@ -61,12 +62,14 @@ class Waiting:
             else:
                 applied.append(one if one[1] is ACKED else self.transport.possible(one))
         self.end(applied)
-        for name, counts in tally(applied).items():
-            self.transport.counts.setdefault(name, Counts()).add(counts)
-        for delivery in refused:
-            self.transport.counts.setdefault(delivery.handler, Counts()).refused += 1
+        for whose, counts in tally_by(self.queue_of, applied, refused).items():
+            self.transport.counts.setdefault(whose, Counts()).add(counts)
         self.wake()
         return refused
+
+    def queue_of(self, delivery: Delivery) -> str:
+        """Where it goes back to if it dies and is redriven."""
+        raise NotImplementedError
 
     def end(self, settled: Sequence[Settled]) -> None:
         raise NotImplementedError
@@ -74,6 +77,9 @@ class Waiting:
 
 class QueueReceiver(Waiting):
     """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
+
+    def queue_of(self, delivery: Delivery) -> str:
+        return str(delivery.receipt[0])
 
     def ready(self) -> bool:
         self._promote()
@@ -96,9 +102,10 @@ class QueueReceiver(Waiting):
         self._promote()
         self.turn += 1
         taken: list[Delivery] = []
+        room = Room(self.subscription.batch_bytes)
         for address in in_turn(self.subscription.addresses, self.turn):
             waiting = self.transport.line(address.name).waiting
-            while waiting and len(taken) < limit:
+            while waiting and len(taken) < limit and room.takes(self.transport.jobs[waiting[0]].message):
                 taken.append(self._hand_out(waiting.popleft()))
         return taken
 
@@ -107,7 +114,8 @@ class QueueReceiver(Waiting):
         job.owner = self
         origin = job.message.origin
         address = job.queue if origin is None else origin.rpartition("/")[0]
-        self.held[id] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, id)
+        receipt = (job.queue, id)
+        self.held[receipt] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, receipt)
         return delivery
 
     def end(self, settled: Sequence[Settled]) -> None:
@@ -171,6 +179,9 @@ class TopicReceiver(Waiting):
                 found.append((address, self.transport.log(address), self._frontiers(address)))
         return found
 
+    def queue_of(self, delivery: Delivery) -> str:
+        return f"~{self.subscription.group}"
+
     def ready(self) -> bool:
         return bool(self._behind())
 
@@ -188,17 +199,19 @@ class TopicReceiver(Waiting):
         taken: list[Delivery] = []
         while not taken and (behind := self._behind()):  # what is finished already, or in hand, is passed over
             self.turn += 1
+            room = Room(self.subscription.batch_bytes)
             for left, (address, n, part, frontier) in zip(range(len(behind), 0, -1), in_turn(behind, self.turn), strict=True):
                 share = -(-(limit - len(taken)) // left)  # while others wait, none takes more than half
-                self._read(address, n, part, frontier, min(share, self.subscription.ahead - frontier.unfinished), taken)
+                ahead = min(share, self.subscription.ahead - frontier.unfinished)
+                self._read(address, n, frontier, part[frontier.next : frontier.next + ahead], room, taken)
         return taken
 
-    def _read(self, address: Address, n: int, part: list[Message], frontier: Frontier, room: int, taken: list[Delivery]) -> None:
-        held, lane, name = self.held, self.subscription.order, address.name
-        upto = min(frontier.next + room, len(part))
-        offsets, place, every = frontier.wanted(range(frontier.next, upto)), f"{name}/{n}@", (name, n)
+    def _read(self, address: Address, n: int, frontier: Frontier, part: list[Message], room: "Room", taken: list[Delivery]) -> None:
+        held, lane, name, first = self.held, self.subscription.order, address.name, frontier.next
+        upto = first + len(list(takewhile(room.takes, part)))
+        offsets, place, every = frontier.wanted(range(first, upto)), f"{name}/{n}@", (name, n)
         for at in offsets:
-            message, receipt = part[at], (name, n, at)
+            message, receipt = part[at - first], (name, n, at)
             own = every if lane == "partition" or (lane == "key" and message.key is None) else (name, n, message.key) if lane == "key" else None
             held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", own, receipt)
             taken.append(delivery)
@@ -233,6 +246,18 @@ class TopicReceiver(Waiting):
         for key in [key for key, owner in self.transport.owners.items() if owner is self]:
             del self.transport.owners[key]
         return gone
+
+
+class Room:
+    """Bytes of bodies for one hand-out. A message that is larger than all of it comes alone."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._empty = size, True
+
+    def takes(self, message: Message) -> bool:
+        self._left -= len(message.body or b"")
+        fits, self._empty = self._left >= 0 or self._empty, False
+        return fits
 
 
 def in_turn(things: Sequence[T], turn: int) -> Sequence[T]:

@@ -13,6 +13,7 @@ import orjson
 
 from busline.core.errors import Invalid, wrong
 from busline.core.message import DeadLetter, Delivery, Message, Options
+from busline.core.served import Served
 
 VERSION = 1
 FIELDS, NO_BODY = 1, 2  # flags; those from 16 on must be understood
@@ -167,6 +168,7 @@ def unpack_letter(id: str, data: bytes) -> Letter:
     shown = DeadLetter(
         id, address, told["handler"], message.origin, message.key, message.body, message.headers,
         told["reason"], told.get("error_type"), told.get("error"), packed.attempts, told["died_at"],
+        group=Served.of(address, packed.queue).group,
     )  # fmt: skip
     return Letter(shown, message, packed.queue, raw)
 

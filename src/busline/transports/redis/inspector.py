@@ -1,14 +1,15 @@
 """Looks into the namespace, and steers its dead letters."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose, read
 from busline.core.errors import wrong
 from busline.core.message import DeadLetter
-from busline.core.ports import Depth, Lag, Look, Redriven, State
+from busline.core.ports import Depth, Lag, Look, Redriven, Standing, State, together
+from busline.core.served import Served
 from busline.transports.redis.envelope import Letter, text, unpack, unpack_letter
 from busline.transports.redis.producer import special
 
@@ -65,25 +66,41 @@ class RedisInspector:
     async def partitions(self, topic: str) -> int:
         return 0
 
-    async def counts(self) -> Mapping[str, Counts]:
+    async def counts(self) -> Mapping[Whose, Counts]:
         flat = await self._of.link.ask("HGETALL", f"{self._of.prefix}counts")
-        found: dict[str, Counts] = {}
+        found: dict[Whose, Counts] = {}
         for name, n in zip(flat[::2], flat[1::2], strict=True):
-            what, _, handler = name.decode("utf-8", "surrogateescape").partition(" ")
-            setattr(found.setdefault(handler, Counts()), what, int(n))
+            what, _, whose = name.decode("utf-8", "surrogateescape").partition(" ")
+            setattr(found.setdefault(read(whose), Counts()), what, int(n))
         return dict(sorted(found.items()))
 
-    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
-        if id is not None:
-            chosen = [one.shown for one in await self._letters([text(id)])]
-            return [one for one in chosen if handlers is None or one.handler in handlers][:limit]
+    async def dead(
+        self,
+        *,
+        served: Container[Served] | None = None,
+        handlers: Collection[str] | None = None,
+        id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
         found: list[DeadLetter] = []
-        async for letter in self._all(after):
+        async for one in self._shown(id, after):
             if len(found) >= limit:
                 break
-            if handlers is None or letter.shown.handler in handlers:
-                found.append(letter.shown)
+            if (served is None or one.served in served) and (handlers is None or one.handler in handlers):
+                found.append(one)
         return found
+
+    async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
+        return together([Standing.of(one) async for one in self._shown(None, "") if served is None or one.served in served])
+
+    async def _shown(self, id: str | None, after: str) -> AsyncIterator[DeadLetter]:
+        if id is None:
+            async for letter in self._all(after):
+                yield letter.shown
+        else:
+            for letter in await self._letters([text(id)]):
+                yield letter.shown
 
     async def _all(self, after: str) -> AsyncIterator[Letter]:
         """Every letter behind this one, a page at a time."""
@@ -98,22 +115,22 @@ class RedisInspector:
         found: list[Any] = await self._of.link.ask("HMGET", f"{self._of.prefix}dead", *ids)
         return [unpack_letter(id.decode("utf-8", "surrogateescape"), one) for id, one in zip(ids, found, strict=True) if one is not None]
 
-    async def redrive(self, ids: Sequence[str]) -> Redriven:
+    async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         again, refused = 0, []
         for id in ids:
-            done = await self._redrive(id)
+            done = await self._redrive(id, handler)
             if isinstance(done, bytes):
                 refused.append(wrong(id, "no living job of the same unique key", f"the job {done.decode()}", "Redrive it when that one is final."))
             again += done == 1
         return Redriven(again, tuple(refused))
 
-    async def _redrive(self, id: str) -> Any:
+    async def _redrive(self, id: str, handler: str | None) -> Any:
         """1: it runs again. 0: it is gone. Else the id of the job that holds its unique key."""
         letters = await self._letters([text(id)])
         if not letters:
             return 0
         _, message, queue, raw = letters[0]
-        name, _, unique, remember, envelope = special(replace(message, id=id, due=None), queue, 0.0)
+        name, _, unique, remember, envelope = special(replace(message, id=id, due=None, task=handler or message.task), queue, 0.0)
         return await self._of.link.run("redrive", name, queue, unique, remember, envelope if raw is None else raw)
 
     async def purge(self, ids: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ for n = #fields, math.max(#fields - 255, 1), -1 do
   if deaths_of(e) >= 2 then
     finish(now, id_of(e), extra(e, 'u') or '', extra(e, 'r') or '')
     bury(id_of(e), ARGV[2] .. '-' .. n, letter({handler = task_of(e), reason = 'its worker died 3 times', died_at = now}, with_attempts(e, u16(e, 3) + 1)))
-    redis.call('HINCRBY', P .. 'counts', 'dead ' .. task_of(e), 1)
+    redis.call('HINCRBY', P .. 'counts', 'dead ' .. task_of(e) .. '\n' .. queue, 1)
     dead = dead + 1
   else
     to_front(queue, with_deaths(e, deaths_of(e) + 1))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from busline.core.counts import Whose, write
 from busline.core.errors import Invalid, describe, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery
@@ -33,7 +34,7 @@ class Times(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a settle says: who was too late, plain acknowledgements by handler, those that keep one fact, the others one by one."""
+    """What a settle says: who was too late, plain acknowledgements by handler and queue, those that keep one fact, the others one by one."""
 
     late: dict[str, int]
     plain: dict[str, list[bytes]]
@@ -49,14 +50,15 @@ def said(settled: Sequence[Settled], refused: Sequence[Delivery], times: Times) 
         if message.unique is not None or message.remember:
             found.rich.append(_rich(delivery, outcome, times))
         elif outcome is ACKED:
-            found.plain.setdefault(delivery.handler, []).append(delivery.receipt.field)
+            found.plain.setdefault(_whose(delivery), []).append(delivery.receipt.field)
         elif (fact := _only_fact(outcome)) is not None:
-            kept = found.kept.setdefault(delivery.handler, [])
+            kept = found.kept.setdefault(_whose(delivery), [])
             kept += (delivery.receipt.field, *fact_arguments(fact.key, fact.value, fact.ttl, times.now))
         else:
             found.rich.append(_rich(delivery, outcome, times))
     for delivery in refused:
-        found.late[delivery.handler] = found.late.get(delivery.handler, 0) + 1
+        whose = _whose(delivery)
+        found.late[whose] = found.late.get(whose, 0) + 1
     return found
 
 
@@ -83,6 +85,10 @@ def arguments(parts: Sequence[Said]) -> list[Any]:
     return found
 
 
+def _whose(delivery: Delivery) -> str:
+    return write(Whose(delivery.receipt.queue, delivery.handler))
+
+
 def _only_fact(outcome: Outcome) -> Keep | None:
     """The one thing that an acknowledgement carries, if it is a fact: most results."""
     if type(outcome) is Acked and not outcome.skipped and len(outcome.effects) == 1 and isinstance(outcome.effects[0], Keep):
@@ -94,10 +100,10 @@ def _rich(delivery: Delivery, outcome: Outcome, times: Times) -> list[Any]:
     field = delivery.receipt.field
     if isinstance(outcome, Acked | Rejected):
         what = "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
-        return ["final", what, delivery.handler, field, *_final(delivery, outcome, times)]
+        return ["final", what, _whose(delivery), field, *_final(delivery, outcome, times)]
     if isinstance(outcome, Retried):
-        return ["retried", "retried", delivery.handler, field, repr(times.now + outcome.after), int(outcome.counted)]
-    return ["released", "", delivery.handler, field]
+        return ["retried", "retried", _whose(delivery), field, repr(times.now + outcome.after), int(outcome.counted)]
+    return ["released", "", _whose(delivery), field]
 
 
 def _final(delivery: Delivery, outcome: Acked | Rejected, times: Times) -> list[Any]:

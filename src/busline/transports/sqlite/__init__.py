@@ -62,6 +62,8 @@ class SqliteTransport:
         self._closing, self._renewing = False, asyncio.Lock()
         try:
             await self.patiently(self.process.register)
+            with suppress(BuslineError, OSError):  # then the first look does it
+                await self._look_for_dead()  # at once: it may be the only one, and killed again before that
         except BaseException:  # cancelled or refused, nothing stays open
             await self.file.close()
             self.process.close()
@@ -166,27 +168,49 @@ class SqliteTransport:
 
     async def _look(self) -> None:
         with suppress(BuslineError, OSError):  # whoever works with the file says so
+            if self.file.replaced():
+                await self._take_other_file()
             await self._look_once()
         self._heard()
         self._look_later()
 
     async def _look_once(self) -> None:
+        await self._look_for_dead()
+        await self.store.expire(self.clock.time())
+
+    async def _look_for_dead(self) -> None:
         others = await self.file.read(lambda db: [row[0] for row in db.execute("SELECT n FROM worker")])
         if self.process.n not in others:
             await self.lost()
         dead = self.process.dead([n for n in others if n != self.process.n], self._lease)
-        now = self.clock.time()
         if dead:
-            await self._clear_away(dead, now)
-        await self.store.expire(now)
+            await self._clear_away(dead)
 
-    async def _clear_away(self, dead: list[int], now: float) -> None:
+    async def _clear_away(self, dead: list[int]) -> None:
+        now = self.clock.time()
         freed = await self.file.write(lambda db: jobs.free_all(db, dead, now))
         for n in dead:
             remove(self.process.folder, n)
         if freed:
             log.warning("took over what %d dead process(es) had in hand", len(freed))
         self.wake()
+
+    async def _take_other_file(self) -> None:
+        """Goes on with the file that is at the path now. What is in hand was the other's: here it has another number."""
+        async with self._renewing:
+            log.warning("%s: another file is there now: what was in hand is the other's, and it goes on with this one", self.file.path)
+            await self.file.close()
+            for receiver in self.receivers:
+                receiver.host.recall(receiver.forget())
+            self._deafen()
+            self.process.close()
+            await self.file.open()
+            await self._renew()
+
+    async def _renew(self) -> None:
+        await self.file.write(self.process.register)
+        self._listen()
+        self.wake_here()
 
     async def look_lost(self) -> None:
         """As `lost`, for one who need not wait: the next look does it if the file is locked now."""
@@ -203,9 +227,7 @@ class SqliteTransport:
             for receiver in self.receivers:
                 receiver.host.recall(receiver.forget())
             self._deafen()
-            await self.file.write(self.process.register)
-            self._listen()
-            self.wake_here()
+            await self._renew()
 
     # --- receiving -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
-from busline.transports.sqlite.schema import APPLICATION, LAYOUT, create, layout
+from busline.transports.sqlite.held import hold, let_go
+from busline.transports.sqlite.schema import ADDED, APPLICATION, LAYOUT, create, layout
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -29,6 +30,10 @@ MOUNTS, LOCKS = Path("/proc/self/mountinfo"), Path("/proc/locks")
 
 class Busy(Unavailable):
     """Another process holds the file's lock."""
+
+
+class Gone(Unavailable):
+    """The file that was opened is no longer at its path."""
 
 
 class Damaged(BuslineError):
@@ -59,10 +64,9 @@ class File:
         self._ended: asyncio.Future[None]
         self._db: sqlite3.Connection
         self._lock: Lock
-        self._inode = 0
+        self._identity: tuple[int, int] | None = None  # device and inode of what is open
         self._checkpointed = 0  # the size of the write-ahead log when this process last moved it into the file
         self._open = False
-        self._gone = False
         self._beaten = 0.0
 
     def __repr__(self) -> str:
@@ -109,6 +113,11 @@ class File:
         self._requests.put(Request(operation, answer, writes))
         return answer
 
+    def replaced(self) -> bool:
+        """Whether there is a file at the path, and it is not the one that is open."""
+        there = identity(self.path)
+        return there is not None and (not self._open or there != self._identity)
+
     # --- on the thread -------------------------------------------------------------------------------------
 
     def _run(self, opened: "asyncio.Future[None]") -> None:
@@ -141,7 +150,6 @@ class File:
         now = time.monotonic()
         if now - self._beaten >= BEAT:
             self._beaten = now
-            self._gone = self._is_gone()
             with suppress(OSError):
                 self._beat()
 
@@ -168,7 +176,7 @@ class File:
             return list(zip(requests, self._transaction(requests), [None] * len(requests), strict=True))
         except Exception as error:  # whoever asked hears of it
             said = self._said(error)
-        if len(requests) == 1 or isinstance(said, Busy):
+        if len(requests) == 1 or isinstance(said, Busy | Gone):
             return [(one, None, said) for one in requests]
         return [answer for one in requests for answer in self._write([one])]  # only the guilty one fails
 
@@ -176,7 +184,8 @@ class File:
         limit = time.monotonic() + PATIENCE
         while True:
             try:
-                return request, request.operation(self._alive()), None
+                self._check_place()
+                return request, request.operation(self._db), None
             except Exception as error:  # whoever asked hears of it
                 said = self._said(error)
             if not isinstance(said, Busy) or time.monotonic() > limit:
@@ -185,7 +194,7 @@ class File:
 
     def _transaction(self, requests: list[Request]) -> list[Any]:
         with self._lock:
-            begin(self._alive())
+            begin(self._db)
             try:
                 results = [one.operation(self._db) for one in requests]
                 self._db.execute("COMMIT")
@@ -194,6 +203,7 @@ class File:
                 raise
             with suppress(sqlite3.Error):  # the commit stands; the next turn tries again
                 self._checkpoint()
+        self._check_place()  # SQLite goes on writing to a deleted file without a word
         return results
 
     def _roll_back(self) -> None:
@@ -230,13 +240,13 @@ class File:
         try:
             with self._lock:
                 self._db = self._opened()
-                self._inode = os.stat(self.path).st_ino
+                self._identity = identity(self.path)
         except BaseException as error:  # whatever kept it from opening, the lock is free
             self._lock.close()
             if isinstance(error, sqlite3.Error):
                 raise explain(error, self.path, True) from error
             raise
-        self._gone, self._beaten = False, time.monotonic()
+        self._beaten = time.monotonic()
 
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
@@ -257,6 +267,7 @@ class File:
         begin(db)
         if layout(db) == 0:
             create(db)
+        db.execute(ADDED)
         db.execute(f"PRAGMA user_version = {LAYOUT}")  # a write: says now whether the file can be written
         db.execute("COMMIT")
 
@@ -274,19 +285,10 @@ class File:
             self._db.close()
         self._lock.close()
 
-    def _alive(self) -> sqlite3.Connection:
-        if self._gone:
-            raise Damaged(wrong(self.path, "the file that was opened", "none or another", "Put it back, and start again: it was moved or deleted."))
-        return self._db
-
-    def _is_gone(self) -> bool:
-        """SQLite goes on writing to a deleted file without a word."""
-        try:
-            return os.stat(self.path).st_ino != self._inode
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+    def _check_place(self) -> None:
+        """Raises Gone if what is open is not what others find at the path."""
+        if identity(self.path) != self._identity:
+            raise Gone(wrong(self.path, "the file that was opened", "none or another", "Put it back: it was moved or deleted. It goes on by itself."))
 
     def _said(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
@@ -296,6 +298,15 @@ class File:
         if isinstance(error, (UnicodeError, OverflowError)):
             return Invalid(wrong("message", "text that UTF-8 can carry and numbers of 64 bits", str(error), "Correct what is sent."))
         return error
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None where no file can be found."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _end(answer: "asyncio.Future[None]") -> None:
@@ -323,7 +334,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._descriptor = hold(Path(f"{path}.lock"), os.O_RDWR | os.O_CREAT)
 
     def __enter__(self) -> None:
         try:
@@ -354,7 +365,7 @@ class Lock:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        let_go(self._descriptor)
 
 
 def begin(db: sqlite3.Connection) -> None:

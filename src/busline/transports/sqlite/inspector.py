@@ -1,15 +1,16 @@
 """Looks into the file, and steers its dead letters."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose, read
 from busline.core.errors import wrong
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Message
-from busline.core.ports import Depth, Lag, Look, Redriven
+from busline.core.ports import Depth, Lag, Look, Redriven, Standing
+from busline.core.served import Served
 from busline.transports.sqlite import jobs, topics
 from busline.transports.sqlite.wire import unpack, unpack_options
 
@@ -23,6 +24,10 @@ DEPTH = (  # each part is answered from an index, without a look at the bodies
     " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue"
 )
 OLDEST = "SELECT queue, MAX(at, COALESCE(due, 0)) FROM job WHERE seq IN (SELECT MIN(seq) FROM job WHERE state = 0 GROUP BY queue)"
+STANDING = (  # from the index alone, but for two letters of each
+    "SELECT address, queue, handler, count, (SELECT died_at FROM dead WHERE seq = first), (SELECT died_at FROM dead WHERE seq = last) FROM"
+    " (SELECT queue, address, handler, COUNT(*) AS count, MIN(seq) AS first, MAX(seq) AS last FROM dead GROUP BY queue, address, handler)"
+)
 STATES = ("waiting", "delayed", "delayed", "running")
 
 
@@ -47,25 +52,38 @@ class SqliteInspector:
         row = await self._of.file.read(lambda db: db.execute("SELECT parts FROM topic WHERE name = ?", (topic,)).fetchone())
         return row[0] if row else 0
 
-    async def counts(self) -> Mapping[str, Counts]:
+    async def counts(self) -> Mapping[Whose, Counts]:
         rows = await self._of.file.read(lambda db: db.execute("SELECT * FROM count ORDER BY handler").fetchall())
-        return {row[0]: Counts(*row[1:]) for row in rows}
+        return {read(row[0]): Counts(*row[1:]) for row in rows}
 
-    async def dead(self, *, handlers: Sequence[str] | None = None, id: str | None = None, limit: int = 100, after: str = "") -> Sequence[DeadLetter]:
+    async def dead(
+        self,
+        *,
+        served: Container[Served] | None = None,
+        handlers: Collection[str] | None = None,
+        id: str | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> Sequence[DeadLetter]:
         where, values = ["seq > COALESCE((SELECT seq FROM dead WHERE id = ?), 0)"], [after]
         if handlers is not None:
-            where.append(f"handler IN ({','.join('?' * len(handlers))})")
+            where.append(f"handler IN ({_marks(handlers)})")
             values += handlers
         if id is not None:
             where.append("id = ?")
             values.append(id)
-        sql = f"SELECT {SHOWN} FROM dead WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"
-        rows = await self._of.file.read(lambda db: db.execute(sql, (*values, limit)).fetchall())
+        chosen = f"FROM dead WHERE {' AND '.join(where)}"
+        rows = await self._of.file.read(lambda db: _page(db, chosen, values, served, limit))
         return [_letter(row) for row in rows]
 
-    async def redrive(self, ids: Sequence[str]) -> Redriven:
+    async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
+        rows = await self._of.file.read(lambda db: db.execute(STANDING).fetchall())
+        found = [Standing(Served.of(address, queue), *rest) for address, queue, *rest in rows]
+        return [one for one in found if served is None or one.served in served]
+
+    async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         now = self._of.clock.time()
-        done = await self._of.patiently(lambda db: _redrive(db, ids, now))
+        done = await self._of.patiently(lambda db: _redrive(db, ids, handler, now))
         self._of.wake()
         return done
 
@@ -82,21 +100,42 @@ def _look(db: sqlite3.Connection, id: str, now: float) -> Look:
     return Look("succeeded" if kept else "unknown")
 
 
+def _page(db: sqlite3.Connection, chosen: str, values: Sequence[object], served: Container[Served] | None, limit: int) -> list[Any]:
+    """The first letters of those that are chosen: one look into the index for each place of those that are served."""
+    if served is None:
+        return db.execute(f"SELECT {SHOWN} {chosen} ORDER BY seq LIMIT ?", (*values, limit)).fetchall()
+    sql = f"SELECT seq {chosen} AND queue = ? AND address = ? ORDER BY seq LIMIT ?"
+    found = sorted(row[0] for one in _places(db) if one in served for row in db.execute(sql, (*values, one.queue, one.address, limit)))
+    return [row for seq in found[:limit] for row in db.execute(f"SELECT {SHOWN} FROM dead WHERE seq = ?", (seq,))]
+
+
+def _places(db: sqlite3.Connection) -> Iterator[Served]:
+    """What has letters: from one to the next by the index, however many each has."""
+    after = ("", "")
+    while row := db.execute("SELECT queue, address FROM dead WHERE (queue, address) > (?, ?) ORDER BY queue, address LIMIT 1", after).fetchone():
+        yield Served.of(row[1], row[0])
+        after = row
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))
+
+
 def _letter(row: Any) -> DeadLetter:
     fields: list[Any] = list(row)
     fields[6] = unpack(fields[6])
-    fields[-1] = fields[-1].removeprefix("~") if fields[-1].startswith("~") else None
+    fields[-1] = Served.of(fields[1], fields[-1]).group
     return DeadLetter(*fields)
 
 
-def _redrive(db: sqlite3.Connection, ids: Sequence[str], now: float) -> Redriven:
+def _redrive(db: sqlite3.Connection, ids: Sequence[str], handler: str | None, now: float) -> Redriven:
     again, refused = 0, []
     for id in ids:
         row = db.execute("SELECT body, headers, key, at, task, uniq, remember, options, position, queue FROM dead WHERE id = ?", (id,)).fetchone()
         if row is None:
             continue
         body, headers, key, at, task, unique, remember, options, position, queue = row
-        message = Message(id, body, unpack(headers), key, at, task, None, unique, remember, unpack_options(options), position)
+        message = Message(id, body, unpack(headers), key, at, handler or task, None, unique, remember, unpack_options(options), position)
         if (holder := jobs.lock_holder(db, unique)) is not None:
             refused.append(wrong(id, "no living job of the same unique key", f"the job {holder}", "Redrive it when that one is final."))
             continue

@@ -1,11 +1,11 @@
 """The statements of queues: each function is one step inside a transaction."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from busline.core.counts import Counts
+from busline.core.counts import Counts, Whose, write
 from busline.core.errors import describe
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
@@ -99,13 +99,13 @@ def lock_holder(db: sqlite3.Connection, unique: str | None) -> str | None:
     return None if row is None else str(row[0])
 
 
-def claim(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, owner: int, now: float) -> Claim:
-    """Takes the oldest jobs that are ready. `every`: what all receivers of this process take from."""
+def claim(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, size: int, owner: int, now: float) -> Claim:
+    """Takes the oldest jobs that are ready, at most `limit`, and no more than `size` bytes of bodies. `every`: what all receivers of this process take from."""
     if not alive(db, owner):
         return Claim(owner, [], lost=True)
     due = f"SELECT seq FROM job WHERE state IN (1, 2) AND ready <= ? ORDER BY ready LIMIT {PROMOTED}"
     db.execute(f"UPDATE job SET state = 0 WHERE seq IN ({due})", (now,))
-    rows, withheld = _choose(db, queues, every, limit, owner)
+    rows, withheld = _choose(db, queues, every, limit, size, owner)
     if rows:
         db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list([row[0] for row in rows])))
         return Claim(owner, [_delivery(row, owner) for row in rows], withheld=withheld)
@@ -117,26 +117,37 @@ def alive(db: sqlite3.Connection, owner: int) -> bool:
     return db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone() is not None
 
 
-def _choose(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, owner: int) -> tuple[list[Any], bool]:
+def _choose(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, size: int, owner: int) -> tuple[list[Any], bool]:
     """The rows to take, and whether some are withheld: what was in hand at two deaths is taken alone."""
     suspects = db.execute("SELECT seq, queue, state, owner FROM job WHERE deaths >= 2 ORDER BY seq").fetchall()
     if any(state == RUNNING and holder == owner for _, _, state, holder in suspects):
         return [], True
     waiting = [(seq, queue) for seq, queue, state, _ in suspects if state == WAITING and queue in every]
     if not waiting:
-        return _oldest(db, queues, limit), False
+        return within(_oldest(db, queues, limit), size), False
     ours = [seq for seq, queue in waiting if queue in queues]
     if not ours or _holds(db, owner):
         return [], True
     return db.execute(f"SELECT {COLUMNS} FROM job WHERE seq = ?", ours[:1]).fetchall(), True
 
 
-def _oldest(db: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[Any]:
-    rows: list[Any] = []
+def _oldest(db: sqlite3.Connection, queues: Sequence[str], limit: int) -> Iterator[Any]:
+    """Of the first queue, then of the next, each read as far as it is asked for."""
     for queue in queues:
-        if len(rows) < limit:
-            rows += db.execute(f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state = 0 ORDER BY seq LIMIT ?", (queue, limit - len(rows))).fetchall()
-    return rows
+        for row in db.execute(f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state = 0 ORDER BY seq LIMIT ?", (queue, limit)):
+            limit -= 1
+            yield row
+
+
+def within(rows: Iterable[Any], size: int, least: int = 1) -> list[Any]:
+    """The first rows, whose last columns together are no larger than that; so many at least."""
+    found: list[Any] = []
+    for row in rows:
+        size -= len(row[-1] or b"")
+        if size < 0 and len(found) >= least:
+            break
+        found.append(row)
+    return found
 
 
 def _holds(db: sqlite3.Connection, owner: int) -> bool:
@@ -151,6 +162,11 @@ def _delivery(row: Any, owner: int) -> Delivery:
     )  # fmt: skip
     address = queue if origin is None else origin.rpartition("/")[0]
     return Delivery(message, address, attempts + 1, origin, None, (seq, owner, queue, id))
+
+
+def queue_of(delivery: Delivery) -> str:
+    """The queue that a job was claimed from."""
+    return str(delivery.receipt[2])
 
 
 class Impossible(Exception):
@@ -179,7 +195,7 @@ def settle(db: sqlite3.Connection, settled: Sequence[Settled], owner: int, now: 
                 late.add(delivery.receipt)
             continue
         if isinstance(outcome, Rejected):
-            bury(db, delivery, outcome, delivery.receipt[2], now)
+            bury(db, delivery, outcome, queue_of(delivery), now)
         apply(db, delivery, outcome.effects, now)
     return late
 
@@ -246,7 +262,7 @@ def free(db: sqlite3.Connection, n: int, now: float) -> bool:
         delivery.handler = delivery.message.task
         db.execute("DELETE FROM job WHERE seq = ?", (row[0],))
         bury(db, delivery, Rejected(f"its worker died {DEATHS} times"), row[12], now)
-        counted(db, {delivery.handler: Counts(dead=1)})
+        counted(db, {Whose(row[12], delivery.handler): Counts(dead=1)})
         _remember(db, [delivery.message] if delivery.message.remember else [], now)
     db.execute("UPDATE job SET deaths = deaths + 1 WHERE owner = ? AND state = 3", (n,))
     return withdraw(db, n)
@@ -263,14 +279,14 @@ def release(db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
     db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))", (owner, _list(seqs)))
 
 
-def counted(db: sqlite3.Connection, counts: Mapping[str, Counts]) -> None:
+def counted(db: sqlite3.Connection, counts: Mapping[Whose, Counts]) -> None:
     """Adds to the handlers' numbers."""
     sql = (
         "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET handled = handled + excluded.handled,"
         " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
         " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
     )
-    db.executemany(sql, [(name, one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps) for name, one in counts.items()])
+    db.executemany(sql, [(write(whose), one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps) for whose, one in counts.items()])
 
 
 def _list(numbers: Iterable[int]) -> str:

@@ -8,6 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+from busline.transports.sqlite.held import hold, let_go
+
 SECOND = 10**9
 PAUSE, GRACE = 5 * SECOND, 6 * SECOND
 FRESH = SECOND  # nanoseconds: a folder that changed so lately may change again within the same tick of its clock
@@ -35,14 +37,22 @@ class Process:
         """Takes a new number, inside a transaction: no other process sees the number before its lock."""
         self.close()
         self.folder.mkdir(exist_ok=True)
-        self.n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        self.n = self._free_number(db)
         remove(self.folder, self.n)  # of one that died between making them and its commit
-        self._lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._lock = hold(self._path("lock"), os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.beat()
         self._looked = ticks()
         os.mkfifo(self._path("wake"))
-        self.pipe = os.open(self._path("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.pipe = hold(self._path("wake"), os.O_RDWR | os.O_NONBLOCK)
+
+    def _free_number(self, db: sqlite3.Connection) -> int:
+        """One that no living process has, not even by another file that was at this path."""
+        n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
+        if self._is_dead(n, math.inf):
+            return n
+        db.execute("DELETE FROM worker WHERE n = ?", (n,))
+        return self._free_number(db)
 
     def _path(self, what: str) -> Path:
         return self.folder / f"{self.n}.{what}"
@@ -56,9 +66,10 @@ class Process:
         """Gives the lock up and removes its files. Only where no other thread beats: see `register`."""
         for descriptor in (self.pipe, self._lock):
             if descriptor >= 0:
-                os.close(descriptor)
+                let_go(descriptor)
         self._lock = self.pipe = -1
         remove(self.folder, self.n)
+        self.n = 0
 
     def drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -89,7 +100,7 @@ class Process:
 
     def _is_dead(self, n: int, lease: float) -> bool:
         try:
-            lock = os.open(self.folder / f"{n}.lock", os.O_RDWR | os.O_CLOEXEC)
+            lock = hold(self.folder / f"{n}.lock", os.O_RDWR)
         except FileNotFoundError:
             return True
         try:
@@ -99,7 +110,7 @@ class Process:
             beaten = os.pread(lock, 20, 0)
             return bool(beaten) and ticks() - int(beaten) > lease * SECOND
         finally:
-            os.close(lock)
+            let_go(lock)
 
 
 def ticks() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import Counts, tally
+from busline.core.counts import tally_by
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected
@@ -101,14 +101,6 @@ class Receiving:
             self.held.pop(delivery.receipt, None)
 
 
-def numbers(settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[str, Counts]:
-    """What a settle adds to the handlers' counts."""
-    found = tally(settled)
-    for delivery in refused:
-        found.setdefault(delivery.handler, Counts()).refused += 1
-    return found
-
-
 class JobReceiver(Receiving):
     """Takes jobs from queues."""
 
@@ -129,9 +121,9 @@ class JobReceiver(Receiving):
 
     def _claim(self, limit: int) -> "asyncio.Future[Claim]":
         transport, now, queues = self.transport, self.host.clock.time(), self.queues
-        owner, every = transport.process.n, transport.queues()
+        owner, every, size = transport.process.n, transport.queues(), self.subscription.batch_bytes
         self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
-        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, owner, now))
+        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, size, owner, now))
 
     def _take(self, claim: Claim) -> bool:
         """Whether it brought anything that is still ours."""
@@ -153,7 +145,7 @@ class JobReceiver(Receiving):
         def apply(db: sqlite3.Connection) -> set[object]:
             late = jobs.settle(db, ours, owner, now, transport.apply)
             applied = [one for one in ours if one[0].receipt not in late] if late else ours
-            jobs.counted(db, numbers(applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
+            jobs.counted(db, tally_by(jobs.queue_of, applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
             return late
 
         late = await transport.file.write(apply) if settled else set()
@@ -183,8 +175,8 @@ class LogReceiver(Receiving):
     def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
         super().__init__(transport, subscription, host)
         self._owned: dict[str, Owned] = {}
-        self._names = [address.name for address in subscription.addresses]
         self._group = subscription.group or ""
+        self._home = f"~{self._group}"  # the queue of its dead that run again
         self._first = 0  # the partition that is read first changes from one read to the next
         self._settling = asyncio.Lock()
 
@@ -199,10 +191,10 @@ class LogReceiver(Receiving):
                 await self._sleep(None)
 
     async def _take_over(self) -> None:
-        missing = [name for name in self._names if name not in self._owned]
+        missing = [address for address in self.subscription.addresses if address.name not in self._owned]
         if missing:
-            owner, group = self.transport.process.n, self._group
-            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, owner)))
+            owner, group, start = self.transport.process.n, self._group, self.subscription.start
+            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, start, owner)))
             if found.owner is None:
                 await self.transport.lost()
             elif found.owner == self.transport.process.n:
@@ -214,7 +206,7 @@ class LogReceiver(Receiving):
         if not wants:
             return [], False
         asked = [(owned.topic, part, owned.frontiers[part].next, room) for owned, part, room in wants]
-        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit))
+        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit, self.subscription.batch_bytes))
         taken: list[Delivery] = []
         for (owned, part, _), (_, _, first, _), rows in zip(wants, asked, found, strict=True):
             # rewound meanwhile, or no longer ours: what was read is read again
@@ -262,7 +254,8 @@ class LogReceiver(Receiving):
                     self._effects(db, ours, now)
                     for step in steps:
                         topics.advance(db, step.owned.group, step.progress)
-                jobs.counted(db, numbers(ours if mine else [], refused if mine else [*refused, *(one for one, _ in ours)]))
+                late = refused if mine else [*refused, *(one for one, _ in ours)]
+                jobs.counted(db, tally_by(lambda _: self._home, ours if mine else [], late))
                 return mine
 
             if settled and not await transport.file.write(apply):
@@ -295,7 +288,7 @@ class LogReceiver(Receiving):
             if outcome is ACKED:
                 continue
             if isinstance(outcome, Rejected):
-                jobs.bury(db, delivery, outcome, f"~{self._group}", now)
+                jobs.bury(db, delivery, outcome, self._home, now)
             if isinstance(outcome, Acked | Rejected):
                 self.transport.apply(db, delivery, outcome.effects, now)
 

@@ -40,6 +40,7 @@ CREATE INDEX fact_until ON fact(until);
 CREATE TABLE count(handler TEXT PRIMARY KEY, handled INTEGER NOT NULL, retried INTEGER NOT NULL, dead INTEGER NOT NULL,
                    skipped INTEGER NOT NULL, refused INTEGER NOT NULL, gaps INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
+ADDED = "CREATE INDEX IF NOT EXISTS dead_served ON dead(queue, address, seq, handler)"  # a file of the same layout may lack it
 
 
 def layout(db: sqlite3.Connection) -> int:

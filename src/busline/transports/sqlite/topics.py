@@ -11,7 +11,7 @@ from busline.core.frontier import Frontier
 from busline.core.message import Message
 from busline.core.partition import partition
 from busline.core.ports import Lag, Start
-from busline.transports.sqlite.jobs import alive
+from busline.transports.sqlite.jobs import alive, within
 from busline.transports.sqlite.wire import pack
 
 PARTITIONS = 16
@@ -105,10 +105,12 @@ def _first(db: sqlite3.Connection, topic: int, part: int, start: Start) -> int:
     return end if row[0] is None else int(row[0])
 
 
-def take_over(db: sqlite3.Connection, group: str, names: Sequence[str], owner: int) -> Taken:
-    """Takes the group's topics that nobody reads."""
+def take_over(db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start, owner: int) -> Taken:
+    """Takes the group's topics that nobody reads. Makes its positions where the file has none: it may be another one."""
     if not alive(db, owner):
         return Taken(None, [])
+    join_all(db, group, addresses, start)
+    names = [address.name for address in addresses]
     free = (
         "SELECT grp.id, topic.id, topic.name FROM grp JOIN topic ON topic.id = grp.topic"
         f" WHERE grp.name = ? AND grp.owner IS NULL AND topic.name IN ({','.join('?' * len(names))})"
@@ -156,14 +158,16 @@ def lag(db: sqlite3.Connection) -> list[Lag]:
     return [Lag(*row) for row in db.execute(behind)]
 
 
-def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int) -> list[list[Any]]:
-    """For each (topic, partition, first, room), its records in order; `limit` in all, shared among those that have any."""
+def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int, size: int) -> list[list[Any]]:
+    """For each (topic, partition, first, room), its records in order; `limit` in all, shared among those that have any,
+    and no more than `size` bytes of bodies."""
     left = [n for n, (topic, part, first, _) in enumerate(wants) if db.execute(ANY, (topic, part, first)).fetchone()]
     found: list[list[Any]] = [[] for _ in wants]
-    while left and limit > 0:
+    while left and limit > 0 and size > 0:
         n = left.pop(0)
         topic, part, first, room = wants[n]
         share = -(-limit // (len(left) + 1))  # while others wait, none takes more than half
-        found[n] = db.execute(READ, (topic, part, first, min(room, share))).fetchall()
-        limit -= len(found[n])
+        rows = within(db.execute(READ, (topic, part, first, min(room, share))), size, 0 if any(found) else 1)
+        limit, size = limit - len(rows), size - sum(len(row[-1] or b"") for row in rows)
+        found[n] = rows
     return found

@@ -1,0 +1,195 @@
+"""The settling: what finished is settled in groups; what cannot be settled now waits by itself, with its partition."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from busline.core.clock import Clock
+from busline.core.errors import BuslineError, cut
+from busline.core.message import Delivery
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Send
+from busline.core.ports import Receiver
+from busline.runtime.elsewhere import Elsewhere, Settled
+from busline.runtime.trouble import AWAY, Trouble
+
+log = logging.getLogger("busline")
+GROUP = 100  # settled together: more brings no more speed
+GROUP_BYTES = 4 * 1024 * 1024  # nor do larger groups; one outcome alone may be larger
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Whoever hears of the settling: `done` of each group, and whose settling was refused; `failed` of what ends the
+    settling for good."""
+
+    done: Callable[[Sequence[Settled], Sequence[Delivery]], None]
+    failed: Callable[[BaseException], None]
+
+
+class Settler:
+    """Groups are settled one after the other. Outcomes whose effects take a way of their own (another engine, or an
+    engine that does not apply both in one step) hold nobody up: each partition's go beside the groups."""
+
+    def __init__(
+        self, name: str, receiver: Receiver, elsewhere: Elsewhere, clock: Clock, away: dict[str, str], listener: Listener
+    ) -> None:  # fmt: skip
+        self._name, self._receiver, self._elsewhere, self._clock = name, receiver, elsewhere, clock
+        self._away, self._listener = away, listener
+        self._finished: list[Settled] = []
+        self._waiting: dict[str, list[Settled]] = {}  # what cannot be settled now, by where it waits
+        self.tasks: set[asyncio.Task[None]] = set()  # what is under way
+        self._grouping = self._over = False
+
+    def __repr__(self) -> str:
+        return f"<Settler {self._name}: {len(self._finished)} finished, waiting at {len(self._waiting)} places>"
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._finished or self.tasks)
+
+    def add(self, *finished: Settled) -> None:
+        """These are settled at once if no group is under way, else with the next one."""
+        self._finished.extend(finished)
+        if self._finished and not (self._grouping or self._over):
+            self._grouping = True
+            self._start(self._settle())
+
+    def forget(self, receipts: Set[object]) -> list[Settled]:
+        """Those of them that wait are no longer ours. Returns them."""
+        gone: list[Settled] = []
+        for place, batch in self._waiting.items():
+            gone += [one for one in batch if one[0].receipt in receipts]
+            self._waiting[place] = [one for one in batch if one[0].receipt not in receipts]
+        return gone
+
+    async def stop(self) -> None:
+        """What is not settled by now runs again."""
+        self._over = True
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    # --- groups ----------------------------------------------------------------------------------------------
+
+    def _start(self, settling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(settling, name=f"busline settle {self._name}")
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._over = True
+            self._listener.failed(error)
+
+    async def _settle(self) -> None:
+        try:
+            while self._finished:
+                await self._gather()
+                count = fitting(self._finished)
+                group, self._finished = self._finished[:count], self._finished[count:]
+                await self._try(self._quick(group))
+        finally:
+            self._grouping = False
+
+    async def _gather(self) -> None:
+        """Lets those who finish in the next turns of the loop come along, as long as each turn brings some."""
+        count = 0
+        while count < len(self._finished) < GROUP:
+            count = len(self._finished)
+            await asyncio.sleep(0)
+
+    def _quick(self, group: Sequence[Settled]) -> Sequence[Settled]:
+        """Those of a group that nothing can hold up. The others begin a way of their own, or join those that wait."""
+        apart, waiting = self._elsewhere.apart, self._waiting
+        quick: list[Settled] = []
+        slow: dict[str, list[Settled]] = {}
+        for settled in group:
+            delivery, outcome = settled
+            if waiting and (place := delivery.partition) in waiting:
+                waiting[place].append(settled)
+            elif outcome is not ACKED and apart(outcome):
+                slow.setdefault(delivery.partition, []).append(settled)
+            else:
+                quick.append(settled)
+        for batch in slow.values():
+            self._start(self._settle_apart(batch))
+        return quick
+
+    async def _settle_apart(self, batch: Sequence[Settled]) -> None:
+        await self._try(batch)
+
+    async def _try(self, group: Sequence[Settled]) -> BuslineError | None:
+        """Settles what can be settled now; the rest waits. Returns what a part of it waits for."""
+        left, waiting = await self._elsewhere.confirm(group)
+        for settled, place, error in waiting:
+            self._wait(place, settled, error)
+        try:
+            refused = await self._settled(left)
+        except AWAY as error:
+            for settled in left:
+                self._wait(settled[0].partition, settled, error)
+            return error
+        if left:
+            self._listener.done(left, refused)
+        return waiting[0][2] if waiting else None
+
+    async def _settled(self, group: Sequence[Settled]) -> Sequence[Delivery]:
+        """Settles a group; where that fails, each by itself: one that can never be settled is dead, the others are not."""
+        try:
+            return await self._receiver.settle(group) if group else ()
+        except AWAY:
+            raise
+        except Exception as error:  # whatever an engine makes of an outcome that it cannot write
+            if len(group) == 1:
+                return await self._bury(group[0][0], error)
+        return [late for settled in group for late in await self._settled([settled])]
+
+    async def _bury(self, delivery: Delivery, error: Exception) -> Sequence[Delivery]:
+        reason = cut(f"its outcome cannot be written: {error}")
+        log.error("%r: %s", delivery, reason)
+        return await self._receiver.settle([(delivery, Rejected(reason, error))])
+
+    # --- what waits ------------------------------------------------------------------------------------------
+
+    def _wait(self, place: str, settled: Settled, error: BuslineError) -> None:
+        if place in self._waiting:
+            self._waiting[place].append(settled)
+        else:
+            self._waiting[place] = [settled]
+            self._start(self._again(place, error))
+
+    async def _again(self, place: str, error: BuslineError | None) -> None:
+        """Settles what waits here, again and again, until none of it is left."""
+        trouble = Trouble(f"{self._name} {place}".strip(), self._away, "what finished is settled again")
+        while self._waiting[place]:
+            if error is not None:
+                await self._clock.sleep(trouble.again(error))
+            batch = self._waiting[place]
+            count = fitting(batch)
+            self._waiting[place] = batch[count:]
+            error = await self._try(batch[:count])
+        del self._waiting[place]
+        trouble.over()
+
+
+def fitting(batch: Sequence[Settled]) -> int:
+    """How many of them make one group."""
+    size = 0
+    for count, (delivery, outcome) in enumerate(batch[:GROUP]):
+        if outcome is not ACKED:
+            size += _size(delivery, outcome)
+            if size > GROUP_BYTES and count:
+                return count
+    return min(len(batch), GROUP)
+
+
+def _size(delivery: Delivery, outcome: Outcome) -> int:
+    """How many bytes an engine is to write for it."""
+    if not isinstance(outcome, Acked | Rejected):
+        return 0
+    effects = sum(len(one.message.body or b"") if isinstance(one, Send) else len(one.value) for one in outcome.effects)
+    return effects + (len(delivery.message.body or b"") if isinstance(outcome, Rejected) else 0)

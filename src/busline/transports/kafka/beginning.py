@@ -1,0 +1,55 @@
+"""Where a partition is read from when a member gets it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+
+from busline.core.ports import Start
+from busline.transports.kafka.ahead import Range, clipped, read
+from busline.transports.kafka.logs import UNCOMMITTED, Logs
+
+
+class Beginning(NamedTuple):
+    """`offset`: what is read first. `committed`: what the group has stored, -1 for nothing. `deleted`: records that were
+    gone before they were read. `cut`: records that were read, and that the log has lost. `ahead`: what is finished."""
+
+    offset: int
+    committed: int
+    deleted: int = 0
+    cut: int = 0
+    ahead: Sequence[Range] = ()
+
+
+class Beginnings:
+    """Looked up in the group and in the logs. `fresh`: partitions on which the group was new when this process came;
+    they begin as the subscription says. Any other without an offset has appeared since: it is read from its first."""
+
+    def __init__(self, consumer: Any, logs: Logs, start: Start, fresh: Iterable[TopicPartition]) -> None:
+        self._consumer, self._logs = consumer, logs
+        self._start: Start = start
+        self.fresh = frozenset(fresh)
+
+    async def of(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, Beginning]:
+        """Of those whose leader answers."""
+        stored = await self._consumer._coordinator.fetch_committed_offsets(places)
+        first, end = await self._logs.first(places), await self._logs.end(places, UNCOMMITTED)
+        starts = await self._logs.start(sorted(self.fresh.intersection(places) - stored.keys()), self._start)
+        found: dict[TopicPartition, Beginning] = {}
+        for place in first.keys() & end.keys():
+            if place in stored:
+                offset, text = stored[place]
+                found[place] = between(offset, read(offset, text), first[place], end[place])
+            elif place in starts or place not in self.fresh:
+                found[place] = Beginning(starts.get(place, first[place]), -1)
+        return found
+
+
+def between(committed: int, ahead: Sequence[Range], first: int, end: int) -> Beginning:
+    """Where a group goes on in a log that begins and ends there. What finished at offsets that the log does not have any
+    more says nothing of the records that will stand there."""
+    if committed > end:
+        return Beginning(end, committed, cut=committed - end)
+    offset = max(committed, first)
+    deleted = offset - committed - sum(upto - begin for begin, upto in clipped(ahead, committed, offset))
+    return Beginning(offset, committed, deleted, ahead=clipped(ahead, offset, end))
