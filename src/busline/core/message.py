@@ -167,6 +167,8 @@ class DeadLetter:
     """When it was published."""
     group: str | None = None
     """The group it died in; None for a job."""
+    missing: str | None = None
+    """Why its key, headers and body are not there, where they are not."""
 
     @property
     def served(self) -> Served:

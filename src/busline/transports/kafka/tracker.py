@@ -49,7 +49,7 @@ class Tracker:
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
         self.topic: bytes | None = None
-        self._stuck: set[int] = set()  # whose dead letters cannot be written: nothing more is handed out
+        self._stuck: set[int] = set()  # what these carry is not confirmed: nothing more is handed out
 
     def __repr__(self) -> str:
         return f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)} held>"
@@ -151,6 +151,7 @@ class Tracker:
         """They are handed out again, as if for the first time."""
         for one in deliveries:
             self.held.pop(one.receipt[1], None)
+            self._stuck.discard(one.receipt[1])
             self._again.append(Delivery(one.message, one.address, 1, one.position, one.lane, one.receipt))
         self._again.sort(key=_offset)
 
@@ -158,11 +159,9 @@ class Tracker:
         assert self.frontier is not None
         for offset in offsets:
             self.held.pop(offset, None)
-        if self._stuck:
-            offsets = [one for one in offsets if one not in self._stuck]
-        if offsets:
-            self.frontier.finish(offsets)
-            self._moves += 1
+        self._stuck.difference_update(offsets)
+        self.frontier.finish(offsets)
+        self._moves += 1
 
     # --- committing ----------------------------------------------------------------------------------------
 
@@ -189,17 +188,11 @@ class Tracker:
         """This one is committed."""
         self.committed, self._confirmed, self.full = commit.offset, commit.moves, not commit.whole
 
-    # --- dead letters that cannot be written ---------------------------------------------------------------
+    # --- what cannot be confirmed now ----------------------------------------------------------------------
 
     def stop(self, delivery: Delivery) -> None:
-        """Settled or not, this one stays unfinished, and nothing more is handed out."""
+        """Until this one is finished nothing more is handed out."""
         self._stuck.add(delivery.receipt[1])
-
-    def go_on(self, delivery: Delivery) -> None:
-        """It is finished after all."""
-        if not self.over and self.frontier is not None:
-            self._stuck.discard(delivery.receipt[1])
-            self.finish([delivery.receipt[1]])
 
     def end(self) -> list[Delivery]:
         """From now on it is not ours. Returns what was in hand."""
