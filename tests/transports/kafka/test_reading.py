@@ -79,7 +79,7 @@ async def length(engines: Engines, topic: str, part: int) -> int:
 
 def spoil(kafka: Kafka, log: str) -> None:
     """Turns a byte of the last record, on the broker's disk."""
-    (path,) = (kafka._folder / "data" / log).glob("*.log")
+    (path,) = (kafka.nodes[0].folder / "data" / log).glob("*.log")
     with path.open("r+b") as file:
         file.seek(-2, 2)
         byte = file.read(1)[0]
