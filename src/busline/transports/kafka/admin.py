@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
@@ -75,19 +75,19 @@ class Admin:
         if parts is None:
             remedy = "Create it with Kafka's own tools, or let busline do it: --create-topics."
             raise Unavailable(wrong(address.name, "a topic of this name", "none", remedy))
-        if not parts:
+        if not any(map(_led, parts)):
             raise kafka.LeaderNotAvailableError(address.name)
         return len(parts)
 
     async def _parts(self, topic: str) -> Sequence[Any] | None:
-        """What is known of its partitions; nothing as long as one has no leader, None where there is no such topic."""
+        """What is known of its partitions, also of those that have no leader now; None where there is no such topic."""
         (found,) = await self._client.describe_topics([topic])
         error = kafka.for_code(found["error_code"])
         if error is kafka.UnknownTopicOrPartitionError:
             return None
         if error not in (kafka.NoError, kafka.LeaderNotAvailableError):
             raise error(topic)
-        return [] if any(one["leader"] < 0 for one in found["partitions"]) else list(found["partitions"])
+        return list(found["partitions"])
 
     async def create(self, address: Address) -> None:
         """Makes a topic, unless there is one. The cluster's own settings say what is left out."""
@@ -100,7 +100,7 @@ class Admin:
         if code == 0:
             log.info("created the topic %s", topic)
         async with asyncio.timeout(SETTLED):
-            while not await self._parts(topic):
+            while not (parts := await self._parts(topic)) or not all(map(_led, parts)):
                 await asyncio.sleep(0.02)
 
     async def _defaults(self) -> tuple[int, int]:
@@ -142,6 +142,10 @@ class Admin:
         if missing := [place for place in places if place not in found]:
             raise kafka.LeaderNotAvailableError(missing)
         return found
+
+
+def _led(part: Mapping[str, Any]) -> bool:
+    return bool(part["leader"] >= 0)
 
 
 def settings(address: Address) -> dict[str, str]:
