@@ -94,7 +94,7 @@ class Admin:
         if parts is None:
             remedy = "Create it with Kafka's own tools, or let busline do it: --create-topics."
             raise Unavailable(wrong(address.name, "a topic of this name", "none", remedy))
-        if not parts:
+        if not leaders(parts):
             raise kafka.LeaderNotAvailableError(address.name)
         return Known(len(parts), leaders(parts), await self.limit(address.name), time.monotonic())
 
@@ -104,7 +104,7 @@ class Admin:
         return int(found[LIMIT]) if LIMIT in found else None
 
     async def _parts(self, topic: str) -> Sequence[Any] | None:
-        """What is known of its partitions; nothing while it is being made, None where there is no such topic."""
+        """What is known of its partitions, also of those that have no leader now; None where there is no such topic."""
         (found,) = await self._client.describe_topics([topic])
         error = kafka.for_code(found["error_code"])
         if error is kafka.UnknownTopicOrPartitionError:
