@@ -203,7 +203,8 @@ def _until_it_went_on(fault: Fault, runs: Runs, lines: Iterable[Line]) -> float:
     for line in lines:
         if line.what == "end" and line.at > fault.at:
             first.setdefault(_position(line.place)[0], line.at)
-    cut = [_next_end(each, fault.at) for each in runs.values() if any(run.cut(fault) for run in each)]
+    moment = fault._replace(until=fault.at)
+    cut = [_next_end(each, fault.at) for each in runs.values() if any(run.cut(moment) for run in each)]
     return max([*first.values(), *cut], default=fault.at) - fault.at
 
 

@@ -13,12 +13,12 @@ from aiokafka.errors import KafkaError
 from busline import Kafka
 from busline.transports.kafka import KafkaTransport
 from tests.faults.attacked import Item, Streams, key_of
-from tests.faults.field import Field
+from tests.faults.field import BUSY, Field
 from tests.faults.judge import Commit, Promise
 from tests.faults.on_sqlite import numbered
 from tests.servers import kafka as servers
 
-COMMITTED = 0.25 + 0.5  # seconds between a function's end and the commit; the second part for a busy machine
+COMMITTED = 0.25 + BUSY  # seconds between a function's end and the commit
 SESSION = 3
 LOOK = 0.05
 
