@@ -7,6 +7,7 @@ the engine has left in the end.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 DIED = "its worker died"
@@ -104,7 +105,7 @@ class Verdict:
 
 
 def judge(story: Story, promise: Promise) -> Verdict:
-    runs = _runs(story.lines)
+    runs, ends = _runs(story.lines), _ends(story.lines)
     buried = {n for n, reason in story.dead.items() if reason.startswith(DIED)}
     return Verdict(
         messages=len(story.published),
@@ -115,7 +116,7 @@ def judge(story: Story, promise: Promise) -> Verdict:
         early=list(_early(story)),
         buried=len(buried),
         again=sum(len(each) - 1 for each in runs.values()),
-        seconds=[_until_it_went_on(fault, runs, story.lines) for fault in story.faults],
+        seconds=[_until_it_went_on(fault, runs, ends) for fault in story.faults],
     )
 
 
@@ -197,15 +198,22 @@ def _early(story: Story) -> Iterator[str]:
         seen[partition] = max(seen[partition], offset)
 
 
-def _until_it_went_on(fault: Fault, runs: Runs, lines: Iterable[Line]) -> float:
-    """Until each partition, or the queue, has ended something again, and everything that was cut has."""
-    first = dict[str, float]()
+def _ends(lines: Iterable[Line]) -> Sequence[Sequence[float]]:
+    """When something ended: of each partition, or of the queue."""
+    found = defaultdict[str, list[float]](list)
     for line in lines:
-        if line.what == "end" and line.at > fault.at:
-            first.setdefault(_position(line.place)[0], line.at)
+        if line.what == "end":
+            found[_position(line.place)[0]].append(line.at)
+    return list(found.values())
+
+
+def _until_it_went_on(fault: Fault, runs: Runs, ends: Iterable[Sequence[float]]) -> float:
+    """The longest silence of a partition, or of the queue, since the fault; or until everything that was cut has ended."""
+    near = (pair for each in ends for pair in pairwise(each) if pair[1] > fault.at and pair[0] <= fault.until)
+    silences = [after - max(before, fault.at) for before, after in near]
     moment = fault._replace(until=fault.at)
-    cut = [_next_end(each, fault.at) for each in runs.values() if any(run.cut(moment) for run in each)]
-    return max([*first.values(), *cut], default=fault.at) - fault.at
+    cut = [_next_end(each, fault.at) - fault.at for each in runs.values() if any(run.cut(moment) for run in each)]
+    return max([*silences, *cut], default=0.0)
 
 
 def _next_end(runs: Iterable[Run], at: float) -> float:

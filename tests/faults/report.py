@@ -31,8 +31,8 @@ TAIL = """
   [the guarantees](guarantees.md) say is in the column before.
 - **out of order**: a record began before the one before it of its key had ended.
 - **early commits**: a position above a record that had not ended, or one that went back, as another client saw it.
-- **went on after**: seconds from the fault until every partition, or the queue, has finished something again, and everything
-  that was cut. A killed worker's work waits for its lease or session: here 2 and 3 seconds, by default 20 and 30.
+- **went on after**: the longest time since the fault in which a partition, or the queue, finished nothing, or until
+  everything that was cut had ended. A killed worker's work waits for its lease or session: here 2 and 3 seconds, by default 20 and 30.
 
 The judge is tried itself: tests plant a lost message, a double, broken order and an early commit, and each is found. Every
 attack runs in a short form with the tests.
