@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 DIED = "its worker died"
 
@@ -42,10 +42,11 @@ class Commit(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """`window`: what ended in so many seconds before a fault may run again. `once`: whether each effect comes once."""
+    """`window`: what ended in so many seconds before a fault may run again. `effects`: how many there may be: one of each
+    message, one of each run, or more, where the answer to a send can be lost."""
 
     window: float
-    once: bool
+    effects: Literal["message", "run", "more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def judge(story: Story, promise: Promise) -> Verdict:
         messages=len(story.published),
         faults=len(story.faults),
         lost=list(_lost(story, buried)),
-        doubled=[*_doubled_runs(runs, story.faults, promise.window), *_doubled_effects(story.lines, promise.once)],
+        doubled=[*_doubled_runs(runs, story.faults, promise.window), *_doubled_effects(story.lines, promise)],
         disordered=list(_disordered(story.lines)),
         early=list(_early(story)),
         buried=len(buried),
@@ -156,12 +157,13 @@ def _doubled_runs(runs: Runs, faults: Sequence[Fault], window: float) -> Iterato
                 yield f"{place} ran {len(each)} times: {sound[0]} and {sound[1]} were not disturbed"
 
 
-def _doubled_effects(lines: Sequence[Line], once: bool) -> Iterator[str]:
-    """Each run that ended sent one; where they come once, all runs of a message together."""
+def _doubled_effects(lines: Sequence[Line], promise: Promise) -> Iterator[str]:
+    if promise.effects == "more":
+        return
     effects = Counter(line.number for line in lines if line.what == "effect")
     ended = Counter(line.number for line in lines if line.what == "end")
     for n, times in effects.items():
-        if times > (1 if once else ended[n]):
+        if times > (1 if promise.effects == "message" else ended[n]):
             yield f"{n} has {times} effects of {ended[n]} runs"
 
 
@@ -182,15 +184,13 @@ def _disordered(lines: Iterable[Line]) -> Iterator[str]:
 
 
 def _early(story: Story) -> Iterator[str]:
-    """Whatever is below a position that was seen had ended by then; and no position goes back."""
+    """Whatever is below a position that was seen had ended by then. A new coordinator may show an older one for a moment."""
     ended = dict[str, float]()
     for line in story.lines:
         if line.what == "end":
             ended.setdefault(line.place, line.at)
     seen = defaultdict[str, int](int)
     for at, partition, offset in story.commits:
-        if offset < seen[partition]:
-            yield f"the position of {partition} went back from {seen[partition]} to {offset}"
         for one in range(seen[partition], offset):
             end = ended.get(f"{partition}@{one}")
             if end is None or end > at:

@@ -22,7 +22,7 @@ SCRIPT = b"EVALSHA"
 class Queues(Field):
     """`wires`: what each worker that has one speaks through."""
 
-    promise = Promise(BUSY, once=True)
+    promise = Promise(BUSY, "message")
     app, work = Jobs.PATH, ("--queue", "work", "--concurrency", "50")
 
     def __init__(self, folder: Path, server: Server) -> None:

@@ -15,7 +15,7 @@ from tests.faults.judge import Promise
 
 
 class FileOfJobs(Field):
-    promise = Promise(BUSY, once=True)
+    promise = Promise(BUSY, "message")
     app, work = Jobs.PATH, ("--queue", "work", "--concurrency", "50")
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class FileOfJobs(Field):
 
 
 class FileOfRecords(Field):
-    promise = Promise(BUSY, once=True)
+    promise = Promise(BUSY, "message")
     app, work = Streams.PATH, ("--only", "work")
 
     def __init__(self, folder: Path) -> None:

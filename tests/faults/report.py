@@ -27,10 +27,10 @@ TAIL = """
   is not empty in the end.
 - **doubled beyond the promise**: ran again, though the first run was neither under way when its process was killed or
   frozen, nor had ended just before: within a second, for a busy machine, and on Kafka the 0.25 s between commits; or an
-  effect too many: on Redis and SQLite each effect comes once, on Kafka once for each run. What ran again as
-  [the guarantees](guarantees.md) say is in the column before.
+  effect too many: on Redis and SQLite each effect comes once, on Kafka once for each run, or more often where the answer of
+  a broker was lost. What ran again as [the guarantees](guarantees.md) say is in the column before.
 - **out of order**: a record began before the one before it of its key had ended.
-- **early commits**: a position above a record that had not ended, or one that went back, as another client saw it.
+- **early commits**: a position above a record that had not ended, as another client saw it.
 - **went on after**: the longest time since the fault in which a partition, or the queue, finished nothing, or until
   everything that was cut had ended. A killed worker's work waits for its lease or session: here 2 and 3 seconds, by default 20 and 30.
 
