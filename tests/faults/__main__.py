@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
     options = parser().parse_args(words)
     logging.disable(logging.ERROR)  # the clients tell of every connection that is refused
     with ground() as place:
-        found = [run(place, one, options.seconds) for one in ATTACKS if options.only in (None, one.name)]
+        found = [run(place, one, options.seconds) for one in ATTACKS if one.name.startswith(options.only)]
     print(json.dumps([one.json() for one in found]) if options.json else "\n".join(table(found)))
     if options.report:
         PAGE.write_text(page(found, options.seconds))
@@ -30,7 +30,9 @@ def main(words: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="./scripts/faults", description=__doc__, usage="%(prog)s [options]\n       %(prog)s FLIGHTS.csv [options]")
     words.add_argument("--seconds", type=float, default=60, help="how long each attack publishes")
-    words.add_argument("--only", choices=[one.name for one in ATTACKS], help="just this one")
+    names = [one.name for one in ATTACKS]
+    engines = sorted({one.partition("-")[0] for one in names})
+    words.add_argument("--only", choices=[*engines, *names], default="", metavar="NAME", help=f"just these: {', '.join([*engines, *names])}")
     words.add_argument("--json", action="store_true")
     words.add_argument("--report", action="store_true", help=f"write docs/{PAGE.name}")
     return words

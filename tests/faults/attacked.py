@@ -48,7 +48,7 @@ class Streams:
             await run(item.n, item.key, str(delivery.position))
             return item
 
-        @self.app.subscriber(self.effects)
+        @self.app.subscriber(self.effects, order="none", concurrency=100)
         async def effect(item: Item) -> None:
             ledger.write("effect", item.n, item.key, "-")
 

@@ -37,6 +37,9 @@ class Ground:
     def records(self) -> on_kafka.Records:
         return on_kafka.Records(self.folder(), self.cluster, new_id())
 
+    def brokers(self) -> on_kafka.Brokers:
+        return on_kafka.Brokers(self.folder(), self.cluster, new_id())
+
     def queues(self) -> on_redis.Queues:
         return on_redis.Queues(self.folder(), self.stack.enter_context(running(appendonly="yes")))
 
@@ -71,10 +74,10 @@ class Attack:
 
 
 ATTACKS = [
-    Attack("kafka-leader", "Kafka: a partition's leader is killed", Ground.records, on_kafka.leader_killed),
-    Attack("kafka-coordinator", "Kafka: the group's coordinator is killed", Ground.records, on_kafka.coordinator_killed),
-    Attack("kafka-controller", "Kafka: the controller is killed", Ground.records, on_kafka.controller_killed),
-    Attack("kafka-rolling", "Kafka: a broker is stopped and started, each in turn", Ground.records, on_kafka.rolling_restart),
+    Attack("kafka-leader", "Kafka: a partition's leader is killed", Ground.brokers, on_kafka.leader_killed),
+    Attack("kafka-coordinator", "Kafka: the group's coordinator is killed", Ground.brokers, on_kafka.coordinator_killed),
+    Attack("kafka-controller", "Kafka: the controller is killed", Ground.brokers, on_kafka.controller_killed),
+    Attack("kafka-rolling", "Kafka: a broker is stopped and started, each in turn", Ground.brokers, on_kafka.rolling_restart),
     Attack("kafka-churn", "Kafka: a member joins, a member leaves", Ground.records, on_kafka.members_come_and_go),
     Attack("kafka-worker", "Kafka: a worker is killed", Ground.records, on_kafka.worker_killed),
     Attack("redis-answers", "Redis: an answer is lost", Ground.wired, on_redis.answers_lost),

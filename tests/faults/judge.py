@@ -7,7 +7,8 @@ the engine has left in the end.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from itertools import pairwise
+from typing import Literal, NamedTuple, TypeAlias
 
 DIED = "its worker died"
 
@@ -41,10 +42,11 @@ class Commit(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """`window`: what ended in so many seconds before a fault may run again. `once`: whether each effect comes once."""
+    """`window`: what ended in so many seconds before a fault may run again. `effects`: how many there may be: one of each
+    message, one of each run, or more, where the answer to a send can be lost."""
 
     window: float
-    once: bool
+    effects: Literal["message", "run", "more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +106,18 @@ class Verdict:
 
 
 def judge(story: Story, promise: Promise) -> Verdict:
-    runs = _runs(story.lines)
+    runs, ends = _runs(story.lines), _ends(story.lines)
     buried = {n for n, reason in story.dead.items() if reason.startswith(DIED)}
     return Verdict(
         messages=len(story.published),
         faults=len(story.faults),
         lost=list(_lost(story, buried)),
-        doubled=[*_doubled_runs(runs, story.faults, promise.window), *_doubled_effects(story.lines, promise.once)],
+        doubled=[*_doubled_runs(runs, story.faults, promise.window), *_doubled_effects(story.lines, promise)],
         disordered=list(_disordered(story.lines)),
         early=list(_early(story)),
         buried=len(buried),
         again=sum(len(each) - 1 for each in runs.values()),
-        seconds=[_until_it_went_on(fault, runs, story.lines) for fault in story.faults],
+        seconds=[_until_it_went_on(fault, runs, ends) for fault in story.faults],
     )
 
 
@@ -155,12 +157,13 @@ def _doubled_runs(runs: Runs, faults: Sequence[Fault], window: float) -> Iterato
                 yield f"{place} ran {len(each)} times: {sound[0]} and {sound[1]} were not disturbed"
 
 
-def _doubled_effects(lines: Sequence[Line], once: bool) -> Iterator[str]:
-    """Each run that ended sent one; where they come once, all runs of a message together."""
+def _doubled_effects(lines: Sequence[Line], promise: Promise) -> Iterator[str]:
+    if promise.effects == "more":
+        return
     effects = Counter(line.number for line in lines if line.what == "effect")
     ended = Counter(line.number for line in lines if line.what == "end")
     for n, times in effects.items():
-        if times > (1 if once else ended[n]):
+        if times > (1 if promise.effects == "message" else ended[n]):
             yield f"{n} has {times} effects of {ended[n]} runs"
 
 
@@ -181,15 +184,13 @@ def _disordered(lines: Iterable[Line]) -> Iterator[str]:
 
 
 def _early(story: Story) -> Iterator[str]:
-    """Whatever is below a position that was seen had ended by then; and no position goes back."""
+    """Whatever is below a position that was seen had ended by then. A new coordinator may show an older one for a moment."""
     ended = dict[str, float]()
     for line in story.lines:
         if line.what == "end":
             ended.setdefault(line.place, line.at)
     seen = defaultdict[str, int](int)
     for at, partition, offset in story.commits:
-        if offset < seen[partition]:
-            yield f"the position of {partition} went back from {seen[partition]} to {offset}"
         for one in range(seen[partition], offset):
             end = ended.get(f"{partition}@{one}")
             if end is None or end > at:
@@ -197,14 +198,22 @@ def _early(story: Story) -> Iterator[str]:
         seen[partition] = max(seen[partition], offset)
 
 
-def _until_it_went_on(fault: Fault, runs: Runs, lines: Iterable[Line]) -> float:
-    """Until each partition, or the queue, has ended something again, and everything that was cut has."""
-    first = dict[str, float]()
+def _ends(lines: Iterable[Line]) -> Sequence[Sequence[float]]:
+    """When something ended: of each partition, or of the queue."""
+    found = defaultdict[str, list[float]](list)
     for line in lines:
-        if line.what == "end" and line.at > fault.at:
-            first.setdefault(_position(line.place)[0], line.at)
-    cut = [_next_end(each, fault.at) for each in runs.values() if any(run.cut(fault) for run in each)]
-    return max([*first.values(), *cut], default=fault.at) - fault.at
+        if line.what == "end":
+            found[_position(line.place)[0]].append(line.at)
+    return list(found.values())
+
+
+def _until_it_went_on(fault: Fault, runs: Runs, ends: Iterable[Sequence[float]]) -> float:
+    """The longest silence of a partition, or of the queue, since the fault; or until everything that was cut has ended."""
+    near = (pair for each in ends for pair in pairwise(each) if pair[1] > fault.at and pair[0] <= fault.until)
+    silences = [after - max(before, fault.at) for before, after in near]
+    moment = fault._replace(until=fault.at)
+    cut = [_next_end(each, fault.at) - fault.at for each in runs.values() if any(run.cut(moment) for run in each)]
+    return max([*silences, *cut], default=0.0)
 
 
 def _next_end(runs: Iterable[Run], at: float) -> float:

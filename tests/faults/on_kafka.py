@@ -13,18 +13,18 @@ from aiokafka.errors import KafkaError
 from busline import Kafka
 from busline.transports.kafka import KafkaTransport
 from tests.faults.attacked import Item, Streams, key_of
-from tests.faults.field import Field
+from tests.faults.field import BUSY, Field
 from tests.faults.judge import Commit, Promise
 from tests.faults.on_sqlite import numbered
 from tests.servers import kafka as servers
 
-COMMITTED = 0.25 + 0.5  # seconds between a function's end and the commit; the second part for a busy machine
+COMMITTED = 0.25 + BUSY  # seconds between a function's end and the commit
 SESSION = 3
 LOOK = 0.05
 
 
 class Records(Field):
-    promise = Promise(COMMITTED, once=False)
+    promise = Promise(COMMITTED, "run")
     app, work = Streams.PATH, ("--only", "work")
 
     def __init__(self, folder: Path, cluster: servers.Kafka, mark: str) -> None:
@@ -61,7 +61,11 @@ class Records(Field):
             lags = await engine.inspector.lag([self.streams.group])
             return sum(one.behind for one in lags), numbered(await engine.inspector.dead(limit=10_000))
 
-    # --- brokers -------------------------------------------------------------------------------------------
+
+class Brokers(Records):
+    """The cluster itself is attacked."""
+
+    promise = Promise(COMMITTED, "more")
 
     async def leader(self) -> int:
         """Of the first partition."""
@@ -103,21 +107,21 @@ class Records(Field):
         return all(len(part["isr"]) == len(self.cluster.nodes) for topic in topics for part in topic["partitions"])
 
 
-async def leader_killed(field: Records) -> None:
+async def leader_killed(field: Brokers) -> None:
     await asyncio.sleep(1)
     await field.away(await field.leader(), servers.Node.kill)
 
 
-async def coordinator_killed(field: Records) -> None:
+async def coordinator_killed(field: Brokers) -> None:
     await asyncio.sleep(1)
     await field.away(await field.coordinator(), servers.Node.kill)
 
 
-async def controller_killed(field: Records) -> None:
+async def controller_killed(field: Brokers) -> None:
     await field.away(await field.controller(), servers.Node.kill)
 
 
-async def rolling_restart(field: Records) -> None:
+async def rolling_restart(field: Brokers) -> None:
     """The next broker, in good order."""
     turn = len(field.faults) % len(field.cluster.nodes)
     await field.away(turn + 1, servers.Node.stop)

@@ -9,9 +9,9 @@ from pathlib import Path
 from busline import Redis
 from busline.transports.redis import RedisTransport
 from tests.faults.attacked import Jobs
-from tests.faults.field import Field
+from tests.faults.field import BUSY, Field
 from tests.faults.judge import Fault, Promise
-from tests.faults.on_sqlite import SETTLED, enqueue, of_queues
+from tests.faults.on_sqlite import enqueue, of_queues
 from tests.faults.started import Started
 from tests.servers.redis import Server, Wire
 
@@ -22,7 +22,7 @@ SCRIPT = b"EVALSHA"
 class Queues(Field):
     """`wires`: what each worker that has one speaks through."""
 
-    promise = Promise(SETTLED, once=True)
+    promise = Promise(BUSY, "message")
     app, work = Jobs.PATH, ("--queue", "work", "--concurrency", "50")
 
     def __init__(self, folder: Path, server: Server) -> None:

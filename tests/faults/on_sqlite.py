@@ -10,14 +10,12 @@ from busline.core.message import DeadLetter
 from busline.core.ports import Depth, Inspector
 from busline.transports.sqlite import SqliteTransport
 from tests.faults.attacked import Item, Jobs, Streams, key_of
-from tests.faults.field import Field
+from tests.faults.field import BUSY, Field
 from tests.faults.judge import Promise
-
-SETTLED = 0.25  # seconds between a function's end and the commit, on a busy machine
 
 
 class FileOfJobs(Field):
-    promise = Promise(SETTLED, once=True)
+    promise = Promise(BUSY, "message")
     app, work = Jobs.PATH, ("--queue", "work", "--concurrency", "50")
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +37,7 @@ class FileOfJobs(Field):
 
 
 class FileOfRecords(Field):
-    promise = Promise(SETTLED, once=True)
+    promise = Promise(BUSY, "message")
     app, work = Streams.PATH, ("--only", "work")
 
     def __init__(self, folder: Path) -> None:

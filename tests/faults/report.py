@@ -26,13 +26,13 @@ TAIL = """
 - **lost**: published and confirmed, and never run to its end, or its effect is nowhere, or it is a dead letter, or the engine
   is not empty in the end.
 - **doubled beyond the promise**: ran again, though the first run was neither under way when its process was killed or
-  frozen, nor had ended just before (on Kafka 0.25 s between commits, and half a second for a busy machine; else a quarter of
-  a second); or an effect too many: on Redis and SQLite each effect comes once, on Kafka once for each run. What ran again as
-  [the guarantees](guarantees.md) say is in the column before.
+  frozen, nor had ended just before: within a second, for a busy machine, and on Kafka the 0.25 s between commits; or an
+  effect too many: on Redis and SQLite each effect comes once, on Kafka once for each run, or more often where the answer of
+  a broker was lost. What ran again as [the guarantees](guarantees.md) say is in the column before.
 - **out of order**: a record began before the one before it of its key had ended.
-- **early commits**: a position above a record that had not ended, or one that went back, as another client saw it.
-- **went on after**: seconds from the fault until every partition, or the queue, has finished something again, and everything
-  that was cut. A killed worker's work waits for its lease or session: here 2 and 3 seconds, by default 20 and 30.
+- **early commits**: a position above a record that had not ended, as another client saw it.
+- **went on after**: the longest time since the fault in which a partition, or the queue, finished nothing, or until
+  everything that was cut had ended. A killed worker's work waits for its lease or session: here 2 and 3 seconds, by default 20 and 30.
 
 The judge is tried itself: tests plant a lost message, a double, broken order and an early commit, and each is found. Every
 attack runs in a short form with the tests.
