@@ -138,7 +138,7 @@ class Assembly:
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
-        redriven = Subscription((Address("queue", f"~{group}"),))
+        redriven = Subscription((Address("queue", f"~{group}"),), tasks=frozenset((handler.name,)))
         limit = min(DEFAULT_CONCURRENCY, limit)
         return [work, Work(f"{subscriber.full_name} (redriven)", home, redriven, {handler.name: handler}, limit, limit)]
 
@@ -173,8 +173,8 @@ class Assembly:
         if kind.yields and subscriber.publish is None:
             raise Invalid(wrong(subscriber.full_name, "publish= for what it yields", "none", "Name the topic.", place=place(function)))
         ending = Ending(None if subscriber.publish is None else self._publisher(subscriber.publish), each=True)
-        call = invoke(function, injected, ending, spread=False)
-        steps = {topic.name: self._step(topic, wanted, call) for topic, wanted in subscriber.source.parts}
+        call, left = invoke(function, injected, ending, spread=False)
+        steps = {topic.name: self._step(topic, wanted, call, left) for topic, wanted in subscriber.source.parts}
         first = next(iter(steps.values())) if len(steps) == 1 else _by_address(steps)
         policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
         if policy.total() > LANE_LIMIT:
@@ -184,9 +184,9 @@ class Assembly:
         run = self._attempt(subscriber.full_name, subscriber.router, first, judge, self.group(subscriber))
         return Handler(subscriber.full_name, run, judge.failed, subscriber.timeout, kind.threaded)
 
-    def _step(self, topic: Topic[Any], wanted: Any, call: Invoke) -> Step:
+    def _step(self, topic: Topic[Any], wanted: Any, call: Invoke, left: Ending) -> Step:
         codec = topic.codec if wanted is None else Codec(wanted, topic.name)
-        return validation(codec, call, unwanted=None if wanted is None else unwanted(topic, wanted))
+        return validation(codec, call, left, unwanted=None if wanted is None else unwanted(topic, wanted))
 
     def _publisher(self, topic: Topic[Any]) -> Collect:
         bus, record = self.bus, self._try(lambda: recorder(self.bus, topic))
@@ -216,7 +216,10 @@ class Assembly:
         if jobs.features.durable and self.root.importable:
             self.problems += [_only_here(task) for task in tasks if task.late]
         every = frozenset(task.name for task in self.root.all_tasks())
-        return [Work(address.name, jobs, Subscription((address,)), handlers, limit, limit, min(THREADS, limit), every) for address in sorted(served)]
+        known = frozenset(handlers)
+        return [
+            Work(address.name, jobs, Subscription((address,), tasks=known), handlers, limit, limit, min(THREADS, limit), every) for address in sorted(served)
+        ]
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
         function = self.replaced.get(task) or replaced(self.replaced, task.function)
@@ -231,10 +234,10 @@ class Assembly:
         assert isinstance(router, Router)
         keep = task.keep_result
         collect = _keeper(task.result_codec, keep) if keep else None
-        call = invoke(function, injected, Ending(collect), spread=True)
+        call, left = invoke(function, injected, Ending(collect), spread=True)
         policy = task.declared.retry or router.policy() or TASK_RETRY
         judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
-        run = self._attempt(task.name, router, validation(arguments.codec, call), judge)
+        run = self._attempt(task.name, router, validation(arguments.codec, call, left), judge)
         return Handler(task.name, run, judge.failed, task.declared.timeout, kind.threaded)
 
 

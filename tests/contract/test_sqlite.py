@@ -1,6 +1,7 @@
 """The SQLite engine passes the contract, and what only a shared file can show."""
 
 import asyncio
+import fcntl
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -32,6 +33,15 @@ async def take_for_dead(desk: Desk, engine: Open) -> Transport:
     await other._look_once()
     other._lease = 20.0
     return other
+
+
+async def die(desk: Desk, engine: Open) -> None:
+    """As if the desk's process had been killed: the kernel gives its lock back. Another finds it dead."""
+    assert isinstance(desk.transport, SqliteTransport)
+    fcntl.flock(desk.transport.process._lock, fcntl.LOCK_UN)
+    other = await engine()
+    assert isinstance(other, SqliteTransport)
+    await other._look_once()
 
 
 class TestSqlite(OneEngine):
@@ -89,16 +99,26 @@ class TestSqlite(OneEngine):
         for _ in range(2):
             victim = Desk(await engine(), clock)
             await receive(await victim.take(), 2)
-            await take_for_dead(victim, engine)
+            await die(victim, engine)
         third = Desk(await engine(), clock)
         alone = await receive(await third.take(), 1)
         assert bodies(alone) == [b"poison"]
-        await take_for_dead(third, engine)
+        await die(third, engine)
 
         letters = await desk.transport.inspector.dead()
 
         assert [(one.body, one.reason) for one in letters] == [(b"poison", "its worker died 3 times")]
         assert bodies(await receive(await desk.take(), 1)) == [b"innocent"]
+
+    async def test_a_job_whose_workers_stood_still_is_not_dead(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+        await desk.transport.publish(MAIL, [message(b"long"), message(b"other")])
+        for _ in range(4):
+            victim = Desk(await engine(), clock)
+            assert len(await receive(await victim.take(), 2)) == 2
+            await take_for_dead(victim, engine)
+
+        assert await desk.transport.inspector.dead() == []
+        assert bodies(await receive(await desk.take(), 2)) == [b"long", b"other"]
 
     async def test_everything_is_there_after_reopening(self, clock: SimClock, tmp_path: Path) -> None:
         async with SqliteTransport(tmp_path / "again.db", clock=clock) as transport:

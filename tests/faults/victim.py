@@ -27,6 +27,8 @@ class Host:
 
     def waits(self, place: str, why: str | None) -> None: ...
 
+    def unknown(self, task: str, count: int) -> None: ...
+
 
 def effect(id: str) -> Acked:
     return Acked((Send(EFFECTS, Message(f"effect-{id}", b"{}", at=1.0)), Keep(f"fact-{id}", b"1", 3600.0)))

@@ -132,6 +132,9 @@ class Wire:
         self.loses_answers_after: bytes | None = None
         self.lost = 0
         self.port = 0
+        self.pause = 0.0  # seconds for each piece that passes
+        self._forgotten = 0  # so many connections pass nothing more, and nobody is told
+        self._count = 0
 
     @property
     def url(self) -> str:
@@ -152,6 +155,10 @@ class Wire:
             self._listening = None
         self.drop()
 
+    def forget(self) -> None:
+        """As a firewall does with what is idle: the connections of now pass nothing more."""
+        self._forgotten = self._count
+
     def drop(self) -> None:
         """Cuts what is connected now."""
         for pair in self._pairs:
@@ -162,11 +169,13 @@ class Wire:
         their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
         pair = writer, their_writer
         self._pairs.add(pair)
+        self._count += 1
+        number = self._count
         doomed = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, their_writer, doomed))
-                both.create_task(self._back(their_reader, writer, doomed))
+                both.create_task(self._forward(reader, their_writer, doomed, number))
+                both.create_task(self._back(their_reader, writer, doomed, number))
         except* (OSError, EOFError):
             pass
         finally:
@@ -174,20 +183,26 @@ class Wire:
             for one in pair:
                 one.close()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, number: int) -> None:
         while data := await reader.read(65536):
             if self.loses_answers_after is not None and self.loses_answers_after in data:
                 self.loses_answers_after = None
                 doomed.set()
-            writer.write(data)
-            await writer.drain()
+            await self._pass(data, writer, number)
         raise EOFError
 
-    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, number: int) -> None:
         while data := await reader.read(65536):
             if doomed.is_set():
                 self.lost += 1
                 raise EOFError
-            writer.write(data)
-            await writer.drain()
+            await self._pass(data, writer, number)
         raise EOFError
+
+    async def _pass(self, data: bytes, writer: asyncio.StreamWriter, number: int) -> None:
+        if number <= self._forgotten:
+            return
+        if self.pause:
+            await asyncio.sleep(self.pause)
+        writer.write(data)
+        await writer.drain()

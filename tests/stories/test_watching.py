@@ -48,4 +48,4 @@ async def test_only_what_is_looked_at_is_in_the_chain(watch: dict[str, Any], lay
     async with app.running_with(Setting(Engines(engine, engine), SystemClock(), **watch)):
         await (await look.enqueue()).result(5)
 
-    assert found[::-1] == ["retries", *layers, "own", "validation", "run", "look"]
+    assert found[::-1] == ["retries", *layers, "own", "validation", "look"]

@@ -57,15 +57,22 @@ def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
     return found
 
 
-def tally_by(queue_of: Callable[[Delivery], str], settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery] = ()) -> dict[Whose, Counts]:
-    """The numbers of one settle, and of what was settled too late, by queue and handler."""
-    parts: dict[str, list[tuple[Delivery, Outcome]]] = {}
-    for one in settled:
-        parts.setdefault(queue_of(one[0]), []).append(one)
-    found = {Whose(queue, handler): counts for queue, part in parts.items() for handler, counts in tally(part).items()}
+def tally_in(queue: str, settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery]) -> dict[Whose, Counts]:
+    """The numbers of one settle, and of what was settled too late, all of it of one queue."""
+    found = {Whose(queue, handler): counts for handler, counts in tally(settled).items()}
     for delivery in refused:
-        found.setdefault(Whose(queue_of(delivery), delivery.handler), Counts()).refused += 1
+        found.setdefault(Whose(queue, delivery.handler), Counts()).refused += 1
     return found
+
+
+def tally_by(queue_of: Callable[[Delivery], str], settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery]) -> dict[Whose, Counts]:
+    """As `tally_in`, where each may be of another queue."""
+    parts: dict[str, tuple[list[tuple[Delivery, Outcome]], list[Delivery]]] = {}
+    for one in settled:
+        parts.setdefault(queue_of(one[0]), ([], []))[0].append(one)
+    for delivery in refused:
+        parts.setdefault(queue_of(delivery), ([], []))[1].append(delivery)
+    return {whose: counts for queue, part in parts.items() for whose, counts in tally_in(queue, *part).items()}
 
 
 def write(whose: Whose) -> str:

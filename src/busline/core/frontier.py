@@ -66,7 +66,8 @@ class Frontier:
             self._open.pop(offset, None)
         before = self.low
         self.low = low = min(next(iter(self._open), self.next), self.next)
-        self._ahead.update(one for one in offsets if one >= low)  # there may be very many: only what changes is touched
+        if max(offsets, default=-1) >= low:  # there may be very many: only what changes is touched
+            self._ahead.update(one for one in offsets if one >= low)
         if self._ahead and low > before:
             self._forget(before)
         return low

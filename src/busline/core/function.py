@@ -10,6 +10,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 Function = Callable[..., Any]
+UNFINISHED = (CoroutineType, GeneratorType, AsyncGeneratorType, Awaitable)  # what a call may give back that is yet to be run
 AWAITED = (CoroutineType, asyncio.Future)  # what an awaited function may give back and still mean to be awaited
 
 
@@ -73,11 +74,6 @@ def innermost(function: Function) -> Function:
 def bound(function: Function) -> frozenset[str]:
     """The parameters to which a partial has given a value by name: nobody is to be asked for them."""
     return frozenset(name for layer in layers(function) if isinstance(layer, partial) for name in layer.keywords)
-
-
-def unfinished(value: object) -> bool:
-    """Whether a call gave back something that is yet to be run."""
-    return isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType, Awaitable))
 
 
 async def awaited(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from busline.core.depends import Node, in_order, itself
 from busline.core.errors import Reject, wrong
-from busline.core.function import Function, awaited, kind_of, unfinished
+from busline.core.function import Function, awaited, kind_of
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.signature import Injected
@@ -70,6 +70,9 @@ class Ending:
                 collect(delivery, value)
 
 
+NOTHING_LEFT = Ending()
+
+
 async def _closed(values: Any) -> None:
     if isinstance(values, GeneratorType):
         values.close()
@@ -83,22 +86,12 @@ def _collected(values: Any, collect: Callable[[Any], None]) -> None:
             collect(value)
 
 
-def invoke(function: Function, injected: Injected, ending: Ending, *, spread: bool) -> Invoke:
-    """Runs the function for one delivery, to its end. `spread`: the value is a dict of arguments."""
+def invoke(function: Function, injected: Injected, ending: Ending, *, spread: bool) -> tuple[Invoke, Ending]:
+    """The call of the function for one delivery, and what is left to do with what it gives back: nothing where it has
+    dependencies, which are to see how it ends. `spread`: the value is a dict of arguments."""
     if injected.needed:
-        return _with_dependencies(function, injected, ending, spread)
-    call = _awaitable(function, _with_provided(function, injected, spread))
-    collect, take = ending.collect, ending.take
-
-    async def run(delivery: Delivery, value: Any) -> Any:
-        given = await call(delivery, value)
-        if given is not None and unfinished(given):
-            return await take(delivery, given)
-        if collect is not None:
-            collect(delivery, given)
-        return given
-
-    return run
+        return _with_dependencies(function, injected, ending, spread), NOTHING_LEFT
+    return _awaitable(function, _with_provided(function, injected, spread)), ending
 
 
 def _awaitable(function: Function, call: Call) -> Call:

@@ -15,6 +15,7 @@ from busline.core.served import Served
 Order: TypeAlias = Literal["partition", "key", "none"]
 Start: TypeAlias = Literal["earliest", "latest"] | float
 BATCH_BYTES = 4 * 1024 * 1024
+UNKNOWN_LIMIT = 900.0
 State: TypeAlias = Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
 
 
@@ -24,7 +25,8 @@ class Subscription:
 
     `ahead`: how many unsettled deliveries one partition may have out at once. `batch_bytes`: what one `receive` may
     return of bodies, and what may be read ahead of it; a larger message comes alone. `tasks`: the names that the worker
-    has functions for; None stands for any.
+    has functions for; None stands for any. A job of another task waits aside for a worker that knows it, and comes to any
+    worker of its queue if there was none for `unknown_limit` seconds.
     """
 
     addresses: tuple[Address, ...]
@@ -34,6 +36,7 @@ class Subscription:
     ahead: int = 500
     batch_bytes: int = BATCH_BYTES
     tasks: frozenset[str] | None = None
+    unknown_limit: float = UNKNOWN_LIMIT
 
 
 class Features(NamedTuple):
@@ -68,6 +71,10 @@ class Host(Protocol):
 
     def waits(self, place: str, why: str | None) -> None:
         """A part of the engine stands still, and why; None: it goes on. Returns at once."""
+        ...
+
+    def unknown(self, task: str, count: int) -> None:
+        """So many jobs of a task that is not in `tasks` were met, and wait aside. Returns at once."""
         ...
 
 
@@ -139,8 +146,9 @@ class Look(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """A queue in numbers. `delayed` by their sender, `retrying` after a failure. `oldest`: when the first of the waiting
-    was sent, or if it was delayed, due: seconds since 1970; None where none waits."""
+    """A queue in numbers. `delayed` by their sender; `retrying` after a failure, or aside until a worker comes that knows
+    their task. `oldest`: when the first of the waiting was sent, or if it was delayed, due: seconds since 1970; None where
+    none waits."""
 
     waiting: int = 0
     delayed: int = 0

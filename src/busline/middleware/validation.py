@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from busline.core.chain import Step
 from busline.core.codec import BODY_LIMIT, Codec, check, explain
 from busline.core.errors import Invalid, Reject, excerpt, wrong
-from busline.core.handler import Invoke
+from busline.core.function import UNFINISHED
+from busline.core.handler import Ending, Invoke
 from busline.core.message import Delivery
 
 
@@ -22,9 +23,10 @@ SKIPPED = Skipped()
 Unwanted = Callable[[bytes], bool]
 
 
-def validation(codec: Codec, invoke: Invoke, *, unwanted: Unwanted | None = None) -> Step:
+def validation(codec: Codec, invoke: Invoke, ending: Ending, *, unwanted: Unwanted | None = None) -> Step:
     """`unwanted` knows the bodies of other types."""
     decode, count = codec.decode, bytes.count
+    collect, take = ending.collect, ending.take
 
     async def validation(delivery: Delivery) -> object:
         body = delivery.message.body
@@ -41,7 +43,12 @@ def validation(codec: Codec, invoke: Invoke, *, unwanted: Unwanted | None = None
                 value = decode(body)
             except (ValidationError, RecursionError) as error:
                 raise refusal(delivery, body, error) from error
-        return await invoke(delivery, value)
+        given = await invoke(delivery, value)
+        if given is not None and isinstance(given, UNFINISHED):
+            return await take(delivery, given)
+        if collect is not None:
+            collect(delivery, given)
+        return given
 
     return validation
 

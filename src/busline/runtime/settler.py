@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence, Set
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ class Settler:
     ) -> None:  # fmt: skip
         self._name, self._receiver, self._elsewhere, self._clock = name, receiver, elsewhere, clock
         self._away, self._listener = away, listener
+        self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
         self._waiting: dict[str, list[Settled]] = {}  # what cannot be settled now, by where it waits
         self.tasks: set[asyncio.Task[None]] = set()  # what is under way
@@ -49,10 +51,10 @@ class Settler:
     def busy(self) -> bool:
         return bool(self._finished or self.tasks)
 
-    def add(self, *finished: Settled) -> None:
-        """These are settled at once if no group is under way, else with the next one."""
-        self._finished.extend(finished)
-        if self._finished and not (self._grouping or self._over):
+    def add(self, finished: Settled) -> None:
+        """It is settled at once if no group is under way, else with the next one."""
+        self._finished.append(finished)
+        if not (self._grouping or self._over):
             self._grouping = True
             self._start(self._settle())
 
@@ -75,7 +77,7 @@ class Settler:
     # --- groups ----------------------------------------------------------------------------------------------
 
     def _start(self, settling: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(settling, name=f"busline settle {self._name}")
+        task = asyncio.get_running_loop().create_task(settling, name=f"busline settle {self._name}", context=self._context)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 

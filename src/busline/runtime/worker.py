@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,21 +18,20 @@ from busline.core.handler import Handler, key_of
 from busline.core.lanes import Lanes
 from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
 from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
-from busline.core.ports import Receiver, Subscription, Transport
+from busline.core.ports import UNKNOWN_LIMIT, Receiver, Subscription, Transport
 from busline.core.threads import held
 from busline.runtime.elsewhere import Elsewhere, Settled
 from busline.runtime.exits import Exited
 from busline.runtime.held import Held
 from busline.runtime.sending import HANDLING, Sends
 from busline.runtime.settler import Listener, Settler
+from busline.runtime.strangers import Strangers
 from busline.runtime.trouble import AWAY, Trouble
 
 log = logging.getLogger("busline")
-UNKNOWN_LIMIT = 900.0
 BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
 THREADS = 2 * (os.cpu_count() or 1) + 4
-STRANGERS = 10_000  # remembered at once: others may have taken them long ago
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ class Worker:
         self._stopping = False
         self._timer: Timer | None = None
         self._next_deadline = float("inf")
-        self._strangers: dict[str, float] = {}  # jobs of unknown tasks, and when each was first met
+        self._strangers = Strangers(work.name, clock)
         self._settler: Settler | None = None
         self.away: dict[str, str] = {}  # what is waited for, while an engine is away
         self._changed = asyncio.Event()
@@ -124,9 +123,11 @@ class Worker:
         Raises what ended the receiving for good."""
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
-        async with self.work.transport.subscribe(self.work.subscription, self) as receiver:
+        subscription = replace(self.work.subscription, unknown_limit=UNKNOWN_LIMIT)
+        async with self.work.transport.subscribe(subscription, self) as receiver:
             listener = Listener(self._settled, self._fail)
             self._settler = Settler(self.work.name, receiver, self._elsewhere, self.clock, self.away, listener)
+            self._add = self._settler.add
             fetching = self._loop.create_task(self._fetch(receiver), name=f"busline fetch {self.work.name}")
             self.ready.set()
             await self._stopped(fetching)
@@ -249,13 +250,9 @@ class Worker:
         else:
             if not self._durable:
                 self._lanes.leave(delivery)
-            self._settle((delivery, outcome))
+            self._add((delivery, outcome))
         if not self._starting:
             self._start_soon()
-
-    def _settle(self, *finished: Settled) -> None:
-        assert self._settler is not None  # nothing is handled before it is there
-        self._settler.add(*finished)
 
     def _fail(self, error: BaseException) -> None:
         self._broken = error
@@ -279,22 +276,16 @@ class Worker:
         self._start_soon()
 
     def _unknown(self, delivery: Delivery) -> None:
-        """A job whose task this App does not have: perhaps a newer worker has it. A quarter of an hour, then dead."""
-        message = delivery.message
-        delivery.handler = message.task
-        now = self.clock.time()
-        age = now - self._strangers.setdefault(message.id, now)
-        if len(self._strangers) > STRANGERS:
-            del self._strangers[next(iter(self._strangers))]
+        """A job of a task that nobody alive has known for a quarter of an hour: dead, unless the App has it after all."""
+        task = delivery.handler = delivery.message.task
         known = ", ".join(sorted(self.work.handlers)) or "none"
-        reason = f"no worker knows the task '{message.task}' (this one knows {known})"
-        over = age > UNKNOWN_LIMIT and message.task not in self.work.elsewhere
-        outcome = Rejected(reason) if over else Retried(min(max(age, 1.0), 60.0), LookupError(reason), counted=False)
-        if over:
-            self._strangers.pop(message.id, None)
-        if isinstance(outcome, Retried):
-            log.warning("%s: it waits for %.0f s, for another worker", reason, outcome.after)
-        self._finish(delivery, outcome)
+        reason = f"no worker knows the task '{task}' (this one knows {known})"
+        elsewhere = Retried(0.0, LookupError(reason), counted=False)
+        self._finish(delivery, elsewhere if task in self.work.elsewhere else Rejected(reason))
+
+    def unknown(self, task: str, count: int) -> None:
+        """So many jobs of a task that this worker does not know wait aside."""
+        self._strangers.met(task, count)
 
     # --- deadlines -----------------------------------------------------------------------------------------
 
@@ -338,7 +329,7 @@ class Worker:
     # --- settling ------------------------------------------------------------------------------------------
 
     def _settled(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
-        self._held.drop(delivery for delivery, _ in batch)
+        self._held.drop([delivery for delivery, _ in batch])
         self._leave(batch)
         self._count(batch, refused)
         self._changed.set()
@@ -383,7 +374,8 @@ class Worker:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """These are wanted back: what has not begun is settled as Released, what runs may end."""
         unstarted = self._unstarted({delivery.receipt for delivery in deliveries})
-        self._settle(*((delivery, RELEASED) for delivery in unstarted))
+        for delivery in unstarted:
+            self._add((delivery, RELEASED))
         self._start_soon()
 
     def _unstarted(self, receipts: Set[object]) -> list[Delivery]:
@@ -431,7 +423,8 @@ class Worker:
             timer.cancel()
             unstarted.append(delivery)
         self._parked.clear()
-        self._settle(*((delivery, RELEASED) for delivery in unstarted))
+        for delivery in unstarted:
+            self._add((delivery, RELEASED))
 
     async def _until_settled(self, limit: float, hurry: asyncio.Event | None = None) -> None:
         hurried = self._loop.create_task((hurry or asyncio.Event()).wait())

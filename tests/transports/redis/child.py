@@ -24,6 +24,8 @@ class Host:
 
     def waits(self, place: str, why: str | None) -> None: ...
 
+    def unknown(self, task: str, count: int) -> None: ...
+
 
 def say(*words: object) -> None:
     print(*words, flush=True)

@@ -163,3 +163,23 @@ async def test_a_server_that_throws_keys_away_is_warned_of(caplog: pytest.LogCap
     with running(maxmemory="50mb", maxmemory_policy="allkeys-lru") as server:
         await works(server.url)
     assert "maxmemory-policy allkeys-lru" in caplog.text
+
+
+async def test_a_login_without_channels_is_told_what_it_lacks(redis: Server) -> None:
+    redis.say("ACL", "SETUSER", "guest", "on", f">{SECRET}", "~*", "resetchannels", "+@all")
+    try:
+        said = await fails(f"redis://guest:{SECRET}@127.0.0.1:{redis.port}")
+        assert "channel" in said and "ACL SETUSER guest" in said and "Redis 6.2 or newer" not in said
+    finally:
+        redis.say("ACL", "DELUSER", "guest")
+
+
+async def test_a_login_that_may_not_ask_for_connections_keeps_its_lease(redis: Server) -> None:
+    redis.say("ACL", "SETUSER", "guest", "on", f">{SECRET}", "~*", "&*", "+@all", "-client", "+client|setname")
+    try:
+        async with RedisTransport(f"redis://guest:{SECRET}@127.0.0.1:{redis.port}") as transport:
+            async with asyncio.timeout(10):
+                while transport.lease.connection != "-":
+                    await asyncio.sleep(0.01)
+    finally:
+        redis.say("ACL", "DELUSER", "guest")

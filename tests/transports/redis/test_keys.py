@@ -8,7 +8,7 @@ import pytest
 from busline.core.errors import Invalid
 from busline.core.ids import new_id
 from busline.core.message import Message, Options
-from busline.core.outcome import ACKED, Acked, Keep, Rejected, Send
+from busline.core.outcome import ACKED, Acked, Keep, Outcome, Rejected, Send
 from busline.testing.clock import SimClock
 from busline.testing.contract import Desk, ack, bodies, message, nothing, receive
 from busline.transports.redis import RedisTransport
@@ -171,3 +171,41 @@ def test_one_transport_is_opened_in_one_loop_after_another(redis: Server) -> Non
     asyncio.run(once())
     redis.say("DEL", "{busline}:fact:k")
     asyncio.run(once())
+
+
+async def test_pages_of_dead_letters_go_on_behind_one_that_is_gone(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(id=f"j{n}") for n in range(4)])
+    receiver, inspector = await desk.take(), desk.transport.inspector
+    await receiver.settle([(one, Rejected("no")) for one in await receive(receiver, 4)])
+    page = [one.id for one in await inspector.dead(limit=2)]
+    await inspector.purge(page)
+
+    assert [one.id for one in await inspector.dead(limit=1, after=page[-1])] == ["j2"]
+    assert [one.id for one in await inspector.dead(after="j2")] == ["j3"]
+
+
+async def test_what_cannot_be_written_is_refused_at_the_send(engines: Engines) -> None:
+    desk = await engines.desk()
+    for wrong in (message(id="\ud800"), message(task="\ud800"), message(options=Options(1.0, {"x": object()})), message(at=None)):
+        with pytest.raises(Invalid, match="a job that can be written|at most 65535"):
+            await desk.transport.publish(desk.mail, [message(), wrong])
+    assert "mail" not in await desk.transport.inspector.depth()
+
+
+async def test_an_outcome_that_cannot_be_written_is_buried_and_no_other(engines: Engines) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(id=f"j{n}") for n in range(4)])
+    receiver = await desk.take()
+    got = await receive(receiver, 4)
+    wrong: list[Outcome] = [
+        Acked((Keep("\ud800", b"v", 60.0),)),
+        Acked((Send(desk.post, message(options=Options(1.0, {"x": object()}))),)),
+        Rejected(404),  # type: ignore[arg-type]  # what a user's code may bring
+    ]
+
+    assert await receiver.settle([*zip(got, wrong, strict=False), (got[3], Acked((Keep("k", b"v", 60.0),)))]) == []
+
+    assert {one.id for one in await desk.transport.inspector.dead()} == {"j0", "j1", "j2"}
+    assert await desk.transport.store.get(["k"]) == [b"v"]
+    assert (await desk.transport.inspector.depth())["mail"].running == 0

@@ -21,6 +21,15 @@ async def take_for_dead(desk: RealDesk, by: RealDesk) -> None:
     await asyncio.to_thread(by.redis.lease.reap)
 
 
+async def die(desk: RealDesk, by: RealDesk) -> None:
+    """As if the desk's process had been killed: the server sees its connection closed."""
+    desk.redis.lease.end()
+    await asyncio.to_thread(desk.redis.lease.join)
+    while desk.redis.lease.connection and await by.redis.link.ask("CLIENT", "LIST", "ID", desk.redis.lease.connection):
+        await asyncio.sleep(0.01)
+    await take_for_dead(desk, by)
+
+
 async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None:
     desk, other = await engines.desk(), await engines.desk()
     await other.transport.publish(other.mail, [message(b"x", id="1"), message(b"y", id="2")])
@@ -99,12 +108,12 @@ async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
     for _ in range(2):
         victim = await engines.desk()
         assert bodies(await receive(await victim.take(), 2)) == [b"poison", b"innocent"]
-        await take_for_dead(victim, desk)
+        await die(victim, desk)
     third = await engines.desk()
     receiver = await third.take()
     assert bodies(await receiver.receive(10)) == [b"poison"]
     assert await nothing(receiver)
-    await take_for_dead(third, desk)
+    await die(third, desk)
 
     letters = await desk.transport.inspector.dead()
 
@@ -113,13 +122,29 @@ async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
     assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {}
 
 
+async def test_a_job_whose_workers_stood_still_is_not_dead(engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+    desk = await engines.desk()
+    await desk.transport.publish(desk.mail, [message(b"long"), message(b"other")])
+    for _ in range(4):
+        victim = await engines.desk()
+        assert len(await receive(await victim.take(), 2)) == 2
+        while not victim.redis.lease.connection:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(victim.redis.lease.beat)
+        await take_for_dead(victim, desk)
+
+    assert await desk.transport.inspector.dead() == []
+    assert "stands still" in caplog.text and "died" not in caplog.text
+    assert sorted(bodies(await receive(await desk.take(), 2)), key=str) == [b"long", b"other"]
+
+
 async def test_what_ended_two_workers_runs_alone(engines: Engines, redis: Server) -> None:
     desk = await engines.desk()
     await desk.transport.publish(desk.mail, [message(b"poison")])
     for _ in range(2):
         victim = await engines.desk()
         await receive(await victim.take(), 1)
-        await take_for_dead(victim, desk)
+        await die(victim, desk)
     await desk.transport.publish(desk.mail, [message(b"1")])
     await desk.transport.publish(desk.post, [message(b"2"), message(b"3")])
     post, mail = await desk.take(desk.post), await desk.take()
@@ -146,7 +171,7 @@ async def test_a_suspect_stays_one_when_it_is_given_back_or_retried(engines: Eng
     for _ in range(2):
         victim = await engines.desk()
         await receive(await victim.take(), 1)
-        await take_for_dead(victim, desk)
+        await die(victim, desk)
     receiver = await desk.take()
     for outcome in (RELEASED, Retried(0, ValueError())):
         await receiver.settle([((await receive(receiver, 1))[0], outcome)])

@@ -10,7 +10,7 @@ import pytest
 from busline.core.counts import Whose
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Retried
+from busline.core.outcome import ACKED, Acked, Keep, Retried
 from busline.core.ports import Receiver
 from busline.testing.contract import bodies, message, nothing, receive
 from busline.transports.redis.envelope import pack
@@ -324,3 +324,64 @@ async def test_a_redrive_loses_no_bytes_that_are_no_envelope(engines: Engines, r
     (letter,) = await desk.transport.inspector.dead()
 
     assert (await desk.transport.inspector.redrive([letter.id])).again == 1
+
+
+async def test_what_is_asked_on_a_connection_that_died_in_silence_is_asked_again(engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busline.transports.redis.link.SOON", 0.2)
+    desk, other = await engines.desk(wire.url), await engines.desk()
+    await other.transport.publish(other.mail, [message(id="j")])
+    await other.transport.store.put("k", b"v", 60.0)
+    inspector, store = desk.transport.inspector, desk.transport.store
+    assert (await inspector.look("j")).state == "waiting"
+    for ask in (lambda: inspector.look("j"), lambda: store.get(["k"]), inspector.depth, inspector.counts, inspector.dead):
+        wire.forget()
+        await ask()
+
+
+async def test_a_long_answer_may_take_its_time(engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busline.transports.redis.link.ANSWER", 0.5)
+    desk, other = await engines.desk(wire.url), await engines.desk()
+    receiver, body = await desk.take(), bytes(500 * 1024)
+    wire.pause = 0.1  # at 64 KiB a time a body takes 0.8 s
+    await other.transport.publish(other.mail, [message(body, id="in")])
+
+    (got,) = await receive(receiver, 1)
+    assert await receiver.settle([(got, Acked((Keep("k", body, 60.0),)))]) == []
+    assert await desk.transport.publish(desk.mail, [message(body, id="out")]) == {}
+
+    assert await desk.transport.store.get(["k"]) == [body]
+
+
+async def test_a_job_to_be_run_alone_is_so_though_its_arrival_was_lost(engines: Engines, wire: Wire) -> None:
+    desk, other = await engines.desk(wire.url), await engines.desk()
+    mail, post = await desk.take(), await desk.take(desk.post)
+    envelope = pack(message(b"poison"), "mail")
+    wire.loses_answers_after = b"EVALSHA"
+    await other.redis.link.ask("RPUSH", "{busline}:suspect:mail", envelope[:4] + b"\x02" + envelope[5:])
+
+    alone = await patiently(mail, 1)
+
+    assert bodies(alone) == [b"poison"]
+    await other.transport.publish(desk.post, [message(b"innocent")])
+    assert await nothing(post)
+    await settled(mail, alone)
+    taking = asyncio.ensure_future(mail.receive(1))
+    assert bodies(await receive(post, 1)) == [b"innocent"]
+    taking.cancel()
+
+
+async def test_a_lease_that_the_server_refuses_to_renew_is_told_and_tried_again(engines: Engines, redis: Server, caplog: pytest.LogCaptureFixture) -> None:
+    desk = await engines.desk(lease=1.0)
+    receiver = await desk.take()
+    await desk.transport.publish(desk.mail, [message()])
+    got = await receive(receiver, 1)
+    redis.say("SET", "{busline}:leases", "not a hash")
+    async with asyncio.timeout(10):
+        while "lease is not renewed" not in caplog.text:
+            await asyncio.sleep(0.02)
+    assert "WRONGTYPE" in caplog.text
+    redis.say("DEL", "{busline}:leases")
+    while not redis.say("HKEYS", "{busline}:leases").startswith(b"*1"):
+        await asyncio.sleep(0.02)
+
+    assert await receiver.settle([(got[0], ACKED)]) == []

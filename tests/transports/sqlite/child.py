@@ -32,6 +32,8 @@ class Host:
 
     def missed(self, count: int) -> None: ...
 
+    def unknown(self, task: str, count: int) -> None: ...
+
 
 def say(what: str) -> None:
     print(what, flush=True)

@@ -168,12 +168,12 @@ async def test_after_a_sleep_of_the_machine_the_others_may_beat_first(tmp_path: 
         slept = 3600 * process.SECOND
         monkeypatch.setattr(process, "ticks", lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) + slept)
 
-        assert one.process.dead([other.process.n], 20.0) == []
+        assert one.process.dead([other.process.n], 20.0) == {}
 
         slept += 4 * process.SECOND
-        assert one.process.dead([other.process.n], 20.0) == []
+        assert one.process.dead([other.process.n], 20.0) == {}
         slept += 4 * process.SECOND
-        assert one.process.dead([other.process.n], 20.0) == [other.process.n]
+        assert one.process.dead([other.process.n], 20.0) == {other.process.n: False}
 
 
 async def test_files_left_by_one_that_died_while_registering_are_taken_over(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Recorder:
         self.recalled: list[Delivery] = []
         self.gaps = 0
         self.waiting: dict[str, str] = {}
+        self.strangers: dict[str, int] = {}
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         self.recalled += deliveries
@@ -43,6 +44,9 @@ class Recorder:
         self.waiting.pop(place, None)
         if why is not None:
             self.waiting[place] = why
+
+    def unknown(self, task: str, count: int) -> None:
+        self.strangers[task] = self.strangers.get(task, 0) + count
 
 
 class Desk:

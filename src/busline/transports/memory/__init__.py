@@ -115,6 +115,11 @@ class MemoryTransport:
         for receiver in self.receivers:
             receiver.wake()
 
+    def knows(self, queue: str, task: str) -> bool:
+        """Whether a worker of this queue knows a task."""
+        takers = (one for one in self.receivers if isinstance(one, QueueReceiver))
+        return any(one.serves(queue) and one.knows(task) for one in takers)
+
     def finish(self, job: Held) -> None:
         """A job is final: its lock is free, its id remembered if it asked for that."""
         message = job.message

@@ -25,7 +25,7 @@ class MemoryInspector:
     async def look(self, id: str) -> Look:
         if (job := self._of.jobs.get(id)) is not None:
             line = self._of.line(job.queue)
-            state: State = "running" if job.owner is not None else "waiting" if id in line.waiting else "delayed"
+            state: State = "running" if job.owner is not None else "delayed" if any(one[2] == id for one in line.due) else "waiting"
             return Look(state, job.attempts + (state == "running"))
         if (letter := self._of.letters.get(id)) is not None:
             return Look("failed", letter.shown.attempts, letter.shown)
@@ -36,7 +36,7 @@ class MemoryInspector:
         for job in self._of.jobs.values():
             running[job.queue] = running.get(job.queue, 0) + (job.owner is not None)
         return {
-            name: Depth(len(line.waiting), len(line.due) - len(line.retrying), len(line.retrying), running.get(name, 0), self._oldest(line))
+            name: Depth(len(line.waiting), len(line.due) - len(line.retrying), line.again(), running.get(name, 0), self._oldest(line))
             for name, line in self._of.lines.items()
         }
 

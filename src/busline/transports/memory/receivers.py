@@ -2,17 +2,18 @@
 
 import asyncio
 import heapq
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from busline.core.address import Address
-from busline.core.counts import Counts, tally_by
+from busline.core.counts import Counts, Whose, tally_by, tally_in
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Released, Retried
 from busline.core.ports import Host, Start, Subscription
-from busline.transports.memory.places import Held, Log
+from busline.transports.memory.places import Held, Line, Log
 
 if TYPE_CHECKING:
     from busline.transports.memory import MemoryTransport
@@ -62,13 +63,13 @@ class Waiting:
             else:
                 applied.append(one if one[1] is ACKED else self.transport.possible(one))
         self.end(applied)
-        for whose, counts in tally_by(self.queue_of, applied, refused).items():
+        for whose, counts in self.tally(applied, refused).items():
             self.transport.counts.setdefault(whose, Counts()).add(counts)
         self.wake()
         return refused
 
-    def queue_of(self, delivery: Delivery) -> str:
-        """Where it goes back to if it dies and is redriven."""
+    def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
+        """The numbers, by handler and by the queue that its dead letters go back to."""
         raise NotImplementedError
 
     def end(self, settled: Sequence[Settled]) -> None:
@@ -78,16 +79,26 @@ class Waiting:
 class QueueReceiver(Waiting):
     """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
 
-    def queue_of(self, delivery: Delivery) -> str:
-        return str(delivery.receipt[0])
+    def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
+        return tally_by(lambda delivery: str(delivery.receipt[0]), settled, refused)
 
     def ready(self) -> bool:
         self._promote()
-        return any(self.transport.line(address.name).waiting for address in self.subscription.addresses)
+        return any(line.waiting or any(map(self.knows, line.aside)) for line in self._lines())
+
+    def knows(self, task: str) -> bool:
+        return self.subscription.tasks is None or task in self.subscription.tasks
+
+    def serves(self, queue: str) -> bool:
+        return any(address.name == queue for address in self.subscription.addresses)
+
+    def _lines(self) -> list[Line]:
+        return [self.transport.line(address.name) for address in self.subscription.addresses]
 
     def next_due(self) -> float | None:
-        lines = [self.transport.line(address.name) for address in self.subscription.addresses]
-        return min((line.due[0][0] for line in lines if line.due), default=None)
+        due = [line.due[0][0] for line in self._lines() if line.due]
+        met = [waiting[0][0] + self.subscription.unknown_limit for line in self._lines() for waiting in line.aside.values()]
+        return min((*due, *met), default=None)
 
     def _promote(self) -> None:
         now = self.transport.clock.time()
@@ -102,12 +113,49 @@ class QueueReceiver(Waiting):
         self._promote()
         self.turn += 1
         taken: list[Delivery] = []
+        met: Counter[str] = Counter()
         room = Room(self.subscription.batch_bytes)
         for address in in_turn(self.subscription.addresses, self.turn):
-            waiting = self.transport.line(address.name).waiting
-            while waiting and len(taken) < limit and room.takes(self.transport.jobs[waiting[0]].message):
-                taken.append(self._hand_out(waiting.popleft()))
+            line = self.transport.line(address.name)
+            self._bring_back(line)
+            taken += [self._hand_out(id) for id in self._forsaken(address.name, line, limit - len(taken))]
+            while line.waiting and len(taken) < limit:
+                message = self.transport.jobs[id := line.waiting[0]].message
+                known = self.knows(message.task)
+                if known and not room.takes(message):
+                    break
+                line.waiting.popleft()
+                if known:
+                    taken.append(self._hand_out(id))
+                else:
+                    line.aside.setdefault(message.task, deque()).append((self.transport.clock.time(), id))
+                    met[message.task] += 1
+        self._tell(met)
         return taken
+
+    def _bring_back(self, line: Line) -> None:
+        """What others put aside, and this worker knows, is the first in the queue again."""
+        for task in [task for task in line.aside if self.knows(task)]:
+            line.waiting.extendleft(id for _, id in reversed(line.aside.pop(task)))
+
+    def _forsaken(self, queue: str, line: Line, limit: int) -> Iterator[str]:
+        """What waits aside for too long, and nobody knows."""
+        since = self.transport.clock.time() - self.subscription.unknown_limit
+        for task, waiting in [*line.aside.items()]:
+            if self.transport.knows(queue, task):  # the time begins anew
+                line.aside[task] = deque((met if met > since else self.transport.clock.time(), id) for met, id in waiting)
+                continue
+            while waiting and waiting[0][0] <= since and limit > 0:
+                yield waiting.popleft()[1]
+                limit -= 1
+            if not waiting:
+                del line.aside[task]
+
+    def _tell(self, met: Mapping[str, int]) -> None:
+        for task, count in met.items():
+            self.host.unknown(task, count)
+        if met:
+            self.transport.wake()
 
     def _hand_out(self, id: str) -> Delivery:
         job = self.transport.jobs[id]
@@ -179,8 +227,8 @@ class TopicReceiver(Waiting):
                 found.append((address, self.transport.log(address), self._frontiers(address)))
         return found
 
-    def queue_of(self, delivery: Delivery) -> str:
-        return f"~{self.subscription.group}"
+    def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
+        return tally_in(f"~{self.subscription.group}", settled, refused)
 
     def ready(self) -> bool:
         return bool(self._behind())

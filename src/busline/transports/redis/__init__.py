@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
@@ -46,14 +45,13 @@ class RedisTransport:
         self.clock: Clock = clock or SystemClock()
         self.place = place(url)
         self.prefix = f"{{{namespace}}}:"
-        self.skew = 0.0
         self.receivers: list[QueueReceiver] = []
         self.store = RedisStore(self)
         self.inspector = RedisInspector(self)
         self.link = Link(self.place, self.prefix)
         self._seconds = lease
         self.lease = self._new_lease()
-        self._producer = Producer(Link(self.place, self.prefix), self.clock)
+        self._producer = Producer(Link(self.place, self.prefix), self.told)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alone: QueueReceiver | None = None
 
@@ -64,25 +62,27 @@ class RedisTransport:
     def server(self) -> tuple[str, int] | None:
         return None if self.place.path is not None else (self.place.host, self.place.port)
 
-    def now(self) -> float:
-        """The engine's time, by this process's clock."""
-        return self.clock.time() + self.skew
+    def moved(self) -> float | None:
+        """The time of a clock that is moved by hand: it stands in for the server's. None of the machine's clock."""
+        return None if isinstance(self.clock, SystemClock) else self.clock.time()
+
+    def told(self) -> str:
+        """Our time, as scripts take it: theirs is the server's, and they see in each call how far ours is from that."""
+        moved = self.moved()
+        return repr(self.clock.time()) if moved is None else f"={moved!r}"
 
     def _new_lease(self) -> Lease:
-        return Lease(self.place, self.prefix, self._seconds, self.now, self._lost)
+        return Lease(self.place, self.prefix, self._seconds, self.told, self._lost)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self.link = Link(self.place, self.prefix)
         try:
-            await greet(self.link, self.clock.time())
-            await self._measure()
+            await greet(self.link, self.told())
         except BaseException:  # cancelled or refused, no connection stays open
             await self.link.close()
             raise
-        producing = Link(self.place, self.prefix)
-        self._producer = Producer(producing, self.clock)
-        self._producer.skew = self.skew
+        self._producer = Producer(Link(self.place, self.prefix), self.told)
         self.lease = self._new_lease()
         self.lease.start()
         return self
@@ -91,16 +91,9 @@ class RedisTransport:
         self.lease.end()
         await self._producer.close()
         await self.store.close()
+        await self.inspector.close()
         await self.link.close()
         await asyncio.get_running_loop().run_in_executor(None, self.lease.join)
-
-    async def _measure(self) -> None:
-        """How far the server's clock is ahead of ours; what one answer's time can explain is nothing."""
-        before, begun = self.clock.time(), time.monotonic()
-        seconds, micros = await self.link.ask("TIME")
-        took = time.monotonic() - begun
-        skew = int(seconds) + int(micros) / 1e6 - before - took / 2
-        self.skew = 0.0 if abs(skew) <= took else skew
 
     # --- sending -------------------------------------------------------------------------------------------
 

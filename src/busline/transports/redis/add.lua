@@ -1,7 +1,8 @@
--- Adds jobs, once for each (producer, sequence). ARGV: producer, sequence, now, then blocks:
+-- Adds jobs, once for each (producer, sequence). ARGV: producer, sequence, the caller's time, then blocks:
 -- queue, n, n envelopes, m, m times (id, due, unique, remember, envelope).
 -- Returns index (from 0, among the m's of all blocks) and id of each that is there already.
-local producer, seq, now = P .. 'producer:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local producer, seq = P .. 'producer:' .. ARGV[1], tonumber(ARGV[2])
+local now, ahead = times(ARGV[3])
 local last = redis.call('GET', producer)
 if last then
   local told = cmsgpack.unpack(last)
@@ -16,7 +17,7 @@ while at <= #ARGV do
   local m = tonumber(ARGV[at])
   at = at + 1
   for _ = 1, m do
-    local holder = add(queue, now, unpack(ARGV, at, at + 4))
+    local holder = add(queue, now, ahead, unpack(ARGV, at, at + 4))
     if holder then
       there[#there + 1] = special
       there[#there + 1] = holder

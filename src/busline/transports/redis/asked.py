@@ -22,6 +22,7 @@ class Asked:
 
     settled: Sequence[Settled]
     said: Said
+    size: int
     done: "asyncio.Future[Answer]" = field(default_factory=future)
 
     def answer(self, found: Answer) -> None:

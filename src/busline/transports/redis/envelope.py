@@ -36,16 +36,18 @@ def text(value: str) -> bytes:
 
 
 def pack(message: Message, queue: str, attempts: int = 0) -> bytes:
-    """Raises Invalid for an id or a name that is too long."""
-    id, line, task, body = text(message.id), text(queue), text(message.task), message.body
-    fields = b"".join(_fields(message))
-    flags = (FIELDS if fields else 0) | (NO_BODY if body is None else 0)
+    """Raises Invalid for an id or a name that is too long, and for anything else that cannot be written."""
     try:
+        id, line, task, body = text(message.id), text(queue), text(message.task), message.body
+        fields = b"".join(_fields(message))
+        flags = (FIELDS if fields else 0) | (NO_BODY if body is None else 0)
         head = HEAD.pack(VERSION, flags, attempts, 0, len(id), len(line), len(task), message.at)
+        rest = LENGTH.pack(len(fields)) + fields if fields else b""
+        return b"".join((head, id, line, task, rest, body or b""))
     except struct.error as error:
         raise Invalid(wrong(queue, "an id and names of at most 65535 bytes", "a longer one", "Shorten it.")) from error
-    rest = LENGTH.pack(len(fields)) + fields if fields else b""
-    return b"".join((head, id, line, task, rest, body or b""))
+    except (ValueError, TypeError) as error:  # text that is no UTF-8, options that are no JSON
+        raise Invalid(wrong(queue, "a job that can be written", f"{type(error).__name__}: {error}"[:200], "Correct what it carries.")) from error
 
 
 def _fields(message: Message) -> Iterator[bytes]:

@@ -1,26 +1,32 @@
 """Facts by key, each with a time to live; whoever waits for one hears of it on the fact's own channel."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from busline.core.errors import Unavailable
-from busline.transports.redis.link import end
+from busline.transports.redis.envelope import text
+from busline.transports.redis.link import end, understood
+from busline.transports.redis.together import Together
 
 if TYPE_CHECKING:
     from busline.transports.redis import RedisTransport
 
+log = logging.getLogger("busline")
 AGAIN = 0.2  # real seconds before the next try, while the server is away
 QUIET = 5.0  # after so long without a word the connection is asked whether it lives
 
 
-def fact_arguments(key: str, value: bytes, ttl: float, now: float) -> tuple[Any, ...]:
-    """Key, until, ttl in ms, value: as the scripts take a fact."""
-    return key, repr(now + ttl), max(math.ceil(min(ttl, 1e10) * 1000), 1), value
+def fact_arguments(key: str, value: bytes, ttl: float) -> tuple[Any, ...]:
+    """Key, time to live, value: as the scripts take a fact. Raises ValueError for a time that is no number."""
+    if math.isnan(ttl):
+        raise ValueError("a time to live that is no number")
+    return text(key), repr(ttl), value
 
 
 class RedisStore:
@@ -29,17 +35,19 @@ class RedisStore:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
         self._ear = Ear(transport)
+        self._looks: Together[bytes | None] = Together(self._get)
 
     async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        if not keys:
-            return []
-        found = await self._of.link.ask("MGET", *[f"{self._of.prefix}fact:{key}" for key in keys])
-        now = self._of.now()
-        return [None if one is None else fresh(one, now) for one in found]
+        if len(keys) == 1:
+            return [await self._looks.answer(keys[0])]
+        return await asyncio.gather(*map(self._looks.answer, keys))
+
+    async def _get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        moved, found = self._of.moved(), await self._of.link.look("facts", *map(text, keys))
+        return [None if one is None else fresh(one, moved) for one in found]
 
     async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
-        now = self._of.now()
-        return bool(await self._of.link.run("put", *fact_arguments(key, value, ttl, now), repr(now), int(absent)))
+        return bool(await self._of.link.run("put", *fact_arguments(key, value, ttl), self._of.told(), int(absent)))
 
     async def wait(self, key: str, until: float | None) -> bytes | None:
         clock = self._of.clock
@@ -71,13 +79,14 @@ class RedisStore:
                 return None
 
     async def close(self) -> None:
+        await self._looks.close()
         await self._ear.close()
 
 
-def fresh(kept: bytes, now: float) -> bytes | None:
-    """A kept value, if its time is not over."""
+def fresh(kept: bytes, moved: float | None) -> bytes | None:
+    """A kept value. The server forgets it when its time is over; by a clock that is `moved` by hand, that is seen here."""
     until, _, value = kept.partition(b" ")
-    return value if float(until) > now else None
+    return value if moved is None or float(until) > moved else None
 
 
 class Ear:
@@ -89,6 +98,7 @@ class Ear:
         self._connection = transport.place.connection()
         self._task: asyncio.Task[None] | None = None
         self._open = False
+        self._refused = False
 
     def listen(self, key: str, event: asyncio.Event) -> None:
         """From now on the event is set when there may be news."""
@@ -119,12 +129,19 @@ class Ear:
         while self._events:
             try:
                 await self._hear()
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError) as error:
+                self._failed(error)
                 await asyncio.sleep(AGAIN)
             finally:
                 self._open = False
                 with suppress(RedisError, OSError):
                     await self._connection.disconnect()
+
+    def _failed(self, error: Exception) -> None:
+        """A server that is away is told by whoever works with it; a missing right here, once: waiters then look every few seconds."""
+        if isinstance(error, ResponseError) and not self._refused:
+            self._refused = True
+            log.warning("results are not heard of at once: %s", understood(error, self._of.place, self._of.prefix))
 
     async def _hear(self) -> None:
         async with asyncio.timeout(QUIET):

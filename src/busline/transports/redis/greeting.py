@@ -10,12 +10,12 @@ LAYOUT = 1
 OLDEST = (6, 2)
 
 
-async def greet(link: Link, now: float) -> None:
+async def greet(link: Link, told: str) -> None:
     """Refuses a server that is too old, of another kind, that forbids what is needed, or whose keys a newer busline has
     written. Says loudly where it may throw jobs away."""
     await _check_kind(link)
     await _check_layout(link)
-    await link.run("put", "greeting", repr(now), 1, b"", repr(now), 0)  # scripts, keys and channels: all that work needs
+    await link.run("put", "greeting", "0.001", b"", told, 0)  # scripts, keys and channels: all that work needs
     await _warn_of_eviction(link)
 
 

@@ -1,14 +1,13 @@
 """What a worker has in hand, and what of it is in doubt. No I/O."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from busline.core.message import Delivery, Message
 from busline.core.outcome import Rejected
 from busline.transports.redis.envelope import raw_names, unpack
 from busline.transports.redis.turn import Answer, Receipt, Settled
 
-CONTROL = (b"\0turn", b"\0alone")  # fields of a hand that are no jobs
 UNREADABLE = Rejected("not an envelope that this version of busline reads")
 
 
@@ -79,22 +78,28 @@ class Hand:
             if one.receipt.field not in found.failed:
                 self.held.pop(one.receipt, None)
 
-    def recover(self, told: Mapping[bytes, bytes]) -> None:
-        """What the server says is in hand, after an answer that did not come: what was settled and is gone, was done."""
+    def unsure(self, told: Iterable[bytes]) -> list[bytes]:
+        """Of what the server says is in hand: what is not known here, or in doubt."""
+        sure = {*self.fields()} - {one.field for one in self._doubt}
+        return [field for field in told if field not in sure]
+
+    def recover(self, told: Collection[bytes], read: Mapping[bytes, bytes]) -> None:
+        """What the server says is in hand, after an answer that did not come: what was settled and is gone, was done.
+        `read`: the envelopes of what was unsure."""
         for receipt in self._doubt:
-            if receipt.field not in told or self._other_run(receipt, told[receipt.field]):
+            if receipt.field not in told or self._other_run(receipt, read.get(receipt.field)):
                 self.held.pop(receipt, None)
                 self._applied.add(receipt)
         self._doubt = []
-        known = {*self.fields(), *CONTROL}
-        for field, envelope in told.items():
+        known = {*self.fields()}
+        for field, envelope in read.items():
             if field not in known:
                 self.take(envelope, field)
 
-    def _other_run(self, receipt: Receipt, envelope: bytes) -> bool:
+    def _other_run(self, receipt: Receipt, envelope: bytes | None) -> bool:
         """Whether it was given back by the lost turn, and taken again."""
         delivery = self.held.get(receipt)
-        return delivery is not None and unpack(envelope).attempts + 1 != delivery.attempt
+        return delivery is not None and envelope is not None and unpack(envelope).attempts + 1 != delivery.attempt
 
     def lose(self) -> list[Delivery]:
         """All of it is others' now. Returns what had been received."""

@@ -11,12 +11,14 @@ from busline.core.message import DeadLetter
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing, State, together
 from busline.core.served import Served
 from busline.transports.redis.envelope import Letter, text, unpack, unpack_letter
+from busline.transports.redis.link import pairs
 from busline.transports.redis.producer import special
+from busline.transports.redis.together import Together
 
 if TYPE_CHECKING:
     from busline.transports.redis import RedisTransport
 
-FEW = 1000  # waiting jobs that a look goes through
+FEW, SMALL = 1000, 1024 * 1024  # waiting jobs that a look goes through, and bytes of them
 PAGE = 200  # dead letters read at a time
 YOUNG = 24 * 3600.0  # a job that nobody knows, and whose id is younger, is said to be waiting
 STATES: dict[bytes, State] = {b"running": "running", b"delayed": "delayed", b"succeeded": "succeeded", b"waiting": "waiting"}
@@ -45,10 +47,18 @@ def _since(envelope: bytes) -> float | None:
 class RedisInspector:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
+        self._looks: Together[Look] = Together(self._look)
+        self._place: tuple[str, bytes] = ("", b"-inf")  # the letter that was shown last, and where it stood
 
     async def look(self, id: str) -> Look:
-        """Exact while few jobs wait; else a young id that is nowhere else is said to be waiting."""
-        state, attempt, *letter = await self._of.link.run("look", text(id), repr(self._of.now()), FEW)
+        """Exact while little waits; else a young id that is nowhere else is said to be waiting."""
+        return await self._looks.answer(id)
+
+    async def _look(self, ids: Sequence[str]) -> Sequence[Look]:
+        told = await self._of.link.look("look", self._of.told(), FEW, SMALL, *map(text, ids))
+        return [self._seen(id, *one) for id, one in zip(ids, told, strict=False)]  # there may be no room for all
+
+    def _seen(self, id: str, state: bytes, attempt: int, *letter: bytes) -> Look:
         if letter:
             dead = unpack_letter(id, letter[0]).shown
             return Look("failed", dead.attempts, dead)
@@ -57,8 +67,11 @@ class RedisInspector:
         return Look(STATES.get(state, "unknown"), attempt)
 
     async def depth(self) -> Mapping[str, Depth]:
-        found = await self._of.link.run("depth")
+        found = await self._of.link.look("depth")
         return {name.decode("utf-8", "surrogateescape"): Depth._make((*counts, _since(first))) for name, *counts, first in sorted(found)}
+
+    async def close(self) -> None:
+        await self._looks.close()
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return []
@@ -67,7 +80,7 @@ class RedisInspector:
         return 0
 
     async def counts(self) -> Mapping[Whose, Counts]:
-        flat = await self._of.link.ask("HGETALL", f"{self._of.prefix}counts")
+        flat = await self._of.link.read("HGETALL", f"{self._of.prefix}counts")
         found: dict[Whose, Counts] = {}
         for name, n in zip(flat[::2], flat[1::2], strict=True):
             what, _, whose = name.decode("utf-8", "surrogateescape").partition(" ")
@@ -84,35 +97,37 @@ class RedisInspector:
         after: str = "",
     ) -> Sequence[DeadLetter]:
         found: list[DeadLetter] = []
-        async for one in self._shown(id, after):
+        async for shown, place in self._shown(id, after):
             if len(found) >= limit:
                 break
-            if (served is None or one.served in served) and (handlers is None or one.handler in handlers):
-                found.append(one)
+            if (served is None or shown.served in served) and (handlers is None or shown.handler in handlers):
+                found.append(shown)
+                self._place = (shown.id, place) if place else self._place
         return found
 
     async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
-        return together([Standing.of(one) async for one in self._shown(None, "") if served is None or one.served in served])
+        return together([Standing.of(one) async for one, _ in self._all("") if served is None or one.served in served])
 
-    async def _shown(self, id: str | None, after: str) -> AsyncIterator[DeadLetter]:
+    async def _shown(self, id: str | None, after: str) -> AsyncIterator[tuple[DeadLetter, bytes]]:
         if id is None:
-            async for letter in self._all(after):
-                yield letter.shown
+            async for found in self._all(after):
+                yield found
         else:
             for letter in await self._letters([text(id)]):
-                yield letter.shown
+                yield letter.shown, b""
 
-    async def _all(self, after: str) -> AsyncIterator[Letter]:
-        """Every letter behind this one, a page at a time."""
+    async def _all(self, after: str) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+        """Every letter behind this one, a page at a time; also where it is gone meanwhile, if it was the last one shown."""
         order = f"{self._of.prefix}dead:order"
-        last = await self._of.link.ask("ZSCORE", order, text(after)) or b"-inf"
-        while page := await self._of.link.ask("ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE):
+        last = await self._of.link.read("ZSCORE", order, text(after)) or (self._place[1] if self._place[0] == after else b"-inf")
+        while page := await self._of.link.read("ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE):
+            places = pairs(page)
             for letter in await self._letters(page[::2]):
-                yield letter
+                yield letter.shown, places[text(letter.shown.id)]
             last = page[-1]
 
     async def _letters(self, ids: Sequence[bytes]) -> list[Letter]:
-        found: list[Any] = await self._of.link.ask("HMGET", f"{self._of.prefix}dead", *ids)
+        found: list[Any] = await self._of.link.read("HMGET", f"{self._of.prefix}dead", *ids)
         return [unpack_letter(id.decode("utf-8", "surrogateescape"), one) for id, one in zip(ids, found, strict=True) if one is not None]
 
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
@@ -130,7 +145,7 @@ class RedisInspector:
         if not letters:
             return 0
         _, message, queue, raw = letters[0]
-        name, _, unique, remember, envelope = special(replace(message, id=id, due=None, task=handler or message.task), queue, 0.0)
+        name, _, unique, remember, envelope = special(replace(message, id=id, due=None, task=handler or message.task), queue)
         return await self._of.link.run("redrive", name, queue, unique, remember, envelope if raw is None else raw)
 
     async def purge(self, ids: Sequence[str]) -> int:

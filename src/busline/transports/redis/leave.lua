@@ -16,4 +16,5 @@ local rest = redis.call('HKEYS', hand)
 table.sort(rest)
 for n = #rest, 1, -1 do give_back(rest[n]) end
 redis.call('DEL', hand)
+forget(W)
 return #order

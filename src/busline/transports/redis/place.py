@@ -12,8 +12,10 @@ from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainS
 
 from busline.core.errors import Invalid, wrong
 
-__all__ = ["ANSWER", "Place", "pack_command", "place"]
-CONNECT, ANSWER = 2.0, 5.0  # seconds
+__all__ = ["ANSWER", "SLOWEST", "SOON", "Place", "pack_command", "place"]
+CONNECT, ANSWER = 2.0, 5.0  # seconds, of silence
+SOON = 1.0  # seconds of silence after which a look is asked again
+SLOWEST = 128 * 1024  # bytes a second of a link that still counts as one
 SHAPE = "redis://[user:password@]host[:port][/database]"
 
 

@@ -1,11 +1,10 @@
 """Sends jobs: one call in the air, whoever comes meanwhile shares the next. A call that may have been lost goes out again."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from busline.core.clock import Clock
 from busline.core.errors import BuslineError, Unavailable
 from busline.core.ids import new_id
 from busline.core.message import Message
@@ -19,7 +18,7 @@ TOGETHER = 1024 * 1024  # bytes of one call, unless one caller sends more
 
 @dataclass(slots=True)
 class Sending:
-    """One caller's messages, packed. `special`: the index of each that asks for more than a place in the list."""
+    """One caller's messages, or a part of them, packed. `special`: the index of each that asks for more than a place in the list."""
 
     queue: str
     plain: list[bytes] = field(default_factory=list[bytes])
@@ -39,9 +38,9 @@ class Sending:
         yield from self.rich
 
 
-def special(message: Message, queue: str, skew: float) -> tuple[Any, ...]:
+def special(message: Message, queue: str) -> tuple[Any, ...]:
     """What a script needs of a message that is more than its envelope: id, due, unique, remember, envelope."""
-    due = "" if message.due is None else repr(message.due + skew)
+    due = "" if message.due is None else repr(message.due)
     unique = b"" if message.unique is None else text(message.unique)
     return text(message.id), due, unique, repr(message.remember) if message.remember else "", pack(message, queue)
 
@@ -50,28 +49,33 @@ def is_plain(message: Message) -> bool:
     return message.due is None and message.unique is None and not message.remember
 
 
-def prepared(queue: str, messages: Sequence[Message], skew: float) -> Sending:
-    sending, seen = Sending(queue), set[str]()
+def prepared(queue: str, messages: Sequence[Message]) -> list[Sending]:
+    """What one caller sends, in as many parts as commands should hold. Raises Invalid for what cannot be written."""
+    sendings, seen, size = [Sending(queue)], set[str](), 0
     ordinary = not any(not is_plain(one) for one in messages)
     for index, message in enumerate(messages):
         if message.id in seen:
-            sending.there[index] = message.id
+            sendings[-1].there[index] = message.id
             continue
         seen.add(message.id)
+        size += len(message.body or b"")
+        if size > TOGETHER and (sendings[-1].plain or sendings[-1].rich):
+            sendings.append(Sending(queue))
+            size = len(message.body or b"")
         if ordinary:
-            sending.plain.append(pack(message, queue))
+            sendings[-1].plain.append(pack(message, queue))
         else:  # mixed: one by one, so that the order is kept
-            sending.special.append(index)
-            sending.rich += special(message, queue, skew)
-    return sending
+            sendings[-1].special.append(index)
+            sendings[-1].rich += special(message, queue)
+    return sendings
 
 
 class Producer:
     """Numbered calls: the server does each number once and remembers its answer for ten minutes."""
 
-    def __init__(self, link: Link, clock: Clock) -> None:
-        self.id, self.skew = new_id(), 0.0
-        self._link, self._clock = link, clock
+    def __init__(self, link: Link, told: Callable[[], str]) -> None:
+        self.id = new_id()
+        self._link, self._told = link, told
         self._number = 0
         self._pending: list[Sending] = []
         self._sending: asyncio.Task[None] | None = None
@@ -80,11 +84,14 @@ class Producer:
         """Returns when the server has them. Raises Unavailable after ten seconds: then nothing is known."""
         if not messages:
             return {}
-        sending = prepared(queue, messages, self.skew)
-        self._pending.append(sending)
+        sendings = prepared(queue, messages)
+        self._pending += sendings
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_all(), name="busline redis send")
-        return await asyncio.shield(sending.done)
+        there: dict[int, str] = {}
+        for one in sendings:
+            there |= await asyncio.shield(one.done)
+        return there
 
     async def _send_all(self) -> None:
         while self._pending:
@@ -111,14 +118,12 @@ class Producer:
 
     async def _confirm(self, batch: Sequence[Sending]) -> list[Any]:
         self._number += 1
-        arguments = [self.id, self._number, repr(self._clock.time() + self.skew)]
-        for sending in batch:
-            arguments += sending.arguments()
+        blocks = [one for sending in batch for one in sending.arguments()]
         loop = asyncio.get_running_loop()
         limit = loop.time() + PATIENCE
         while True:
             try:
-                found: list[Any] = await self._link.run("add", *arguments)
+                found: list[Any] = await self._link.run("add", self.id, self._number, self._told(), *blocks)
                 return found
             except Unavailable as error:
                 if is_full(error) or loop.time() > limit:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from busline.core.clock import Timer
 from busline.core.errors import BuslineError, Unavailable
@@ -11,10 +11,12 @@ from busline.core.ids import new_id
 from busline.core.message import Delivery
 from busline.core.ports import Host, Subscription
 from busline.transports.redis.asked import Asked, Stale, future
+from busline.transports.redis.envelope import text
 from busline.transports.redis.hand import Hand
 from busline.transports.redis.link import Link, end, pairs
 from busline.transports.redis.place import ANSWER
-from busline.transports.redis.turn import Answer, Impossible, Settled, Times, answer, arguments, said
+from busline.transports.redis.producer import TOGETHER
+from busline.transports.redis.turn import Answer, Impossible, Settled, answer, arguments, said, weight
 
 if TYPE_CHECKING:
     from busline.transports.redis import RedisTransport
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("busline")
 WAIT = 2  # seconds for which an idle worker waits for a token, real ones
 AGAIN = 0.2  # before it waits again, while the server is away
+T = TypeVar("T")
 
 
 class QueueReceiver:
     """A worker as the server knows it: a name, a lease, a hand. A lost lease ends the name, and what was in hand is recalled."""
 
     def __init__(self, transport: "RedisTransport", subscription: Subscription, host: Host) -> None:
-        self.transport, self.host = transport, host
+        self.transport, self.host, self._subscription = transport, host, subscription
         self.worker = ""  # none yet, or no longer
         self.hand = Hand()
         self._queues = [address.name for address in subscription.addresses]
@@ -64,23 +67,29 @@ class QueueReceiver:
         return self.hand.receive(limit)
 
     async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        found: list[Delivery] = []
+        for part in by_weight(settled):
+            found += await self._settle(part)
+        return found
+
+    async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
         ours, refused = self.hand.split(settled)
         if not ours and not refused:
             return []
         try:
             found = await asyncio.shield(self._ask_for(ours, refused).done)
         except Impossible as error:
-            return await self.settle([error.instead() if one[0] is error.delivery else one for one in settled])
+            return await self._settle([error.instead() if one[0] is error.delivery else one for one in settled])
         except Stale:
-            return await self.settle(settled)
+            return await self._settle(settled)
         late = [one for one, _ in ours if one.receipt.field in found.refused]
         failed = [Impossible(one, why).instead() for one, _ in ours if (why := found.failed.get(one.receipt.field)) is not None]
-        return [*refused, *late, *(await self.settle(failed) if failed else ())]
+        return [*refused, *late, *(await self._settle(failed) if failed else ())]
 
     def _ask_for(self, ours: Sequence[Settled], refused: Sequence[Delivery]) -> Asked:
         if self._closing:
             raise Unavailable(f"the subscription to {', '.join(self._queues)} has ended")
-        asked = Asked(ours, said(ours, refused, self._times()))
+        asked = Asked(ours, said(ours, refused, self.transport.clock.time()), sum(weight(*one) for one in ours))
         self._asked.append(asked)
         self._demand.set()
         return asked
@@ -125,10 +134,11 @@ class QueueReceiver:
             await self._link.run("leave", self.worker, *self.hand.fields())
 
     async def _join(self) -> None:
-        worker = new_id()
-        await self._link.run("join", worker, self.transport.lease.ms, *self._queues)
+        worker, lease, tasks = new_id(), self.transport.lease, self._subscription.tasks
+        knows = () if tasks is None else ("\0", *sorted(tasks))
+        await self._link.run("join", worker, lease.ms, lease.connection, len(self._queues), *self._queues, *map(text, knows))
         self.worker = worker
-        self.transport.lease.workers.add(worker)
+        lease.workers.add(worker)
 
     def _lose(self) -> None:
         worker, self.worker = self.worker, ""
@@ -159,7 +169,7 @@ class QueueReceiver:
             await self._ask()
 
     async def _ask(self) -> None:
-        asked, self._asked = self._asked, []
+        asked = self._together()
         try:
             if self._uncertain:
                 await self._recover()
@@ -169,6 +179,13 @@ class QueueReceiver:
         except Exception as error:  # whatever it is, those who wait must hear of it
             self._failed(asked, error if isinstance(error, BuslineError) else Unavailable(f"{type(error).__name__}: {error}"))
 
+    def _together(self) -> list[Asked]:
+        """What leaves in one turn: as much as a command should hold."""
+        asked = [self._asked.pop(0)] if self._asked else []
+        while self._asked and sum(one.size for one in (*asked, self._asked[0])) < TOGETHER:
+            asked.append(self._asked.pop(0))
+        return asked
+
     def _current(self, asked: Asked) -> bool:
         """Whether it can still be asked as it is."""
         if self.hand.has(asked.settled):
@@ -176,15 +193,13 @@ class QueueReceiver:
         asked.refuse(Stale())
         return False
 
-    def _times(self) -> Times:
-        return Times(self.transport.now(), self.transport.skew)
-
     async def _turn(self, asked: Sequence[Asked]) -> None:
         self._number += 1
         self._token = False
         limit = 0 if self.hand.spare or self._closing else self._limit
         wants, lonely = self.transport.may_take(self, limit)
-        head = [self.worker, self._number, repr(self.transport.now()), wants, int(lonely), len(self._queues), *self._queues]
+        bounds = self._subscription.batch_bytes, repr(self._subscription.unknown_limit)
+        head = [self.worker, self._number, self.transport.told(), wants, int(lonely), *bounds, len(self._queues), *self._queues]
         settled = [one for each in asked for one in each.settled]
         self.hand.doubt(settled)
         self._uncertain = True
@@ -206,7 +221,7 @@ class QueueReceiver:
             self.transport.withhold(self, found.withheld)
         if wants:
             self._queues = [*self._queues[1:], *self._queues[:1]]  # the next begins with the next queue
-            self._hungry = len(found.envelopes) >= wants
+            self._hungry = (len(found.envelopes) >= wants or found.more) and not found.withheld
             self._withheld = found.withheld
             if not self._hungry:
                 self._idle.set()
@@ -217,8 +232,10 @@ class QueueReceiver:
         for n, envelope in enumerate(found.envelopes):
             self.hand.take(envelope, found.fields.get(n))
         self._deliver()
-        if found.due is not None:
-            self._remind(found.due)
+        for task, count in found.strangers.items():
+            self.host.unknown(task, count)
+        if found.wait is not None:
+            self._remind(found.wait)
 
     def _deliver(self) -> None:
         if self.hand.spare and self._arrived is not None and not self._arrived.done():
@@ -227,12 +244,11 @@ class QueueReceiver:
             aside, self.hand.unreadable = self.hand.unreadable, []
             self._ask_for(aside, ())
 
-    def _remind(self, due: float) -> None:
+    def _remind(self, wait: float) -> None:
         """A turn when something falls due, whether this worker has room or not: it keeps the time for all."""
         if self._timer is not None:
             self._timer.cancel()
-        clock = self.transport.clock
-        self._timer = clock.after(max(due - self.transport.now(), 0.0) + 0.0005, self._due)
+        self._timer = self.transport.clock.after(wait + 0.0005, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -256,9 +272,22 @@ class QueueReceiver:
         if told[0] == b"lost":
             self._lose()
             return
-        self.hand.recover(pairs(told[1]))
+        lengths: Mapping[bytes, int] = pairs(told[1])
+        read = await self._read(self.hand.unsure(lengths), lengths)
+        if self.worker != worker:
+            return
+        self.hand.recover(lengths, read)
         self._uncertain = False
+        self.transport.withhold(self, bool(told[2]))
         self._deliver()
+
+    async def _read(self, fields: Sequence[bytes], lengths: Mapping[bytes, int]) -> Mapping[bytes, bytes]:
+        """What the server has in hand for this worker, a few bytes at a time."""
+        key, found = f"{self.transport.prefix}hand:{self.worker}", dict[bytes, bytes]()
+        for part in by_size(fields, lambda field: lengths[field]):
+            told = await self._link.read("HMGET", key, *part)
+            found.update((field, one) for field, one in zip(part, told, strict=True) if one is not None)
+        return found
 
     # --- waiting -------------------------------------------------------------------------------------------
 
@@ -279,9 +308,27 @@ class QueueReceiver:
         if self._withheld:  # a token would only say again what must not be taken
             await asyncio.sleep(WAIT)
             return True
-        if await self._wait_link.ask("BLPOP", *self._keys("wake"), WAIT) is not None:
+        own = f"{self.transport.prefix}wake:{self.worker}"
+        if await self._wait_link.ask("BLPOP", own, *self._keys("wake"), WAIT) is not None:
             self._token = True
-        return self._token or await self._wait_link.ask("EXISTS", *self._keys("queue", "suspect", "delayed", "retrying")) > 0
+        kinds = "queue", "suspect", "delayed", "retrying", "unknown"
+        return self._token or await self._wait_link.ask("EXISTS", *self._keys(*kinds)) > 0
 
     def _keys(self, *kinds: str) -> list[str]:
         return [f"{self.transport.prefix}{kind}:{queue}" for kind in kinds for queue in self._queues]
+
+
+def by_size(things: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """The same things in their order, as many at a time as one command should hold, and at least one."""
+    first = total = 0
+    for n, one in enumerate(things):
+        total += size(one)
+        if total > TOGETHER and n > first:
+            yield things[first:n]
+            first, total = n, size(one)
+    if things[first:]:
+        yield things[first:]
+
+
+def by_weight(settled: Sequence[Settled]) -> Iterator[Sequence[Settled]]:
+    return by_size(settled, lambda one: weight(*one))

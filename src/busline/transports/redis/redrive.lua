@@ -7,7 +7,7 @@ redis.call('HDEL', P .. 'dead', ARGV[1])
 redis.call('ZREM', P .. 'dead:order', ARGV[1])
 redis.call('DEL', P .. 'fact:result/' .. ARGV[1])
 redis.call('ZREM', P .. 'known', ARGV[1])
-add(ARGV[2], 0, ARGV[1], '', ARGV[3], ARGV[4], ARGV[5])
+add(ARGV[2], 0, 0, ARGV[1], '', ARGV[3], ARGV[4], ARGV[5])
 redis.call('SADD', P .. 'queues', ARGV[2])
 wake(ARGV[2])
 return 1

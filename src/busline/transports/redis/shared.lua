@@ -1,7 +1,22 @@
 -- What every script begins with. KEYS[1] is the namespace's prefix, with its hash tag; docs/redis.md describes the keys.
 local P = KEYS[1]
-local LIVING, CHUNK = '1e15', 1000
+local LIVING, CHUNK, BYTES = '1e15', 1000, 4194304
 local TURN, ALONE = '\0turn', '\0alone'
+
+local function server_time()
+  local t = redis.call('TIME')
+  return t[1] + t[2] / 1000000
+end
+
+local function server_now() return math.floor(server_time() * 1000) end
+
+-- the engine's time, and how far it is ahead of the caller's clock. A clock that is moved by hand, marked by '=', is the engine's
+local function times(told)
+  local theirs = tonumber(told)
+  if not theirs then return tonumber(string.sub(told, 2)), 0 end
+  local now = server_time()
+  return now, now - theirs
+end
 
 -- the envelope: fixed places, numbers big-endian
 local function u16(e, at) return string.byte(e, at) * 256 + string.byte(e, at + 1) end
@@ -41,9 +56,9 @@ local function each_chunk(n, call)
   for first = 1, n, CHUNK do call(first, math.min(first + CHUNK - 1, n)) end
 end
 
--- one token wakes one idle worker; there is never more than one for a queue
-local function wake(queue)
-  local key = P .. 'wake:' .. queue
+-- one token wakes one idle worker; there is never more than one for a queue, nor for a worker that is meant alone
+local function wake(whom)
+  local key = P .. 'wake:' .. whom
   if redis.call('EXISTS', key) == 0 then redis.call('RPUSH', key, '1') end
 end
 
@@ -72,8 +87,45 @@ local function known(id, now)
   return kept and tonumber(kept) > now
 end
 
--- adds a job that asks for more than a place in the list; returns the id of the one that is there already
-local function add(queue, now, id, due, unique, remember, e)
+-- where the jobs of a task wait that whoever met them does not know: each behind the time at which it was first met, and a blank
+local function aside(queue, task) return P .. 'aside:' .. #queue .. ':' .. queue .. ':' .. task end
+
+local function met(entry)
+  local at = string.find(entry, ' ', 1, true)
+  return tonumber(string.sub(entry, 1, at - 1)), string.sub(entry, at + 1)
+end
+
+-- a worker that named no tasks knows all
+local function knows(W, task)
+  return redis.call('SISMEMBER', P .. 'knows:' .. W, task) == 1 or redis.call('EXISTS', P .. 'knows:' .. W) == 0
+end
+
+-- the workers that live and know a task of a queue are told that something waits there for them; returns whether there are any
+local function wake_those_who_know(queue, task)
+  local found = false
+  for _, W in ipairs(redis.call('ZRANGE', P .. 'live', 0, -1)) do
+    if redis.call('SISMEMBER', P .. 'serves:' .. W, queue) == 1 and knows(W, task) then
+      found = true
+      wake(W)
+    end
+  end
+  return found
+end
+
+-- how long a worker's lease is, in ms, and the connection on which it beats
+local function lease_of(W)
+  local told = redis.call('HGET', P .. 'leases', W) or ''
+  return tonumber(string.match(told, '^%d+')), string.match(told, ' (%d+)$') or ''
+end
+
+local function forget(W)
+  redis.call('DEL', P .. 'knows:' .. W, P .. 'serves:' .. W, P .. 'wake:' .. W)
+  redis.call('HDEL', P .. 'leases', W)
+end
+
+-- adds a job that asks for more than a place in the list, due by the engine's time + `ahead`; returns the id of the one that is
+-- there already
+local function add(queue, now, ahead, id, due, unique, remember, e)
   if remember ~= '' and known(id, now) then return id end
   if unique ~= '' then
     local holder = redis.call('HGET', P .. 'locks', unique)
@@ -81,7 +133,8 @@ local function add(queue, now, id, due, unique, remember, e)
     redis.call('HSET', P .. 'locks', unique, id)
   end
   if remember ~= '' then redis.call('ZADD', P .. 'known', LIVING, id) end
-  if due ~= '' and tonumber(due) > now then delay('delayed', queue, due, e) else to_back(queue, e) end
+  local starts = due ~= '' and tonumber(due) + ahead
+  if starts and starts > now then delay('delayed', queue, starts, e) else to_back(queue, e) end
 end
 
 -- a job is final: its lock is free, its id remembered if it asked for that
@@ -103,12 +156,9 @@ local function letter(told, e)
   return string.char(math.floor(n / 16777216), math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256) .. head .. e
 end
 
-local function keep(key, until_, ttl, value)
-  redis.call('SET', P .. 'fact:' .. key, until_ .. ' ' .. value, 'PX', ttl)
+local function keep(now, key, ttl, value)
+  local ms = math.max(math.ceil(math.min(tonumber(ttl), 1e10) * 1000), 1)
+  redis.call('SET', P .. 'fact:' .. key, string.format('%.17g', now + tonumber(ttl)) .. ' ' .. value, 'PX', ms)
   redis.call('PUBLISH', P .. 'fact:' .. key, '1')
 end
 
-local function server_now()
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end

@@ -1,7 +1,7 @@
 """What one turn says to the server, and what the server answers. No I/O."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from busline.core.errors import Invalid, describe, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Effect, Keep, Outcome, Rejected, Retried, Send
-from busline.transports.redis.envelope import clean, pack_letter, text
+from busline.transports.redis.envelope import clean, name, pack_letter, text
 from busline.transports.redis.facts import fact_arguments
 from busline.transports.redis.link import pairs
 from busline.transports.redis.producer import special
@@ -26,13 +26,6 @@ class Receipt:
     queue: str
 
 
-class Times(NamedTuple):
-    """The engine's time now, and how far it is ahead of the clock's."""
-
-    now: float
-    skew: float
-
-
 class Said(NamedTuple):
     """What a settle says: who was too late, plain acknowledgements by handler and queue, those that keep one fact, the others one by one."""
 
@@ -42,24 +35,39 @@ class Said(NamedTuple):
     rich: list[list[Any]]
 
 
-def said(settled: Sequence[Settled], refused: Sequence[Delivery], times: Times) -> Said:
-    """Raises Impossible for effects that no server can apply."""
+def said(settled: Sequence[Settled], refused: Sequence[Delivery], now: float) -> Said:
+    """`now`: by the worker's clock. Raises Impossible for effects that no server can apply."""
     found = Said({}, {}, {}, [])
     for delivery, outcome in settled:
-        message = delivery.message
-        if message.unique is not None or message.remember:
-            found.rich.append(_rich(delivery, outcome, times))
-        elif outcome is ACKED:
-            found.plain.setdefault(_whose(delivery), []).append(delivery.receipt.field)
-        elif (fact := _only_fact(outcome)) is not None:
-            kept = found.kept.setdefault(_whose(delivery), [])
-            kept += (delivery.receipt.field, *fact_arguments(fact.key, fact.value, fact.ttl, times.now))
-        else:
-            found.rich.append(_rich(delivery, outcome, times))
+        try:
+            _say(found, delivery, outcome, now)
+        except Exception as error:  # whatever it is, what cannot be written must not keep the others back
+            raise Impossible(delivery, f"{type(error).__name__}: {error}" if not isinstance(error, Invalid) else str(error)) from error
     for delivery in refused:
         whose = _whose(delivery)
         found.late[whose] = found.late.get(whose, 0) + 1
     return found
+
+
+def _say(found: Said, delivery: Delivery, outcome: Outcome, now: float) -> None:
+    message = delivery.message
+    if message.unique is not None or message.remember:
+        found.rich.append(_rich(delivery, outcome, now))
+    elif outcome is ACKED:
+        found.plain.setdefault(_whose(delivery), []).append(delivery.receipt.field)
+    elif (fact := _only_fact(outcome)) is not None:
+        kept = found.kept.setdefault(_whose(delivery), [])
+        kept += (delivery.receipt.field, *fact_arguments(fact.key, fact.value, fact.ttl))
+    else:
+        found.rich.append(_rich(delivery, outcome, now))
+
+
+def weight(delivery: Delivery, outcome: Outcome) -> int:
+    """Bytes of bodies and results that a settle carries for one delivery, about."""
+    if not isinstance(outcome, Acked | Rejected):
+        return 0
+    dead = len(delivery.body or b"") if isinstance(outcome, Rejected) else 0
+    return dead + sum(len(one.message.body or b"") if isinstance(one, Send) else len(one.value) for one in outcome.effects)
 
 
 def arguments(parts: Sequence[Said]) -> list[Any]:
@@ -76,7 +84,7 @@ def arguments(parts: Sequence[Said]) -> list[Any]:
     found.append(sum(len(part.kept) for part in parts))
     for part in parts:
         for handler, facts in part.kept.items():
-            found += (handler, len(facts) // 5)
+            found += (handler, len(facts) // 4)
             found += facts
     found.append(sum(len(part.rich) for part in parts))
     for part in parts:
@@ -96,35 +104,32 @@ def _only_fact(outcome: Outcome) -> Keep | None:
     return None
 
 
-def _rich(delivery: Delivery, outcome: Outcome, times: Times) -> list[Any]:
+def _rich(delivery: Delivery, outcome: Outcome, now: float) -> list[Any]:
     field = delivery.receipt.field
     if isinstance(outcome, Acked | Rejected):
         what = "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
-        return ["final", what, _whose(delivery), field, *_final(delivery, outcome, times)]
+        return ["final", what, _whose(delivery), field, *_final(delivery, outcome, now)]
     if isinstance(outcome, Retried):
-        return ["retried", "retried", _whose(delivery), field, repr(times.now + outcome.after), int(outcome.counted)]
+        return ["retried", "retried", _whose(delivery), field, repr(outcome.after), int(outcome.counted)]
     return ["released", "", _whose(delivery), field]
 
 
-def _final(delivery: Delivery, outcome: Acked | Rejected, times: Times) -> list[Any]:
+def _final(delivery: Delivery, outcome: Acked | Rejected, now: float) -> list[Any]:
     message = delivery.message
-    letter = _letter(delivery, outcome, times) if isinstance(outcome, Rejected) else b""
-    try:
-        sends, facts = _effects(outcome.effects, times)
-    except (ValueError, OverflowError) as error:  # Invalid is one
-        raise Impossible(delivery, str(error)) from error
+    letter = _letter(delivery, outcome, now) if isinstance(outcome, Rejected) else b""
+    sends, facts = _effects(outcome.effects)
     unique = b"" if message.unique is None else text(message.unique)
     remember = repr(message.remember) if message.remember else ""
     return [text(message.id), unique, remember, letter, new_id() if letter else "", *sends, *facts]
 
 
-def _letter(delivery: Delivery, outcome: Rejected, times: Times) -> bytes:
+def _letter(delivery: Delivery, outcome: Rejected, now: float) -> bytes:
     kind, said = describe(outcome.error) if outcome.error is not None else (None, None)
-    told = {"reason": clean(outcome.reason), "error_type": kind, "error": said, "died_at": times.now - times.skew}
+    told = {"reason": clean(outcome.reason), "error_type": kind, "error": said, "died_at": now}
     return pack_letter(delivery, delivery.receipt.queue, told)
 
 
-def _effects(effects: Iterable[Effect], times: Times) -> tuple[list[Any], list[Any]]:
+def _effects(effects: Iterable[Effect]) -> tuple[list[Any], list[Any]]:
     sends: list[Any] = [0]
     facts: list[Any] = [0]
     for effect in effects:
@@ -132,10 +137,10 @@ def _effects(effects: Iterable[Effect], times: Times) -> tuple[list[Any], list[A
             if effect.address.kind != "queue":
                 raise Invalid(wrong(effect.address.name, "a queue", "a topic", "Redis carries jobs alone: name an engine for streams."))
             sends[0] += 1
-            sends += [effect.address.name, *special(effect.message, effect.address.name, times.skew)]
+            sends += [effect.address.name, *special(effect.message, effect.address.name)]
         else:
             facts[0] += 1
-            facts += fact_arguments(effect.key, effect.value, effect.ttl, times.now)
+            facts += fact_arguments(effect.key, effect.value, effect.ttl)
     return sends, facts
 
 
@@ -152,20 +157,24 @@ class Impossible(Exception):
 
 
 class Answer(NamedTuple):
-    """What a turn brought. `fields`: where each envelope is in hand, if not under its id; `due`: on the engine's clock."""
+    """What a turn brought. `fields`: where each envelope is in hand, if not under its id; `wait`: seconds until something
+    is due; `more`: whether more waits; `strangers`: how many jobs of each task that the worker does not know it met first."""
 
     alive: bool
     refused: frozenset[bytes]
     failed: dict[bytes, str]
     envelopes: Sequence[bytes]
     fields: dict[int, bytes]
-    due: float | None
+    wait: float | None
     withheld: bool
+    more: bool
+    strangers: Mapping[str, int]
 
 
 def answer(told: list[Any]) -> Answer:
-    _, alive, refused, failed, envelopes, renamed, due, withheld = told
+    _, alive, refused, failed, envelopes, renamed, wait, withheld, more, strangers = told
     return Answer(
         bool(alive), frozenset(refused), {field: why.decode() for field, why in pairs(failed).items()},
-        envelopes, dict(pairs(renamed)), float(due) if due else None, bool(withheld),
+        envelopes, dict(pairs(renamed)), float(wait) if wait else None, bool(withheld), bool(more),
+        {name(task): count for task, count in pairs(strangers).items()},
     )  # fmt: skip

@@ -186,13 +186,13 @@ class SqliteTransport:
         if dead:
             await self._clear_away(dead)
 
-    async def _clear_away(self, dead: list[int]) -> None:
+    async def _clear_away(self, dead: Mapping[int, bool]) -> None:
         now = self.clock.time()
         freed = await self.file.write(lambda db: jobs.free_all(db, dead, now))
         for n in dead:
             remove(self.process.folder, n)
-        if freed:
-            log.warning("took over what %d dead process(es) had in hand", len(freed))
+        for n in freed:
+            log.warning("took over what process %d had in hand, which %s", n, "died" if dead[n] else "stands still")
         self.wake()
 
     async def _take_other_file(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
 from busline.transports.sqlite.held import hold, let_go
-from busline.transports.sqlite.schema import ADDED, APPLICATION, LAYOUT, create, layout
+from busline.transports.sqlite.schema import APPLICATION, LAYOUT, complete, create, layout
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -267,7 +267,7 @@ class File:
         begin(db)
         if layout(db) == 0:
             create(db)
-        db.execute(ADDED)
+        complete(db)
         db.execute(f"PRAGMA user_version = {LAYOUT}")  # a write: says now whether the file can be written
         db.execute("COMMIT")
 

@@ -21,14 +21,15 @@ SHOWN = "id, address, handler, position, key, body, headers, reason, error_type,
 DEPTH = (  # each part is answered from an index, without a look at the bodies
     "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
-    " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue"
+    " SELECT queue, 3, COUNT(*) FROM job WHERE state = 3 GROUP BY queue UNION ALL"
+    " SELECT queue, 2, COUNT(*) FROM job WHERE state = 4 GROUP BY queue"
 )
 OLDEST = "SELECT queue, MAX(at, COALESCE(due, 0)) FROM job WHERE seq IN (SELECT MIN(seq) FROM job WHERE state = 0 GROUP BY queue)"
 STANDING = (  # from the index alone, but for two letters of each
     "SELECT address, queue, handler, count, (SELECT died_at FROM dead WHERE seq = first), (SELECT died_at FROM dead WHERE seq = last) FROM"
     " (SELECT queue, address, handler, COUNT(*) AS count, MIN(seq) AS first, MAX(seq) AS last FROM dead GROUP BY queue, address, handler)"
 )
-STATES = ("waiting", "delayed", "delayed", "running")
+STATES = ("waiting", "delayed", "delayed", "running", "waiting")
 
 
 class SqliteInspector:
@@ -42,7 +43,7 @@ class SqliteInspector:
         rows, oldest = await self._of.file.read(lambda db: (db.execute(DEPTH).fetchall(), dict(db.execute(OLDEST).fetchall())))
         found: dict[str, list[int]] = {}
         for queue, state, count in rows:
-            found.setdefault(queue, [0, 0, 0, 0])[state] = count
+            found.setdefault(queue, [0, 0, 0, 0])[state] += count
         return {queue: Depth._make((*counts, oldest.get(queue))) for queue, counts in sorted(found.items())}
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:

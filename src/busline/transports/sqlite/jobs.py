@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from busline.core.counts import Counts, Whose, write
@@ -10,6 +11,7 @@ from busline.core.errors import describe
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried
+from busline.transports.sqlite import strangers
 from busline.transports.sqlite.schema import DELAYED, RETRYING, RUNNING, WAITING
 from busline.transports.sqlite.wire import pack, pack_options, unpack, unpack_options
 
@@ -21,6 +23,7 @@ INSERT = f"{HEAD} {ROW}"
 TOGETHER = 100  # rows of one statement: the interpreter's lock is given up once for them, not once for each
 INSERT_TOGETHER = f"{HEAD} {','.join([ROW] * TOGETHER)}"
 DEATHS = 3
+ROUNDS = 10  # in which a claim puts aside what its caller does not know
 PROMOTED = 1000  # due jobs that become ready in one claim
 Settled = tuple[Delivery, Outcome]
 Apply = Callable[[sqlite3.Connection, Delivery, Sequence[Effect], float], None]
@@ -30,6 +33,7 @@ class Claim(NamedTuple):
     """What a claim by `owner` brought, and when something more falls due.
 
     `withheld`: there is more, but a job that ended two processes runs alone first. `lost`: the owner is known no more.
+    `met`: how many jobs of each task that the caller does not know were met, and wait aside.
     """
 
     owner: int
@@ -37,6 +41,19 @@ class Claim(NamedTuple):
     due: float | None = None
     withheld: bool = False
     lost: bool = False
+    met: Mapping[str, int] = MappingProxyType({})
+
+
+class Wanted(NamedTuple):
+    """What a receiver takes: so many at most, and no more than `size` bytes of bodies. `every`: what all receivers of this
+    process take from; `since`: what nobody has known from then on."""
+
+    queues: Sequence[str]
+    every: Sequence[str]
+    limit: int
+    size: int
+    tasks: frozenset[str] | None
+    since: float
 
 
 def insert(db: sqlite3.Connection, queue: str, messages: Sequence[Message], now: float) -> dict[int, str]:
@@ -99,17 +116,44 @@ def lock_holder(db: sqlite3.Connection, unique: str | None) -> str | None:
     return None if row is None else str(row[0])
 
 
-def claim(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, size: int, owner: int, now: float) -> Claim:
-    """Takes the oldest jobs that are ready, at most `limit`, and no more than `size` bytes of bodies. `every`: what all receivers of this process take from."""
+def claim(db: sqlite3.Connection, wanted: Wanted, owner: int, now: float) -> Claim:
+    """Takes the oldest jobs that are ready."""
     if not alive(db, owner):
         return Claim(owner, [], lost=True)
     due = f"SELECT seq FROM job WHERE state IN (1, 2) AND ready <= ? ORDER BY ready LIMIT {PROMOTED}"
     db.execute(f"UPDATE job SET state = 0 WHERE seq IN ({due})", (now,))
-    rows, withheld = _choose(db, queues, every, limit, size, owner)
+    rows, withheld, met = _choose_known(db, wanted, owner, now)
     if rows:
         db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list([row[0] for row in rows])))
-        return Claim(owner, [_delivery(row, owner) for row in rows], withheld=withheld)
-    return Claim(owner, [], db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0], withheld)
+        return Claim(owner, [_delivery(row, owner) for row in rows], withheld=withheld, met=met)
+    return Claim(owner, [], now if met else _next(db, wanted, now), withheld, met=met)
+
+
+def _next(db: sqlite3.Connection, wanted: Wanted, now: float) -> float | None:
+    """When something more falls due, or has been known to nobody for too long."""
+    due = db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0]
+    aside = strangers.earliest(db, wanted.queues)
+    return min((one for one in (due, None if aside is None else aside + now - wanted.since) if one is not None), default=None)
+
+
+def _choose_known(db: sqlite3.Connection, wanted: Wanted, owner: int, now: float) -> tuple[list[Any], bool, Mapping[str, int]]:
+    """The rows to take, whether some are withheld, and what was put aside on the way: as much of that as a claim has time for."""
+    met: dict[str, int] = {}
+    if (tasks := wanted.tasks) is None:
+        return *_choose(db, wanted, owner), met
+    strangers.bring_back(db, wanted.queues, tasks, wanted.limit)
+    old = strangers.forsaken(db, wanted.queues, wanted.since, now, -(-wanted.limit // 4))
+    wanted = wanted._replace(limit=wanted.limit - len(old))
+    rows, withheld = _choose(db, wanted, owner)
+    for _ in range(ROUNDS):
+        strange = strangers.put_aside(db, rows, tasks, now)
+        if not strange:
+            break
+        for task, count in strange.items():
+            met[task] = met.get(task, 0) + count
+        rows, withheld = _choose(db, wanted, owner)
+    rows = [row for row in rows if row[strangers.TASK] in tasks]
+    return rows if withheld else [*within(_rows(db, old), wanted.size), *rows], withheld, met
 
 
 def alive(db: sqlite3.Connection, owner: int) -> bool:
@@ -117,18 +161,22 @@ def alive(db: sqlite3.Connection, owner: int) -> bool:
     return db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone() is not None
 
 
-def _choose(db: sqlite3.Connection, queues: Sequence[str], every: Sequence[str], limit: int, size: int, owner: int) -> tuple[list[Any], bool]:
+def _choose(db: sqlite3.Connection, wanted: Wanted, owner: int) -> tuple[list[Any], bool]:
     """The rows to take, and whether some are withheld: what was in hand at two deaths is taken alone."""
     suspects = db.execute("SELECT seq, queue, state, owner FROM job WHERE deaths >= 2 ORDER BY seq").fetchall()
     if any(state == RUNNING and holder == owner for _, _, state, holder in suspects):
         return [], True
-    waiting = [(seq, queue) for seq, queue, state, _ in suspects if state == WAITING and queue in every]
+    waiting = [(seq, queue) for seq, queue, state, _ in suspects if state == WAITING and queue in wanted.every]
     if not waiting:
-        return within(_oldest(db, queues, limit), size), False
-    ours = [seq for seq, queue in waiting if queue in queues]
+        return within(_oldest(db, wanted.queues, wanted.limit), wanted.size), False
+    ours = [seq for seq, queue in waiting if queue in wanted.queues]
     if not ours or _holds(db, owner):
         return [], True
-    return db.execute(f"SELECT {COLUMNS} FROM job WHERE seq = ?", ours[:1]).fetchall(), True
+    return _rows(db, ours[:1]), True
+
+
+def _rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[Any]:
+    return db.execute(f"SELECT {COLUMNS} FROM job WHERE seq IN (SELECT value FROM json_each(?))", (_list(seqs),)).fetchall() if seqs else []
 
 
 def _oldest(db: sqlite3.Connection, queues: Sequence[str], limit: int) -> Iterator[Any]:
@@ -250,9 +298,9 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode()
 
 
-def free_all(db: sqlite3.Connection, dead: Sequence[int], now: float) -> list[int]:
-    """Gives back what dead processes had in hand; returns those of them that nobody had cleared away before."""
-    return [n for n in dead if free(db, n, now)]
+def free_all(db: sqlite3.Connection, dead: Mapping[int, bool], now: float) -> list[int]:
+    """Gives back what processes had in hand that died, or (False) stand still; returns those that nobody had cleared away before."""
+    return [n for n, died in dead.items() if (free(db, n, now) if died else withdraw(db, n))]
 
 
 def free(db: sqlite3.Connection, n: int, now: float) -> bool:
@@ -272,6 +320,7 @@ def withdraw(db: sqlite3.Connection, n: int) -> bool:
     """Takes a process's number away, and whatever still stands under it; False if there was none."""
     db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND state = 3", (n,))
     db.execute("UPDATE grp SET owner = NULL WHERE owner = ?", (n,))
+    db.execute("DELETE FROM knows WHERE n = ?", (n,))
     return db.execute("DELETE FROM worker WHERE n = ?", (n,)).rowcount == 1
 
 

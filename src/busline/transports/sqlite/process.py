@@ -49,7 +49,7 @@ class Process:
     def _free_number(self, db: sqlite3.Connection) -> int:
         """One that no living process has, not even by another file that was at this path."""
         n = db.execute("INSERT INTO worker(pid) VALUES(?)", (os.getpid(),)).lastrowid or 0
-        if self._is_dead(n, math.inf):
+        if self._died(n, math.inf):
             return n
         db.execute("DELETE FROM worker WHERE n = ?", (n,))
         return self._free_number(db)
@@ -85,8 +85,8 @@ class Process:
             for pipe in self._others:
                 poke(pipe)
 
-    def dead(self, others: list[int], lease: float) -> list[int]:
-        """Those of these processes that ended, or have not beaten for `lease` seconds.
+    def dead(self, others: list[int], lease: float) -> dict[int, bool]:
+        """Those of these processes that ended (True), or have not beaten for `lease` seconds (False).
 
         One that has not looked for a while was stopped itself, perhaps with the whole machine: then the others get a
         moment to beat before they are judged.
@@ -96,9 +96,10 @@ class Process:
             self._resumed = now
         self._looked = now
         limit = lease if now - self._resumed > GRACE else math.inf
-        return [n for n in others if self._is_dead(n, limit)]
+        return {n: died for n in others if (died := self._died(n, limit)) is not None}
 
-    def _is_dead(self, n: int, lease: float) -> bool:
+    def _died(self, n: int, lease: float) -> bool | None:
+        """Whether it ended, or only stands still; None: it lives."""
         try:
             lock = hold(self.folder / f"{n}.lock", os.O_RDWR)
         except FileNotFoundError:
@@ -108,7 +109,7 @@ class Process:
             return True
         except BlockingIOError:
             beaten = os.pread(lock, 20, 0)
-            return bool(beaten) and ticks() - int(beaten) > lease * SECOND
+            return False if beaten and ticks() - int(beaten) > lease * SECOND else None
         finally:
             let_go(lock)
 

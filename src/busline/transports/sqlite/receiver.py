@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from busline.core.counts import tally_by
+from busline.core.counts import tally_by, tally_in
 from busline.core.errors import Unavailable
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected
 from busline.core.ports import Host, Subscription
-from busline.transports.sqlite import jobs, topics
-from busline.transports.sqlite.jobs import Claim, Impossible, claim
+from busline.transports.sqlite import jobs, strangers, topics
+from busline.transports.sqlite.jobs import Claim, Impossible, Wanted, claim
 from busline.transports.sqlite.topics import Owned, Progress, Step, take_over
 from busline.transports.sqlite.wire import unpack
 
@@ -108,6 +108,7 @@ class JobReceiver(Receiving):
         super().__init__(transport, subscription, host)
         self.queues = [address.name for address in subscription.addresses]
         self._spare: list[Delivery] = []
+        self._known_as = 0  # the number under which others see what this worker knows
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while not self._spare:
@@ -121,13 +122,25 @@ class JobReceiver(Receiving):
 
     def _claim(self, limit: int) -> "asyncio.Future[Claim]":
         transport, now, queues = self.transport, self.host.clock.time(), self.queues
-        owner, every, size = transport.process.n, transport.queues(), self.subscription.batch_bytes
+        owner, tasks = transport.process.n, self.subscription.tasks
+        wanted = Wanted(queues, transport.queues(), limit, self.subscription.batch_bytes, tasks, now - self.subscription.unknown_limit)
         self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
-        return transport.file.ask_write(lambda db: claim(db, queues, every, limit, size, owner, now))
+        new, self._known_as = self._known_as != owner, owner
+
+        def ask(db: sqlite3.Connection) -> Claim:
+            if new and tasks is not None:
+                strangers.introduce(db, owner, queues, tasks)
+            return claim(db, wanted, owner, now)
+
+        return transport.file.ask_write(ask)
 
     def _take(self, claim: Claim) -> bool:
         """Whether it brought anything that is still ours."""
         self.transport.withheld |= claim.withheld
+        for task, count in claim.met.items():
+            self.host.unknown(task, count)
+        if claim.met:
+            self.transport.wake()
         if claim.owner != self.transport.process.n:
             return bool(claim.deliveries)  # they were given back with the number they were claimed under: ask again
         self.held.update((one.receipt, one) for one in claim.deliveries)
@@ -165,8 +178,12 @@ class JobReceiver(Receiving):
             with suppress(Unavailable):  # nothing was claimed
                 self._take(await self._answer(lambda: self._claim(0)))
         seqs = [one.receipt[0] for one in self.forget() if one.receipt[1] == owner]
+        await self.transport.patiently(lambda db: self._withdraw(db, seqs, owner))
+
+    def _withdraw(self, db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
+        strangers.leave(db, owner, self.queues)
         if seqs:
-            await self.transport.patiently(lambda db: jobs.release(db, seqs, owner))
+            jobs.release(db, seqs, owner)
 
 
 class LogReceiver(Receiving):
@@ -255,7 +272,7 @@ class LogReceiver(Receiving):
                     for step in steps:
                         topics.advance(db, step.owned.group, step.progress)
                 late = refused if mine else [*refused, *(one for one, _ in ours)]
-                jobs.counted(db, tally_by(lambda _: self._home, ours if mine else [], late))
+                jobs.counted(db, tally_in(self._home, ours if mine else [], late))
                 return mine
 
             if settled and not await transport.file.write(apply):

@@ -5,7 +5,7 @@ import sqlite3
 APPLICATION = 0x62757321  # PRAGMA application_id: "bus!"
 LAYOUT = 1  # PRAGMA user_version: a file with a higher one was written by a newer busline
 
-WAITING, DELAYED, RETRYING, RUNNING = range(4)
+WAITING, DELAYED, RETRYING, RUNNING, ASIDE = range(5)
 
 TABLES = """
 CREATE TABLE worker(n INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL) STRICT;
@@ -40,7 +40,14 @@ CREATE INDEX fact_until ON fact(until);
 CREATE TABLE count(handler TEXT PRIMARY KEY, handled INTEGER NOT NULL, retried INTEGER NOT NULL, dead INTEGER NOT NULL,
                    skipped INTEGER NOT NULL, refused INTEGER NOT NULL, gaps INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
-ADDED = "CREATE INDEX IF NOT EXISTS dead_served ON dead(queue, address, seq, handler)"  # a file of the same layout may lack it
+
+LATER = """
+CREATE INDEX IF NOT EXISTS job_aside ON job(queue, task, seq) WHERE state = 4;
+CREATE INDEX IF NOT EXISTS job_strange ON job(queue, ready) WHERE state = 4;
+CREATE TABLE IF NOT EXISTS knows(n INTEGER NOT NULL, queue TEXT NOT NULL, task TEXT NOT NULL, PRIMARY KEY(queue, task, n)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS knows_n ON knows(n);
+CREATE INDEX IF NOT EXISTS dead_served ON dead(queue, address, seq, handler);
+"""  # what a file of this layout may lack: it is made whenever one is opened
 
 
 def layout(db: sqlite3.Connection) -> int:
@@ -50,7 +57,16 @@ def layout(db: sqlite3.Connection) -> int:
 
 def create(db: sqlite3.Connection) -> None:
     """Makes the tables, inside the caller's transaction, which also writes the layout's number."""
-    for statement in TABLES.split(";"):
+    _execute(db, TABLES)
+    db.execute(f"PRAGMA application_id = {APPLICATION}")
+
+
+def complete(db: sqlite3.Connection) -> None:
+    """Makes what a file of an older busline lacks, in the same transaction."""
+    _execute(db, LATER)
+
+
+def _execute(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
         if statement.strip():
             db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION}")
