@@ -19,12 +19,12 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from busline.assembly import Assembly, Functions, Run, recorder, tracing
 from busline.core.chain import Middleware
+from busline.core.chunks import chunks
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
@@ -44,7 +44,6 @@ from busline.topic import Topic
 log = logging.getLogger("busline")
 T = TypeVar("T")
 R = TypeVar("R")
-CHUNK = 1000
 ON_THE_WAY = 4  # chunks
 DRAIN, CANCEL = 20.0, 2.0
 PATIENCE = 10.0  # seconds in which an engine that is away may come, when the App is opened for sending
@@ -303,13 +302,13 @@ class App(Router):
     async def publish_many(
         self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False
     ) -> int:
-        """Publishes values in their order, a thousand at a time and some thousands on the way; returns how many. What was
+        """Publishes values in their order, a thousand or 4 MiB at a time and some thousands on the way; returns how many. What was
         sent before an error stays sent, and so do the thousands behind it that were on the way."""
         record, count = recorder(self.bus(), topic, encode_headers(headers)), 0
         sending: deque[asyncio.Task[int]] = deque()
         try:
-            async for chunk in _chunks(values):
-                sending.append(asyncio.create_task(self._send(topic, [record(value) for value in chunk], now)))
+            async for messages in _recorded(values, record):
+                sending.append(asyncio.create_task(self._send(topic, messages, now)))
                 if len(sending) == ON_THE_WAY:
                     count += await sending.popleft()
             while sending:
@@ -381,17 +380,12 @@ def _in_forked_child() -> None:
 os.register_at_fork(after_in_child=_in_forked_child)
 
 
-async def _chunks(values: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[list[T]]:
-    if isinstance(values, AsyncIterable):
-        chunk: list[T] = []
-        async for value in values:
-            chunk.append(value)
-            if len(chunk) == CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
-    else:
-        rest = iter(values)
-        while chunk := list(islice(rest, CHUNK)):
-            yield chunk
+async def _recorded(values: Iterable[T] | AsyncIterable[T], record: Callable[[T], Message]) -> AsyncIterator[list[Message]]:
+    """Their messages, as many at a time as are sent at once."""
+    messages = (record(value) for value in values) if isinstance(values, Iterable) else (record(value) async for value in values)
+    async for chunk in chunks(messages, _size):
+        yield chunk
+
+
+def _size(message: Message) -> int:
+    return len(message.body or b"")

@@ -120,17 +120,26 @@ class Redis(Engine):
 
 class Kafka(Engine):
     """A Kafka cluster; it carries streams. `session`: seconds after which the partitions of a worker that is silent go
-    to others. `drain`: seconds in which a worker ends what it has in hand before its partitions move. `span`: how many
-    records of a partition may run and finish behind one that is not finished. `create_topics`: whether topics that are
-    missing are made."""
+    to others. `drain`: seconds in which a worker ends what it has in hand before its partitions move. `patience`: seconds
+    for which a publish waits for its confirmation. `span`: how many records of a partition may run and finish behind one
+    that is not finished. `create_topics`: whether topics that are missing are made."""
 
     server = True
     queues = False
 
-    def __init__(self, *servers: str, session: Seconds = 30.0, drain: Seconds = 10.0, span: int = 10_000, create_topics: bool = False) -> None:
+    def __init__(
+        self,
+        *servers: str,
+        session: Seconds = 30.0,
+        drain: Seconds = 10.0,
+        patience: Seconds = 30.0,
+        span: int = 10_000,
+        create_topics: bool = False,
+    ) -> None:
         self.servers, self.create_topics = servers, create_topics
         self.session = duration("session", session, zero=False, place=str(self))
         self.drain = duration("drain", drain, place=str(self))
+        self.patience = duration("patience", patience, zero=False, place=str(self))
         self.span = whole("span", span, place=str(self))
 
     def __repr__(self) -> str:
@@ -140,13 +149,21 @@ class Kafka(Engine):
         return shown(f"kafka://{','.join(self.servers)}")
 
     def creating_topics(self) -> "Kafka":
-        return Kafka(*self.servers, session=self.session, drain=self.drain, span=self.span, create_topics=True)
+        return Kafka(*self.servers, session=self.session, drain=self.drain, patience=self.patience, span=self.span, create_topics=True)
 
     def open(self, clock: Clock) -> Transport:
         with _client("kafka"):
             from busline.transports.kafka import KafkaTransport
         url = f"kafka://{','.join(self.servers)}"
-        return KafkaTransport(url, session=self.session, drain=self.drain, span=self.span, create_topics=self.create_topics, clock=clock)
+        return KafkaTransport(
+            url,
+            session=self.session,
+            drain=self.drain,
+            patience=self.patience,
+            span=self.span,
+            create_topics=self.create_topics,
+            clock=clock,
+        )
 
 
 @contextmanager
@@ -191,7 +208,7 @@ def _redis(url: str) -> Engine:
 
 
 def _kafka(url: str) -> Engine:
-    location, options = _options(url, session=float, drain=float, span=int, create_topics=_yes)
+    location, options = _options(url, session=float, drain=float, patience=float, span=int, create_topics=_yes)
     return Kafka(*location.removeprefix("kafka://").split(","), **options)
 
 

@@ -2,16 +2,16 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 import orjson
 
 from busline.core.address import Address
 from busline.core.arguments import Arguments
+from busline.core.chunks import chunks
 from busline.core.clock import Seconds
 from busline.core.codec import Codec
 from busline.core.depends import INJECTED
@@ -366,21 +366,12 @@ class Jobs(Sequence[Job[R_co]]):
         return [await job.result(None if until is None else max(until - clock.ticks(), 0)) for job in self._jobs]
 
 
-CHUNK = 1000
-
-
 async def enqueue_all(calls: Iterable[Call[R]], *, now: bool = False) -> list[Job[R]]:
-    """Sends calls, a thousand at a time; calls of one queue keep their order."""
+    """Sends calls, a thousand or 4 MiB at a time; calls of one queue keep their order."""
     jobs: list[Job[R]] = []
-    for chunk in _chunks(calls):
+    async for chunk in chunks(calls, lambda call: len(call.body)):
         jobs += await _enqueue(chunk, now)
     return jobs
-
-
-def _chunks(calls: Iterable[Call[R]]) -> Iterator[list[Call[R]]]:
-    rest = iter(calls)
-    while chunk := list(islice(rest, CHUNK)):
-        yield chunk
 
 
 async def _enqueue(calls: Sequence[Call[R]], now: bool) -> list[Job[R]]:

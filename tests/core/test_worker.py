@@ -68,6 +68,32 @@ async def test_a_function_that_answers_the_shutdown_with_an_error_has_not_failed
         assert await engine.inspector.dead() == []
 
 
+class Recalling(MemoryTransport):
+    """What it hands out is no longer ours before it has begun."""
+
+    @asynccontextmanager
+    async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
+        async with super().subscribe(subscription, host) as receiver:
+            receive = receiver.receive
+
+            async def received(limit: int) -> Sequence[Delivery]:
+                deliveries = await receive(limit)
+                asyncio.get_running_loop().call_soon(host.recall, deliveries)
+                return deliveries
+
+            receiver.receive = received  # type: ignore[method-assign]  # of this receiver alone
+            yield receiver
+
+
+async def test_what_is_recalled_before_its_first_step_leaves_its_place() -> None:
+    async with app.running_with(setting(Recalling(SystemClock()))):
+        await app.enqueue_many(quick.call(n) for n in range(300))
+        async with asyncio.timeout(10):
+            while (await app.bus().engines.all()[0].inspector.depth())["shop"].waiting or app.bus().workers[0].held:
+                await asyncio.sleep(0.001)
+        assert app.bus().workers[0].running() == []
+
+
 async def test_what_ends_the_settling_ends_the_worker() -> None:
     with pytest.raises(Invalid, match="a damaged file"):
         async with app.running_with(setting(Refusing(Invalid("a damaged file")))):

@@ -46,8 +46,11 @@ async def said(app: App) -> str:
         ),
         ("rediss://me:s3cret@host", "'rediss://host': expected redis://, got rediss://. An encrypted connection is not there yet."),
         ("kafka+ssl://host:9093", "'kafka+ssl://host:9093': expected kafka://, got kafka+ssl://. An encrypted connection is not there yet."),
-        ("kafka://host?sesion=3", "'kafka://host': expected session= or drain= or create_topics= after the `?`, got sesion=. Correct it, or leave it out."),
-        ("kafka://host?create_topics=maybe", "expected session= or drain= or create_topics= after the `?`, got create_topics=maybe"),
+        (
+            "kafka://host?sesion=3",
+            "'kafka://host': expected session= or drain= or patience= or span= or create_topics= after the `?`, got sesion=. Correct it, or leave it out.",
+        ),
+        ("kafka://host?create_topics=maybe", "expected session= or drain= or patience= or span= or create_topics= after the `?`, got create_topics=maybe"),
         ("redis://host?lease=long", "'redis://host': expected lease= or namespace= after the `?`, got lease=long."),
     ],
 )

@@ -1,4 +1,4 @@
-"""A real Kafka on this machine's loopback: started by the tests, ended by its process id."""
+"""A real Kafka on this machine's loopback, of one node or several: started by the tests, ended by their process ids."""
 
 import os
 import shutil
@@ -6,7 +6,10 @@ import signal
 import socket
 import subprocess
 import time
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -14,70 +17,69 @@ from tests.servers import started
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "busline" / "kafka"
-START = 60.0  # seconds a broker may take on a busy machine
+CLUSTER = "AAAAAAAAAAAAAAAAAAAAAA"
+START = 150.0  # seconds a broker may take on a busy machine
 TOOLS = {
     "acls": "org.apache.kafka.tools.AclCommand",
     "consume": "org.apache.kafka.tools.consumer.ConsoleConsumer",
     "groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
     "produce": "org.apache.kafka.tools.ConsoleProducer",
+    "quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
     "topics": "org.apache.kafka.tools.TopicCommand",
 }
 
 
-class Kafka:
-    """One node, broker and controller. Its data lives in `folder` and outlives a restart. `partitions`: of a topic that
-    does not say."""
+class Node:
+    """One broker that is a controller as well. Its data lives in `folder` and outlives a restart."""
 
-    def __init__(self, folder: Path, partitions: int = 3) -> None:
-        self._folder, self._partitions = folder, partitions
-        self._port, self._controller = free_ports(2)
-        self._jars = jars()
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number = folder, number
+        self.port, self.controller = free_ports(2)
         self.log = folder / "broker.log"
-
-    def __repr__(self) -> str:
-        return f"<Kafka at {self.server}>"
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def server(self) -> str:
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self.port}"
 
     @property
-    def url(self) -> str:
-        return f"kafka://{self.server}"
+    def voter(self) -> str:
+        return f"{self.number}@127.0.0.1:{self.controller}"
 
-    def start(self) -> None:
-        """Returns when it listens."""
-        settings = self._settings()
-        if not (self._folder / "data" / "meta.properties").exists():
-            subprocess.run(
-                self._java("kafka.tools.StorageTool", "format", "--cluster-id=AAAAAAAAAAAAAAAAAAAAAA", "-c", str(settings)),
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+    def prepare(self, settings: Mapping[str, object]) -> None:
+        """Writes what it is told, and gives it a name if it has none: what Kafka's own tool writes, without a JVM."""
+        data = self.folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        write(self._properties, {**settings, **self._own()})
+        meta = data / "meta.properties"
+        if not meta.exists():
+            directory = urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+            write(meta, {"version": 1, "cluster.id": CLUSTER, "node.id": self.number, "directory.id": directory})
+
+    def begin(self) -> None:
+        """Starts it. `listening` waits for it."""
+        words = java("kafka.Kafka", str(self._properties))
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._java("kafka.Kafka", str(settings)), stdout=log, stderr=log, start_new_session=True)
-        self._listening()
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
-    def stop(self) -> None:
-        """Ends it in good order."""
-        self.signal(signal.SIGTERM)
-        self._ended()
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self._ended()
+    def listening(self) -> None:
+        """Returns when it does."""
+        assert self._process is not None
+        end = time.monotonic() + START
+        while time.monotonic() < end and self._process.poll() is None:
+            with socket.socket() as probe:
+                probe.settimeout(0.5)
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError(f"Kafka does not listen on {self.server}: its log is {self.log}")
 
     def signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
 
-    def tool(self, name: str, *arguments: str, text: str = "", timeout: float = 60) -> str:
-        """What one of Kafka's own tools prints."""
-        command = self._java(TOOLS[name], "--bootstrap-server", self.server, *arguments)
-        return subprocess.run(command, input=text, text=True, capture_output=True, check=True, timeout=timeout).stdout
-
-    def _ended(self) -> None:
+    def ended(self) -> None:
+        """Waits for its end; one that does not end is killed."""
         assert self._process is not None
         try:
             self._process.wait(30)
@@ -85,41 +87,93 @@ class Kafka:
             self._process.kill()
             self._process.wait()
 
-    def _listening(self) -> None:
-        assert self._process is not None
-        end = time.monotonic() + START
-        while time.monotonic() < end and self._process.poll() is None:
-            with socket.socket() as probe:
-                probe.settimeout(0.5)
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise RuntimeError(f"Kafka does not listen on {self.server}: its log is {self.log}")
+    def stop(self) -> None:
+        """Ends it in good order."""
+        self.signal(signal.SIGTERM)
+        self.ended()
 
-    def _java(self, main: str, *arguments: str) -> list[str]:
-        logging = f"-Dlog4j2.configurationFile={HERE / 'kafka-log4j2.properties'}"
-        return ["java", "-Xmx512m", "-Xms64m", "-XX:+UseSerialGC", logging, "-cp", f"{self._jars}/*", main, *arguments]
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.ended()
 
-    def _settings(self) -> Path:
-        own, controller = f"PLAINTEXT://127.0.0.1:{self._port}", f"CONTROLLER://127.0.0.1:{self._controller}"
-        lines = {
+    @property
+    def _properties(self) -> Path:
+        return self.folder / "server.properties"
+
+    def _own(self) -> dict[str, object]:
+        return {
+            "node.id": self.number,
+            "listeners": f"PLAINTEXT://{self.server},CONTROLLER://127.0.0.1:{self.controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.server}",
+            "log.dirs": self.folder / "data",
+        }
+
+
+class Kafka:
+    """A cluster of so many nodes. Its data lives in `folder` and outlives a restart. `partitions`: of a topic that does
+    not say."""
+
+    def __init__(self, folder: Path, partitions: int = 3, nodes: int = 1) -> None:
+        self._partitions = partitions
+        self.nodes = [Node(folder / f"node{number}", number) for number in range(1, nodes + 1)]
+
+    def __repr__(self) -> str:
+        return f"<Kafka at {self.server}>"
+
+    @property
+    def server(self) -> str:
+        return ",".join(node.server for node in self.nodes)
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.server}"
+
+    def start(self) -> None:
+        """Returns when every node listens."""
+        for node in self.nodes:
+            node.prepare(self._settings())
+            node.begin()
+        for node in self.nodes:
+            node.listening()
+
+    def stop(self) -> None:
+        """Ends it in good order."""
+        self.signal(signal.SIGTERM)
+        for node in self.nodes:
+            node.ended()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def signal(self, number: int) -> None:
+        for node in self.nodes:
+            node.signal(number)
+
+    def tool(self, name: str, *arguments: str, text: str = "", timeout: float = 60) -> str:
+        """What one of Kafka's own tools prints."""
+        command = java(TOOLS[name], "--bootstrap-server", self.server, *arguments)
+        return subprocess.run(command, input=text, text=True, capture_output=True, check=True, timeout=timeout).stdout
+
+    def _settings(self) -> dict[str, object]:
+        copies = min(3, len(self.nodes))
+        enough = max(1, copies - 1)
+        several = {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}  # nodes ask each other before rights are known
+        return {
             "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
-            "listeners": f"{own},{controller}",
-            "advertised.listeners": own,
+            "controller.quorum.voters": ",".join(node.voter for node in self.nodes),
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
-            "log.dirs": self._folder / "data",
             "num.partitions": self._partitions,
-            "default.replication.factor": 1,
-            "offsets.topic.replication.factor": 1,
+            "default.replication.factor": copies,
+            "min.insync.replicas": enough,
+            "offsets.topic.replication.factor": copies,
             "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.min.isr": enough,
             "transaction.state.log.num.partitions": 2,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": copies,
+            "share.coordinator.state.topic.min.isr": enough,
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
             "auto.create.topics.enable": "false",
@@ -127,10 +181,17 @@ class Kafka:
             "allow.everyone.if.no.acl.found": "true",
             "log.retention.ms": -1,  # the simulated clock is many years behind
             "log.segment.delete.delay.ms": 0,
+            **several,
         }
-        path = self._folder / "server.properties"
-        path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-        return path
+
+
+def write(path: Path, settings: Mapping[str, object]) -> None:
+    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+
+def java(main: str, *arguments: str) -> list[str]:
+    logging = f"-Dlog4j2.configurationFile={HERE / 'kafka-log4j2.properties'}"
+    return ["java", "-Xmx512m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", logging, "-cp", f"{jars()}/*", main, *arguments]
 
 
 def jars() -> Path:
@@ -145,6 +206,12 @@ def jars() -> Path:
         fetch = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={CACHE / 'libs'}"]
         subprocess.run(fetch, cwd=CACHE, check=True)
     return CACHE / "libs"
+
+
+def release() -> str:
+    """The broker's version."""
+    (jar,) = jars().glob("kafka_2.13-*.jar")
+    return jar.stem.partition("-")[2]
 
 
 def free_ports(count: int) -> list[int]:

@@ -90,6 +90,12 @@ def binary() -> str:
     return found
 
 
+def release() -> str:
+    """The server's version."""
+    said = subprocess.run([binary(), "--version"], check=True, capture_output=True, text=True).stdout
+    return said.partition("v=")[2].split()[0]
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

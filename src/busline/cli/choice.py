@@ -144,14 +144,15 @@ async def perform(app: App, choice: Choice, label: str, act: Act) -> Redriven:
     async with app:
         with progress(label, choice.count) as bar:
             for engine, by_handler in zip(app.bus().engines.all(), choice.ids, strict=True):
-                for handler, page in _paged(by_handler):
+                size = PAGE if engine.features.queues else max(choice.count, 1)  # dead records are gone through once, for all
+                for handler, page in _paged(by_handler, size):
                     done = await act(app, engine, page, handler)
                     count, refused = count + done.again, [*refused, *done.refused]
                     bar.update(len(page))
     return Redriven(count, tuple(refused))
 
 
-def _paged(by_handler: ByHandler) -> Iterator[tuple[str | None, list[str]]]:
+def _paged(by_handler: ByHandler, size: int) -> Iterator[tuple[str | None, list[str]]]:
     for handler, ids in by_handler.items():
-        for start in range(0, len(ids), PAGE):
-            yield handler, ids[start : start + PAGE]
+        for start in range(0, len(ids), size):
+            yield handler, ids[start : start + size]

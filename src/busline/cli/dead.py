@@ -181,6 +181,7 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         "error": letter.error,
         "attempts": letter.attempts,
         "died_at": moment(letter.died_at).isoformat(),
+        **({} if letter.missing is None else {"missing": letter.missing}),
     }
 
 

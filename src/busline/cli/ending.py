@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -35,6 +36,8 @@ class Ending:
 
     def leave(self, status: int) -> None:
         """Ends the process, also where a thread is stuck in a function that nothing can cut."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the work is over: one that comes now would change the status
         until = time.monotonic() + LINGER
         for thread in _others():
             thread.join(max(until - time.monotonic(), 0))

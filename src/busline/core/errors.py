@@ -30,11 +30,12 @@ class ConfigError(BuslineError):
 
 
 class Invalid(BuslineError, ValueError):
-    """A value, message or request that can never work as it is. Nothing was sent or changed."""
+    """A value, message or request that can never work as it is. Nothing was sent or changed, unless the text says so."""
 
 
 class Unavailable(BuslineError):
-    """The engine did not confirm in time: the outcome is unknown. A job is repeated safely with `id=`.
+    """The engine did not confirm in time: the outcome is unknown. A job is repeated safely with `id=`; a record may be
+    there twice then.
 
     `confirmed`: of several messages the indexes of those that were confirmed all the same."""
 

@@ -1,5 +1,6 @@
 """What travels, one arrival of it, and what is left when it died."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,13 @@ class Options(NamedTuple):
 
     timeout: float | None = None
     retry: Mapping[str, Any] | None = None
+
+    @classmethod
+    def read(cls, data: Any) -> "Options":
+        """Of what came from elsewhere: a deadline that cannot be meant is left out, a policy is judged when it is needed."""
+        timeout, retry = (data.get("timeout"), data.get("retry")) if isinstance(data, dict) else (None, None)
+        meant = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < math.inf
+        return cls(timeout if meant else None, retry)
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +167,8 @@ class DeadLetter:
     """When it was published."""
     group: str | None = None
     """The group it died in; None for a job."""
+    missing: str | None = None
+    """Why its key, headers and body are not there, where they are not."""
 
     @property
     def served(self) -> Served:

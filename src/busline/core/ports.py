@@ -115,7 +115,8 @@ class Transport(Protocol):
 
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         """Confirmed by the engine: all of them, or none where it can undo. Returns those that were there already, by their index: the id
-        of the job that holds the id or unique key. Empty: all are new. Raises Unavailable: the outcome is unknown."""
+        of the job that holds the id or unique key. Empty: all are new. Raises Unavailable: the outcome is unknown. Without messages it
+        looks for the address, as at start. Raises Invalid for a topic with another number of partitions."""
         ...
 
     def subscribe(self, subscription: Subscription, host: Host) -> AbstractAsyncContextManager[Receiver]:

@@ -25,7 +25,7 @@ from busline.runtime.watchdog import Watchdog
 from busline.runtime.worker import Work, Worker
 
 log = logging.getLogger("busline")
-EVERY = 1_000_000_000
+PAGE = 500
 YIELD_EVERY = 100  # sends of one attempt
 STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
 
@@ -125,11 +125,23 @@ class Bus:
         if self.engines.jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
             raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
-        wanted = set(ids)
-        letters = [one for one in await engine.inspector.dead(limit=EVERY) if one.id in wanted]
-        for letter in letters:
-            await self.engines.jobs.publish(Address("queue", f"~{letter.group}"), [_as_job(letter, handler or letter.handler)])
-        return Redriven(await engine.inspector.purge([one.id for one in letters]))
+        wanted, last, done, refused = set(ids), "", 0, list[str]()
+        while wanted and (page := await engine.inspector.dead(limit=PAGE, after=last)):
+            last = page[-1].id
+            letters = [one for one in page if one.id in wanted]
+            wanted.difference_update(one.id for one in letters)
+            refused += [_not_kept(one) for one in letters if one.missing]
+            done += await self._again(engine, self.engines.jobs, [one for one in letters if not one.missing], handler)
+        return Redriven(done, tuple(refused))
+
+    @staticmethod
+    async def _again(engine: Transport, jobs: Transport, letters: Sequence[DeadLetter], handler: str | None) -> int:
+        groups: dict[str | None, list[Message]] = {}
+        for one in letters:
+            groups.setdefault(one.group, []).append(_as_job(one, handler or one.handler))
+        for group, messages in groups.items():
+            await jobs.publish(Address("queue", f"~{group}"), messages)
+        return await engine.inspector.purge([one.id for one in letters]) if letters else 0
 
     # --- consuming -----------------------------------------------------------------------------------------
 
@@ -175,6 +187,11 @@ def _as_job(letter: DeadLetter, handler: str) -> Message:
     """A record that runs again; sent twice, it is known by its id."""
     id = derived_id("redrive", letter.id, letter.died_at)
     return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, handler, remember=STREAM_SENT, origin=letter.position)
+
+
+def _not_kept(letter: DeadLetter) -> str:
+    remedy = "Purge it; it cannot run again."
+    return wrong(letter.id, "a dead letter whose record is still in its topic", f"one of which {letter.missing}", remedy)
 
 
 class Consuming:

@@ -313,7 +313,7 @@ class Worker:
             first = running.delivery.cut is None
             running.delivery.cut = why
             if first:
-                running.task.cancel()
+                self._loop.call_soon(running.task.cancel)  # not before its first step: nothing of it would ever run, its end neither
                 if running.handler.threaded:
                     self._tell(running.handler)
 

@@ -1,5 +1,6 @@
 """Transports on one broker, closed when the test ends; topics and groups of this test alone."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 
@@ -19,12 +20,12 @@ class Engines:
     def __init__(self, kafka: Kafka, stack: AsyncExitStack) -> None:
         self.kafka, self.clock, self.mark, self._stack = kafka, SimClock(), f"-{new_id()}", stack
 
-    async def open(self, *, create_topics: bool = True, session: float = 30.0, drain: float = 10.0) -> KafkaTransport:
-        transport = KafkaTransport(self.kafka.url, clock=self.clock, create_topics=create_topics, session=session, drain=drain)
+    async def open(self, *, create_topics: bool = True, session: float = 30.0, drain: float = 10.0, patience: float = 30.0) -> KafkaTransport:
+        transport = KafkaTransport(self.kafka.url, clock=self.clock, create_topics=create_topics, session=session, drain=drain, patience=patience)
         return await self._stack.enter_async_context(transport)
 
-    async def desk(self, *, session: float = 30.0, drain: float = 10.0) -> Desk:
-        desk = Desk(await self.open(session=session, drain=drain), self.clock, self.mark)
+    async def desk(self, *, session: float = 30.0, drain: float = 10.0, patience: float = 30.0) -> Desk:
+        desk = Desk(await self.open(session=session, drain=drain, patience=patience), self.clock, self.mark)
         self._stack.push_async_callback(desk.stack.aclose)
         return desk
 
@@ -34,6 +35,13 @@ class Engines:
         await admin.start()
         self._stack.push_async_callback(admin.close)
         return admin
+
+
+async def forbid(engines: Engines, kind: str, name: str, what: str = "--add") -> None:
+    """Leaves a topic or a group to somebody else; `--remove`: to everybody again."""
+    force = ("--force",) if what == "--remove" else ()
+    rule = ("--allow-principal", "User:somebody", "--operation", "All", f"--{kind}", name)
+    await asyncio.to_thread(engines.kafka.tool, "acls", what, *force, *rule)
 
 
 @pytest.fixture

@@ -41,11 +41,10 @@ def test_the_latest_generation_is_believed() -> None:
 
 def test_what_was_lost_is_claimed_no_more() -> None:
     assignor = KeepingAssignor()
-    assignor.on_assignment(SimpleNamespace(assignment=[("t", [1, 0])]))
-    assignor.generation = 7
+    assignor.has([("t", 1), ("t", 0)], 7)
     assert json.loads(assignor.metadata({"t"}).user_data) == [7, [["t", 0], ["t", 1]]]
 
-    assignor.lost()
+    assignor.has([], -1)
 
     assert json.loads(assignor.metadata({"t"}).user_data) == [-1, []]
 
@@ -65,3 +64,35 @@ def test_every_partition_goes_to_one_reader_of_its_topic(data: st.DataObject) ->
     if all(names == set(read) for names in topics.values()):
         assert max(map(len, shares.values())) - min(map(len, shares.values())) <= 1
         assert share(places, topics, {place: one for one, own in shares.items() for place in own}) == {one: sorted(own) for one, own in shares.items()}
+
+
+class Cluster:
+    def __init__(self, parts: dict[str, int]) -> None:
+        self._parts = parts
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return set(range(self._parts[topic]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_moves_is_nobodys_until_it_is_free_and_it_comes_to_an_end(data: st.DataObject) -> None:
+    topics = data.draw(st.dictionaries(st.sampled_from("abcde"), st.sets(st.sampled_from("tuv"), min_size=1), min_size=1))
+    cluster = Cluster({topic: data.draw(st.integers(0, 6)) for topic in "tuv"})
+    places = [(topic, n) for topic in sorted(set().union(*topics.values())) for n in range(cluster._parts[topic])]
+    had: dict[str, set[Place]] = {one: set() for one in topics}
+    for place in places:
+        if data.draw(st.booleans()):
+            had[data.draw(st.sampled_from(sorted(topics)))].add(place)
+    for generation in range(6):
+        members = {one: SimpleNamespace(subscription=sorted(topics[one]), user_data=json.dumps([generation, sorted(own)]).encode()) for one, own in had.items()}
+        answer = KeepingAssignor().assign(cluster, members)
+        now = {one: {(topic, part) for topic, parts in found.assignment for part in parts} for one, found in answer.items()}
+        for one in topics:
+            others = set().union(*(own for other, own in had.items() if other != one))
+            assert not now[one] & others  # nobody gets what another still has
+        over = all(had[one] <= now[one] for one in topics)
+        had = now
+        if over:
+            break
+    assert over and sorted(place for own in had.values() for place in own) == sorted(places)

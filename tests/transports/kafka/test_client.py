@@ -3,14 +3,16 @@
 import asyncio
 import inspect
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.producer.transaction_manager import PidAndEpoch
 from aiokafka.protocol.commit import OffsetCommitRequest
 
 from busline.testing.contract import Desk, message, receive
-from busline.transports.kafka import KafkaTransport
+from busline.transports.kafka import KafkaTransport, client
 from busline.transports.kafka.reader import Reader
 
 
@@ -47,8 +49,15 @@ async def test_a_producers_parts(desk: Desk) -> None:
 
     assert isinstance(producer, AIOKafkaProducer)
     assert not producer._sender.sender_task.done() and callable(producer._sender.close)
-    assert producer._txn_manager._sequence_numbers == {TopicPartition(desk.other.name, 0): 1} and callable(producer.client.close)
-    assert producer._metadata.partitions_for_topic(desk.other.name) == {0} and callable(producer.client.force_metadata_update)
+    manager, accumulator = producer._txn_manager, producer._message_accumulator
+    assert manager._sequence_numbers == {TopicPartition(desk.other.name, 0): 1} and not manager._pid_waiter.cancelled()
+    assert manager._pid_and_epoch == PidAndEpoch(manager.producer_id, manager.producer_epoch) and callable(producer.client.close)
+    assert (accumulator._batch_ttl, accumulator._batch_size) == (float("inf"), 128 * 1024)
+    assert producer._metadata.leader_for_partition(TopicPartition(desk.other.name, 0)) == 1
+    assert producer._metadata.unauthorized_topics == set()
+    assert all(callable(getattr(producer.client, name)) for name in ("force_metadata_update", "add_topic"))
+    assert callable(AIOKafkaClient._metadata_update) and producer.client._metadata_update.__name__ == "again"
+    assert errors.for_code(87) is client.InvalidRecordError
 
 
 def names(kind: type) -> set[str]:

@@ -15,7 +15,7 @@ from busline.core.errors import Unavailable
 from busline.core.ids import new_id
 from busline.core.message import Message
 from busline.testing.contract import ack, bodies, message, receive
-from busline.transports.kafka import KafkaTransport, producer
+from busline.transports.kafka import KafkaTransport
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.ahead import Range, read
 from tests.servers.kafka import Kafka
@@ -221,9 +221,8 @@ async def test_a_drain_loses_and_repeats_nothing(crew: Crew) -> None:
     assert set(crew.noted("done").values()) == {1}
 
 
-async def test_a_broker_that_is_started_again_is_found_again(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer, "PATIENCE", 1.0)
-    desk = await engines.desk()
+async def test_a_broker_that_is_started_again_is_found_again(engines: Engines) -> None:
+    desk = await engines.desk(patience=1.0)
     await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(4)])
     reader = await desk.read(desk.other)
     held = await receive(reader, 2)
@@ -233,7 +232,8 @@ async def test_a_broker_that_is_started_again_is_found_again(engines: Engines, m
     assert await ack(reader, held) == []
     await asyncio.to_thread(engines.kafka.start)
 
-    monkeypatch.undo()
+    assert isinstance(desk.transport, KafkaTransport)
+    desk.transport._patience = 30.0
     await desk.transport.publish(desk.other, [message(b"back")])
 
     got = await receive(reader, 4)  # "away" was under way, and is written after all

@@ -12,6 +12,7 @@ from busline.core.outcome import RELEASED
 from busline.core.ports import Receiver
 from busline.testing.contract import Desk, ack, bodies, message, nothing, receive
 from busline.transports.kafka import KafkaTransport
+from busline.transports.kafka.beginning import Beginning, between
 from busline.transports.kafka.reader import Reader
 from tests.transports.kafka.conftest import Engines
 
@@ -34,7 +35,7 @@ async def assigned(receiver: Receiver, count: int) -> None:
     async with asyncio.timeout(30):
         while True:
             trackers = receiver._member.trackers.values()
-            if len(trackers) == count and all(one.frontier is not None for one in trackers) and not receiver._member.draining:
+            if len(trackers) == count and all(one.frontier is not None for one in trackers) and not receiver._member._leaving:
                 return
             await asyncio.sleep(0.02)
 
@@ -259,10 +260,73 @@ async def test_what_outlives_the_drain_is_recalled_and_runs_elsewhere(engines: E
     theirs = await quick.read()
     got = await asyncio.wait_for(receive(theirs, 1), 20)
 
-    assert got[0].position in {one.position for one in slow.host.recalled}
-    assert {one.position for one in slow.host.recalled} == {one.position for one in held}
-    assert await ack(reader, held) == held
+    moved = {one.position for one in slow.host.recalled}
+    assert got[0].position in moved and len({str(one).partition("@")[0] for one in moved}) == 2
+    assert {one.position for one in await ack(reader, held)} == moved
     assert await ack(theirs, got) == []
+
+
+async def test_what_stays_goes_on_while_others_come_and_go(engines: Engines) -> None:
+    one = await engines.desk(drain=1.0)
+    await fill(one, one.orders, 40)
+    reader = await one.read(order="none")
+    held = await receive(reader, 40)
+    for _ in range(2):
+        other = await engines.desk(drain=1.0)
+        await assigned(await other.read(order="none"), 2)
+        await other.stack.aclose()
+        await assigned(reader, 4)
+
+    moved = {delivery.position for delivery in one.host.recalled}
+    stayed = [delivery for delivery in held if delivery.position not in moved]
+    assert len({str(delivery.position).partition("@")[0] for delivery in stayed}) == 2
+    assert await ack(reader, stayed) == []
+    await ack(reader, await receive(reader, len(moved)))
+    assert await one.behind("g", one.orders, 0)
+
+
+async def test_a_log_that_lost_its_end_goes_on_there(desk: Desk) -> None:
+    await fill(desk, desk.other, 10)
+    reader = await desk.read(desk.other)
+    await ack(reader, await receive(reader, 10))
+    assert await desk.behind("g", desk.other, 0)
+    assert isinstance(reader, Reader)
+    (tracker,) = reader._member.trackers.values()
+    tracker.source = None
+    tracker.go_on_at(60)  # as if fifty more had been read, which the log does not have any more
+    reader._member.committer.moved()
+    reader._member.consumer.seek(tracker.place, 60)
+    waiting = asyncio.ensure_future(receive(reader, 1))
+    async with asyncio.timeout(20):
+        while reader._member.trackers[tracker.place] is tracker:
+            await asyncio.sleep(0.02)
+
+    await desk.transport.publish(desk.other, [message(b"new")])
+
+    assert bodies(await waiting) == [b"new"]
+    async with asyncio.timeout(10):
+        while await committed(desk, "g", desk.other) != {0: 10}:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_topic_of_another_id_is_read_from_its_beginning(desk: Desk) -> None:
+    await fill(desk, desk.other, 10)
+    reader = await desk.read(desk.other)
+    await ack(reader, await receive(reader, 10))
+    assert isinstance(reader, Reader)
+    (tracker,) = reader._member.trackers.values()
+    tracker.topic = b"another"
+    tracker.source = None
+    tracker.go_on_at(60)
+    reader._member.consumer.seek(tracker.place, 60)
+
+    assert len(await receive(reader, 10)) == 10
+
+
+def test_where_a_group_goes_on() -> None:
+    assert between(5, [(7, 9)], 0, 20) == Beginning(5, 5, ahead=[(7, 9)])
+    assert between(5, [(7, 9), (12, 30)], 8, 20) == Beginning(8, 5, deleted=2, ahead=[(8, 9), (12, 20)])  # 5 and 6
+    assert between(50, [(60, 70)], 0, 20) == Beginning(20, 50, cut=30)
 
 
 async def test_what_is_settled_while_partitions_are_taken_away_counts(engines: Engines) -> None:
@@ -273,7 +337,7 @@ async def test_what_is_settled_while_partitions_are_taken_away_counts(engines: E
     theirs = await other.read()
     assert isinstance(reader, Reader)
     async with asyncio.timeout(10):
-        while not reader._member.draining:
+        while not reader._member._leaving:
             await asyncio.sleep(0.01)
 
     assert await ack(reader, held) == []

@@ -3,18 +3,21 @@
 import asyncio
 import json
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewPartitions, NewTopic
+from aiokafka.producer.transaction_manager import PidAndEpoch
 
 from busline.core.address import Address
-from busline.core.errors import Invalid, Unavailable
+from busline.core.errors import ConfigError, Invalid, Unavailable
 from busline.core.message import Message
 from busline.core.partition import partition
 from busline.testing.contract import Desk, bodies, message, receive
-from busline.transports.kafka import KafkaTransport, producer
-from tests.transports.kafka.conftest import Engines
+from busline.transports.kafka import KafkaTransport, admin, producer
+from tests.transports.kafka.conftest import Engines, forbid
 
 
 async def test_many_callers_keep_the_order_of_each_key(desk: Desk) -> None:
@@ -70,29 +73,28 @@ async def test_what_the_client_cannot_write_is_its_callers_error(desk: Desk) -> 
     assert bodies(await receive(await desk.read(desk.other), 1)) == [b"next"]
 
 
-async def test_an_engine_that_does_not_answer_leaves_the_outcome_unknown(desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_does_not_answer_leaves_the_outcome_unknown(engines: Engines) -> None:
+    desk = await engines.desk(patience=1.0)
     await desk.transport.publish(desk.other, [message(b"before")])
-    monkeypatch.setattr(producer, "PATIENCE", 1.0)
     engines.kafka.signal(signal.SIGSTOP)
     try:
         with pytest.raises(Unavailable, match=f"'{desk.other.name}': expected a confirmation within 1 s"):
             await desk.transport.publish(desk.other, [message(b"unknown")])
     finally:
         engines.kafka.signal(signal.SIGCONT)
-    monkeypatch.undo()
-    await desk.transport.publish(desk.other, [message(b"after")])
+    await (await engines.open()).publish(desk.other, [message(b"after")])
 
     got = bodies(await receive(await desk.read(desk.other), 2))
 
     assert got[0] == b"before" and got[1] in (b"unknown", b"after")
 
 
-async def test_closing_does_not_wait_for_an_engine_that_is_away(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_does_not_wait_for_an_engine_that_is_away(engines: Engines) -> None:
     transport = KafkaTransport(engines.kafka.url, create_topics=True)
-    monkeypatch.setattr(producer, "PATIENCE", 0.5)
     topic = Address("topic", f"away{engines.mark}", 1)
     async with transport:
         await transport.publish(topic, [message()])
+        transport._patience = 0.5
         engines.kafka.signal(signal.SIGSTOP)
         try:
             with pytest.raises(Unavailable):
@@ -157,19 +159,185 @@ async def test_kafkas_own_tools_write_and_read(desk: Desk, engines: Engines) -> 
     assert bodies(await receive(await desk.read(desk.other), 2)) == [b'{"n": 1}', b"from the console"]
 
 
-async def test_a_partition_that_the_client_does_not_know_yet_is_written_to_when_it_does(desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partition_that_the_client_does_not_know_yet_is_written_to_when_it_does(desk: Desk, engines: Engines) -> None:
     topic = Address("topic", f"grows{engines.mark}")
-    admin = await engines.admin()
-    await admin.create_topics([NewTopic(topic.name, 1, 1)])
+    others = await engines.admin()
+    await others.create_topics([NewTopic(topic.name, 1, 1)])
     assert isinstance(desk.transport, KafkaTransport)
     await desk.transport.publish(topic, [message(key=b"k")])
-    await admin.create_partitions({topic.name: NewPartitions(2)})
-    desk.transport.admin._known.clear()  # it is believed for 30 s
-    while await desk.transport.admin.partitions(topic) < 2:
-        desk.transport.admin._known.clear()
-    monkeypatch.setattr(producer, "PATIENCE", 5.0)
+    await others.create_partitions({topic.name: NewPartitions(2)})
+    while (await desk.transport.admin.topic(topic)).parts < 2:
+        desk.transport.admin._known.clear()  # it is believed for 30 s
 
     for n in range(2):
         await desk.transport.publish(topic, [message(b"%d" % n, key=b"%d" % one) for one in range(10)])
 
     assert len(await receive(await desk.read(topic), 21)) == 21
+
+
+async def test_a_call_with_a_record_that_is_too_large_writes_none_of_them(desk: Desk) -> None:
+    await desk.transport.publish(desk.orders, [message(b"before", key=b"k")])
+    many = [message(b"." * (2_000_000 if n == 900 else 10), key=b"%d" % n) for n in range(1000)]
+
+    with pytest.raises(Invalid, match="a record that the topic takes, of at most 1048588 bytes, got 2000151.*Nothing was sent"):
+        await desk.transport.publish(desk.orders, many)
+
+    await desk.transport.publish(desk.orders, [message(b"after", key=b"k")])
+    assert bodies(await receive(await desk.read(), 2)) == [b"before", b"after"]
+
+
+async def test_where_a_limit_is_not_known_it_is_said_what_was_written(desk: Desk) -> None:
+    await desk.transport.publish(desk.orders, [])
+    assert isinstance(desk.transport, KafkaTransport)
+    known = desk.transport.admin._known
+    known[desk.orders.name] = known[desk.orders.name]._replace(limit=None)
+    many = [message(b"." * (2_000_000 if n == 50 else 10), key=b"%d" % n) for n in range(100)]
+
+    with pytest.raises(Invalid, match="got 1 of 100 that it does not .*The other 99 are written"):
+        await desk.transport.publish(desk.orders, many)
+
+    assert len(await receive(await desk.read(ahead=100), 99)) == 99
+
+
+async def test_a_record_that_its_topic_does_not_take_is_its_callers_error(desk: Desk) -> None:
+    topic = desk.other._replace(compact=True)
+    with pytest.raises(Invalid, match="Give it a key if the topic is compacted"):
+        await desk.transport.publish(topic, [message()])
+
+    await desk.transport.publish(topic, [message(b"with", key=b"k")])
+    assert bodies(await receive(await desk.read(topic), 1)) == [b"with"]
+
+
+async def test_a_topic_that_grows_is_written_to_all_the_same(
+    desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admin, "FRESH", 0.0)
+    declared = desk.other._replace(partitions=1)
+    await desk.transport.publish(declared, [])
+    await (await engines.admin()).create_partitions({declared.name: NewPartitions(3)})
+
+    for n in range(30):
+        await desk.transport.publish(declared, [message(key=b"%d" % n)])
+
+    assert len(await receive(await desk.read(desk.other._replace(partitions=None)), 30)) == 30
+    assert caplog.text.count("expected partitions=3, as the topic has, got 1") == 1
+    with pytest.raises(Invalid, match="expected partitions=3, as the topic has, got 1"):
+        await desk.transport.publish(declared, [])
+
+
+# --- numbers that are lost -------------------------------------------------------------------------------------
+
+
+def client_of(desk: Desk) -> Any:
+    assert isinstance(desk.transport, KafkaTransport)
+    return desk.transport.producer._client
+
+
+async def written_once(desk: Desk, before: int, lose: Callable[[Any], None]) -> None:
+    """Publishes to two partitions, loses the numbers, publishes more: all are there, once, in order."""
+    sent: dict[int, list[bytes]] = {part: [] for part in range(4)}
+
+    async def publish(n: int) -> None:
+        body = b"%d" % n
+        sent[partition(body, 4)].append(body)
+        await desk.transport.publish(desk.orders, [message(body, key=body)])
+
+    for n in range(before):
+        await publish(n)
+    lose(client_of(desk))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(publish(n) for n in range(before, before + 100)))
+        await publish(before + 100)
+
+    got: dict[int, list[bytes]] = {part: [] for part in range(4)}
+    for one in await receive(await desk.read(ahead=200), before + 101):
+        got[partition(one.key or b"", 4)].append(one.body or b"")
+    assert got == sent
+
+
+async def test_numbers_that_do_not_follow_are_given_anew(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    def skip(client: Any) -> None:
+        client._txn_manager._sequence_numbers[TopicPartition(desk.orders.name, 0)] += 7
+
+    await written_once(desk, 20, skip)
+
+    assert f"{desk.orders.name}/0: the broker has lost count of our records (OutOfOrderSequenceNumber)" in caplog.text
+
+
+async def test_an_epoch_that_is_over_is_given_up(desk: Desk) -> None:
+    def fence(client: Any) -> None:
+        client._txn_manager._pid_and_epoch = PidAndEpoch(client._txn_manager.producer_id, 0)
+
+    await desk.transport.publish(desk.orders, [message()])
+    producer.renumber(client_of(desk), anew=False)
+    for _ in range(4):  # each partition sees the next epoch
+        await desk.transport.publish(desk.orders, [message()])
+    await receive(await desk.read(group="first"), 5)
+    reader = await desk.read(start="latest", ahead=300)
+
+    fence(client_of(desk))
+    await desk.transport.publish(desk.orders, [message(b"%d" % n, key=b"k") for n in range(100)])
+
+    assert bodies(await receive(reader, 100)) == [b"%d" % n for n in range(100)]
+
+
+async def test_after_the_last_epoch_there_is_another_id(desk: Desk) -> None:
+    def age(client: Any) -> None:
+        client._txn_manager._pid_and_epoch = PidAndEpoch(client._txn_manager.producer_id, producer.LAST_EPOCH)
+        client._txn_manager._sequence_numbers.clear()
+        producer.renumber(client, anew=False)
+
+    await written_once(desk, 20, age)
+
+
+async def test_what_an_unknown_error_of_the_client_leaves_open_is_not_sent_again(desk: Desk) -> None:
+    await desk.transport.publish(desk.other, [message(b"before")])
+    client_of(desk)._sender._muted_partitions = None  # what it does not expect: its task ends
+
+    with pytest.raises(Unavailable):
+        await desk.transport.publish(desk.other, [message(b"open")])
+    await written_once(desk, 0, lambda client: None)
+    await desk.transport.publish(desk.other, [message(b"after")])
+
+    assert bodies(await receive(await desk.read(desk.other, group="other"), 2)) == [b"before", b"after"]
+
+
+async def test_a_refusal_takes_no_numbers_from_those_that_follow(desk: Desk, engines: Engines) -> None:
+    await desk.transport.publish(desk.other, [message(b"before")])
+    await forbid(engines, "topic", desk.other.name)
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="expected the right to use it"):
+            await desk.transport.publish(desk.other, [message(b"refused")])
+
+    await forbid(engines, "topic", desk.other.name, "--remove")
+    await written_once(desk, 0, lambda client: None)
+    await published(desk, desk.other, b"after")
+
+    assert bodies(await receive(await desk.read(desk.other, group="other"), 2)) == [b"before", b"after"]
+
+
+async def test_what_nobody_waits_for_is_not_written_when_a_topic_comes_back(engines: Engines) -> None:
+    desk, others = await engines.desk(), await engines.admin()
+    await desk.transport.publish(desk.other, [message(b"before")])
+    assert isinstance(desk.transport, KafkaTransport)
+    desk.transport._patience = 0.5
+    await others.delete_topics([desk.other.name])
+    await asyncio.wait((client_of(desk).client.force_metadata_update(),))
+    with pytest.raises(Unavailable, match="expected a confirmation within 0.5 s"):
+        await desk.transport.publish(desk.other, [message(b"lost")])
+
+    await others.create_topics([NewTopic(desk.other.name, 1, 1)])
+    await published(desk, desk.other, b"after")
+
+    assert bodies(await receive(await desk.read(desk.other), 1)) == [b"after"]
+
+
+async def published(desk: Desk, topic: Address, body: bytes) -> None:
+    """Again and again, until the cluster has noticed what was changed."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await desk.transport.publish(topic, [message(body)])
+                return
+            except (Unavailable, ConfigError):
+                await asyncio.sleep(0.05)

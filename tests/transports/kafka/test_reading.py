@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from busline.testing.contract import Desk, ack, bodies, receive
@@ -73,13 +73,13 @@ async def test_what_cannot_be_read_stops_its_own_partition_and_is_told_once(desk
 
 async def length(engines: Engines, topic: str, part: int) -> int:
     transport = await engines.open()
-    (end,) = (await transport.admin.logs.end([place for place in await transport.admin.places(topic) if place.partition == part])).values()
+    (end,) = (await transport.admin.logs.end([TopicPartition(topic, part)])).values()
     return end
 
 
 def spoil(kafka: Kafka, log: str) -> None:
     """Turns a byte of the last record, on the broker's disk."""
-    (path,) = (kafka._folder / "data" / log).glob("*.log")
+    (path,) = (kafka.nodes[0].folder / "data" / log).glob("*.log")
     with path.open("r+b") as file:
         file.seek(-2, 2)
         byte = file.read(1)[0]

@@ -9,11 +9,11 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from busline.core.address import Address
-from busline.core.errors import Invalid, Unavailable
+from busline.core.errors import ConfigError, Invalid, Unavailable
 from busline.testing.contract import message, receive
 from busline.transports.kafka import KafkaTransport
 from tests.servers.kafka import free_ports
-from tests.transports.kafka.conftest import Engines
+from tests.transports.kafka.conftest import Engines, forbid
 
 
 async def test_nobody_listens() -> None:
@@ -87,11 +87,6 @@ async def test_queues_and_facts_are_refused_with_a_remedy(engines: Engines) -> N
     assert (await transport.inspector.depth(), await transport.inspector.counts()) == ({}, {})
 
 
-async def forbid(engines: Engines, kind: str, name: str) -> None:
-    """Leaves a topic or a group to somebody else."""
-    await asyncio.to_thread(engines.kafka.tool, "acls", "--add", "--allow-principal", "User:somebody", "--operation", "All", f"--{kind}", name)
-
-
 async def test_a_topic_that_belongs_to_others_is_refused(engines: Engines) -> None:
     desk = await engines.desk()
     await desk.transport.publish(desk.other, [message()])
@@ -100,13 +95,13 @@ async def test_a_topic_that_belongs_to_others_is_refused(engines: Engines) -> No
     await forbid(engines, "topic", desk.other.name)
     fresh = await engines.open()
 
-    with pytest.raises(Invalid, match=f"'{desk.other.name}': expected the right to use it, got TopicAuthorizationFailed"):
+    with pytest.raises(ConfigError, match=f"'{desk.other.name}': expected the right to use it, got TopicAuthorizationFailed"):
         await fresh.publish(desk.other, [message()])
-    with pytest.raises(Invalid, match=f"'{desk.other.name}': expected the right to use it"):
+    with pytest.raises(ConfigError, match=f"'{desk.other.name}': expected the right to use it"):
         await desk.beside(fresh).read(desk.other)
-    with pytest.raises(Invalid, match=f"'{desk.other.name}': expected the right to use it"):
+    with pytest.raises(ConfigError, match=f"'{desk.other.name}': expected the right to use it"):
         await desk.transport.publish(desk.other, [message()])
-    with pytest.raises(Invalid, match=f"'{desk.other.name}': expected the right to use it"):
+    with pytest.raises(ConfigError, match=f"'{desk.other.name}': expected the right to use it"):
         await receive(reader, 1)
 
 
@@ -115,7 +110,7 @@ async def test_a_group_that_belongs_to_others_is_refused(engines: Engines) -> No
     await desk.transport.publish(desk.other, [message()])
     await forbid(engines, "group", f"g{engines.mark}")
 
-    with pytest.raises(Invalid, match="expected the right to use it, got GroupAuthorizationFailed"):
+    with pytest.raises(ConfigError, match="expected the right to use it, got GroupAuthorizationFailed"):
         await desk.read(desk.other)
 
 

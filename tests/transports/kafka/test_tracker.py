@@ -138,14 +138,41 @@ def test_nothing_more_is_handed_out_while_what_finished_does_not_fit() -> None:
     assert not tracker.far and tracker.room(100) > 0
 
 
+def test_no_more_bytes_are_taken_than_asked_for_and_a_larger_record_comes_alone() -> None:
+    tracker = begun(*range(6))
+    source = tracker.source
+    tracker.source = iter_with(source, [10, 10, 50, 10, 10, 10])
+
+    assert [[one.receipt[1] for one in tracker.take(10, 25)] for _ in range(4)] == [[0, 1], [2], [3, 4], [5]]
+    tracker.give_back([tracker.held[2]])
+    assert tracker.take(10, 25, alone=False) == []
+
+
+def iter_with(source: Fetched, sizes: list[int]) -> Iterator[SimpleNamespace]:
+    class Sized:
+        def __iter__(self) -> "Sized":
+            return self
+
+        def __next__(self) -> SimpleNamespace:
+            record = next(source)
+            record.value = b"x" * sizes[record.offset]
+            return record
+
+        @property
+        def next_fetch_offset(self) -> int:
+            return source.next_fetch_offset
+
+    return Sized()
+
+
 def test_a_stopped_partition_hands_out_nothing_and_does_not_pass_its_letter() -> None:
     tracker = begun(0, 1, 2)
     first, second = tracker.take(2)
     tracker.stop(first)
-    tracker.finish([0, 1])
+    tracker.finish([1])
     assert (tracker.room(10), tracker.low) == (0, 0)
 
-    tracker.go_on(first)
+    tracker.finish([first.receipt[1]])
 
     assert (tracker.room(10), tracker.low) == (10, 2) and not tracker.holds(second)
 

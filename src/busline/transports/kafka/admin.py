@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
@@ -21,9 +22,21 @@ from busline.transports.kafka.turn import Turn
 
 T = TypeVar("T")
 log = logging.getLogger("busline")
-FRESH = 30.0  # seconds for which a topic's number of partitions is believed
+FRESH = 30.0  # seconds for which it is believed what a topic is like
 SETTLED = 10.0  # seconds a new topic may take to be known everywhere
+LIMIT = "max.message.bytes"
+EXTRA = 64 * 1024  # bytes, for what is noted beside a record that died
+NOTHING: Mapping[str, str] = MappingProxyType({})
 EXISTS = 36
+
+
+class Known(NamedTuple):
+    """A topic, as it was when we looked: which of its partitions had a leader, how many bytes a batch may have."""
+
+    parts: int
+    led: frozenset[int]
+    limit: int | None
+    looked: float
 
 
 class Admin:
@@ -34,7 +47,8 @@ class Admin:
         self._client = client.admin(servers, request_timeout_ms=10_000, metadata_max_age_ms=30_000)
         self.logs = Logs(self._client)
         self._turns = defaultdict[str, Turn](Turn)
-        self._known: dict[str, tuple[int, float]] = {}
+        self._known: dict[str, Known] = {}
+        self._told: set[Address] = set()  # who is not as it was declared
 
     async def open(self) -> None:
         """Raises what keeps the cluster from answering."""
@@ -51,23 +65,28 @@ class Admin:
 
     # --- topics --------------------------------------------------------------------------------------------
 
-    async def partitions(self, address: Address) -> int:
-        """How many a topic has; made first, where that was asked for. Raises Unavailable where there is none."""
-        count = await self._turns[address.name].take(lambda: self._known_count(address))  # always: callers keep their order
-        if address.partitions not in (None, count):
-            remedy = "Correct the declaration, or give the topic more with Kafka's own tools."
-            raise Invalid(wrong(address.name, f"partitions={count}, as the topic has", f"{address.partitions}", remedy))
-        return count
+    async def topic(self, address: Address) -> "Known":
+        """What is known of it; made first, where that was asked for. Raises Unavailable where there is none."""
+        return await self._turns[address.name].take(lambda: self._looked(address))  # always: callers keep their order
 
-    async def _known_count(self, address: Address) -> int:
-        count, looked = self._known.get(address.name, (0, 0.0))
-        if not count or time.monotonic() - looked > FRESH:
+    async def check(self, address: Address) -> None:
+        """Also raises Invalid where a topic has another number of partitions than was declared. Asked at start only."""
+        known = await self.topic(address)
+        if address.partitions not in (None, known.parts):
+            raise Invalid(differs(address, known.parts))
+
+    async def _looked(self, address: Address) -> "Known":
+        known = self._known.get(address.name)
+        if known is None or time.monotonic() - known.looked > FRESH:
             with told(address.name):
-                count = await patiently(lambda: self._count(address))
-            self._known[address.name] = count, time.monotonic()
-        return count
+                known = await patiently(lambda: self._look(address))
+            if known.parts != address.partitions is not None and address not in self._told:
+                self._told.add(address)
+                log.warning("%s", differs(address, known.parts))
+            self._known[address.name] = known
+        return known
 
-    async def _count(self, address: Address) -> int:
+    async def _look(self, address: Address) -> "Known":
         parts = await self._parts(address.name)
         if parts is None and self._create:
             await self.create(address)
@@ -77,22 +96,33 @@ class Admin:
             raise Unavailable(wrong(address.name, "a topic of this name", "none", remedy))
         if not parts:
             raise kafka.LeaderNotAvailableError(address.name)
-        return len(parts)
+        return Known(len(parts), leaders(parts), await self.limit(address.name), time.monotonic())
+
+    async def limit(self, topic: str) -> int | None:
+        """How many bytes a batch may have there; None where we may not know."""
+        found = await self._settings(ConfigResourceType.TOPIC, topic, LIMIT)
+        return int(found[LIMIT]) if LIMIT in found else None
 
     async def _parts(self, topic: str) -> Sequence[Any] | None:
-        """What is known of its partitions; nothing as long as one has no leader, None where there is no such topic."""
+        """What is known of its partitions; nothing while it is being made, None where there is no such topic."""
         (found,) = await self._client.describe_topics([topic])
         error = kafka.for_code(found["error_code"])
         if error is kafka.UnknownTopicOrPartitionError:
             return None
         if error not in (kafka.NoError, kafka.LeaderNotAvailableError):
             raise error(topic)
-        return [] if any(one["leader"] < 0 for one in found["partitions"]) else list(found["partitions"])
+        return list(found["partitions"])
 
-    async def create(self, address: Address) -> None:
+    async def ensure(self, address: Address, like: str) -> None:
+        """Makes a topic, unless there is one, for records a little larger than those of another."""
+        if await self._parts(address.name) is None:
+            limit = await self.limit(like)
+            await self.create(address, {} if limit is None else {LIMIT: str(limit + EXTRA)})
+
+    async def create(self, address: Address, more: Mapping[str, str] = NOTHING) -> None:
         """Makes a topic, unless there is one. The cluster's own settings say what is left out."""
         topic, (default, copies) = address.name, await self._defaults()
-        new = NewTopic(topic, address.partitions or default, copies, topic_configs=settings(address))
+        new = NewTopic(topic, address.partitions or default, copies, topic_configs={**settings(address), **more})
         answer = await self._client.create_topics([new])
         code, text = answer.topic_errors[0][1:3]
         if code not in (0, EXISTS):
@@ -100,22 +130,22 @@ class Admin:
         if code == 0:
             log.info("created the topic %s", topic)
         async with asyncio.timeout(SETTLED):
-            while not await self._parts(topic):
+            while len(leaders(parts := await self._parts(topic) or ())) < max(1, len(parts)):
                 await asyncio.sleep(0.02)
 
     async def _defaults(self) -> tuple[int, int]:
         """How many partitions, and how many copies of each, the cluster gives a topic that does not say."""
         node = str(self._client._client.get_random_node())
-        wanted = {"num.partitions": None, "default.replication.factor": None}
-        (answer,) = await self._client.describe_configs([ConfigResource(ConfigResourceType.BROKER, node, wanted)])
-        found = {one[0]: one[1] for one in answer.resources[0][4]}
+        found = await self._settings(ConfigResourceType.BROKER, node, "num.partitions", "default.replication.factor")
         return int(found["num.partitions"]), int(found["default.replication.factor"])
+
+    async def _settings(self, kind: ConfigResourceType, name: str, *wanted: str) -> dict[str, str]:
+        """Those of them that we may know."""
+        (answer,) = await self._client.describe_configs([ConfigResource(kind, name, dict.fromkeys(wanted))])
+        return {one[0]: one[1] for one in answer.resources[0][4]}
 
     async def topics(self) -> list[str]:
         return list(await self._client.list_topics())
-
-    async def places(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, one["partition"]) for one in await self._parts(topic) or ()]
 
     # --- groups --------------------------------------------------------------------------------------------
 
@@ -142,6 +172,16 @@ class Admin:
         if missing := [place for place in places if place not in found]:
             raise kafka.LeaderNotAvailableError(missing)
         return found
+
+
+def leaders(parts: Sequence[Any]) -> frozenset[int]:
+    """The partitions that have a leader."""
+    return frozenset(one["partition"] for one in parts if one["leader"] >= 0)
+
+
+def differs(address: Address, parts: int) -> str:
+    remedy = "Correct the declaration, or give the topic more with Kafka's own tools."
+    return wrong(address.name, f"partitions={parts}, as the topic has", f"{address.partitions}", remedy)
 
 
 def settings(address: Address) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Who reads which partition: each member keeps what it had, as far as the shares stay even."""
+"""Who reads which partition: each member keeps what it had, as far as the shares stay even. What moves is nobody's until
+the member that has it says in a join that it is free: so what stays goes on, and what moves is ended first."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
@@ -11,9 +12,9 @@ NOBODY = -1
 
 
 class KeepingAssignor:
-    """Every member says what it had and in which generation; the leader leaves it there. One for each consumer."""
+    """Every member says what it has, and since which generation. One for each consumer."""
 
-    name = "busline-keeping"
+    name = "busline-handing-over"
 
     def __init__(self) -> None:
         self.owned: list[Place] = []
@@ -24,18 +25,18 @@ class KeepingAssignor:
         return ConsumerProtocolMemberMetadata(1, sorted(topics), claim)
 
     def on_assignment(self, assignment: Any) -> None:
-        self.owned = sorted((topic, part) for topic, parts in assignment.assignment for part in parts)
+        """The member says what it has: some of it is not assigned to it any more, and not yet free."""
 
-    def lost(self) -> None:
-        """What it had may be another's by now."""
-        self.owned, self.generation = [], NOBODY
+    def has(self, owned: Iterable[Place], generation: int) -> None:
+        self.owned, self.generation = sorted(owned), generation
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
         topics = {member: set[str](data.subscription) for member, data in members.items()}
         read = sorted({topic for names in topics.values() for topic in names})
         places: list[Place] = [(topic, part) for topic in read for part in sorted(cluster.partitions_for_topic(topic) or ())]
-        shares = share(places, topics, claims(members))
-        return {member: _assignment(share) for member, share in shares.items()}
+        had = claims(members)
+        shares = share(places, topics, had)
+        return {member: _assignment([one for one in own if had.get(one, member) == member]) for member, own in shares.items()}
 
 
 def claims(members: Mapping[str, Any]) -> dict[Place, str]:
@@ -72,7 +73,7 @@ def share(places: list[Place], topics: Mapping[str, set[str]], had: Mapping[Plac
     free += [shares[member].pop() for member in larger[more:]]
     for place in sorted(free):
         readers = [member for member in shares if place[0] in topics[member]]
-        shares[min(readers, key=lambda member: (len(shares[member]), member))].append(place)
+        shares[min(readers, key=lambda member: (len(shares[member]), member != had.get(place), member))].append(place)
     return shares
 
 

@@ -8,6 +8,7 @@ from aiokafka import TopicPartition
 from busline.core.ports import Start
 from busline.transports.kafka.ahead import Range, clipped, read
 from busline.transports.kafka.logs import UNCOMMITTED, Logs
+from busline.transports.kafka.tracker import Tracker
 
 
 class Beginning(NamedTuple):
@@ -19,6 +20,7 @@ class Beginning(NamedTuple):
     deleted: int = 0
     cut: int = 0
     ahead: Sequence[Range] = ()
+    topic: bytes | None = None  # the topic's id
 
 
 class Beginnings:
@@ -35,6 +37,7 @@ class Beginnings:
         stored = await self._consumer._coordinator.fetch_committed_offsets(places)
         first, end = await self._logs.first(places), await self._logs.end(places, UNCOMMITTED)
         starts = await self._logs.start(sorted(self.fresh.intersection(places) - stored.keys()), self._start)
+        ids = await self._logs.ids({place.topic for place in places})
         found: dict[TopicPartition, Beginning] = {}
         for place in first.keys() & end.keys():
             if place in stored:
@@ -42,7 +45,23 @@ class Beginnings:
                 found[place] = between(offset, read(offset, text), first[place], end[place])
             elif place in starts or place not in self.fresh:
                 found[place] = Beginning(starts.get(place, first[place]), -1)
-        return found
+        return {place: one._replace(topic=ids.get(place.topic)) for place, one in found.items()}
+
+    async def again(self, tracker: Tracker) -> Beginning | None:
+        """Where a partition goes on, of which what was to be read next is not in its log; what is stored of one that goes
+        back is not known, for a commit may be on its way. None: its leader does not answer."""
+        assert tracker.frontier is not None
+        place, at = tracker.place, tracker.frontier.next
+        first, end = (await self._logs.first([place])).get(place), (await self._logs.end([place], UNCOMMITTED)).get(place)
+        topic = (await self._logs.ids([place.topic])).get(place.topic)
+        if first is None or end is None:
+            return None
+        if topic != tracker.topic or (topic is None and at > end):
+            return Beginning(first, -1, topic=topic)
+        if at <= end:
+            return Beginning(max(at, first), tracker.committed, max(first - at, 0), topic=topic)
+        low = min(tracker.low, end)
+        return Beginning(low, -1, cut=at - end, ahead=clipped(tracker.finished, low, end), topic=topic)
 
 
 def between(committed: int, ahead: Sequence[Range], first: int, end: int) -> Beginning:

@@ -1,15 +1,31 @@
 """The client library's parts. It has no types of its own, and where it stops this transport reaches inside: a test names
 every attribute that is used."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
+from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 
 T = TypeVar("T")
+PAUSE = 0.1  # seconds
 import_module("cramjam")  # reads every codec but gzip: the client uses it where it is there, and here it has to be
+
+
+class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # a library without types
+    """An answer that the client has no name for: the topic does not take such a record."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
+
+kafka.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
 
 
 def consumer(servers: Sequence[str], **settings: Any) -> Any:
@@ -27,7 +43,28 @@ async def started(consumer: Any) -> Any:
 
 
 def producer(servers: Sequence[str], **settings: Any) -> Any:
-    return AIOKafkaProducer(bootstrap_servers=",".join(servers), **settings)
+    made: Any = AIOKafkaProducer(bootstrap_servers=",".join(servers), **settings)
+    made.client._metadata_update = paced(made.client._metadata_update)
+    return made
+
+
+def paced(ask: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """The same question, with a pause between two: while a partition has no leader the client asks without any."""
+    last = float("-inf")
+
+    async def again(*arguments: Any) -> T:
+        nonlocal last
+        await asyncio.sleep(max(0.0, last + PAUSE - time.monotonic()))
+        last = time.monotonic()
+        return await ask(*arguments)
+
+    return again
+
+
+def batch(producer: Any, compress: bool) -> Any:
+    """An empty batch. The client would compress all of them, or none."""
+    size = producer._message_accumulator._batch_size
+    return BatchBuilder(size, DefaultRecordBatch.CODEC_GZIP if compress else DefaultRecordBatch.CODEC_NONE)
 
 
 def admin(servers: Sequence[str], **settings: Any) -> Any:

@@ -50,6 +50,7 @@ class Committer:
         self._limit = TEXT
         self._moved = asyncio.Event()
         self._committing = asyncio.Lock()
+        self._paused = False
 
     def moved(self) -> None:
         """Something is finished."""
@@ -62,12 +63,20 @@ class Committer:
             await asyncio.sleep(EVERY)
             await self.commit()
 
-    async def finish(self, seconds: float) -> None:
-        """Commits what is finished, again where it is not confirmed, as long as that may take."""
+    def pause(self) -> None:
+        """While the group shares its partitions anew, a commit would be refused though nothing is lost."""
+        self._paused = True
+
+    def resume(self, membership: Membership) -> None:
+        self.membership, self._paused = membership, False
+        self._moved.set()
+
+    async def finish(self, seconds: float, trackers: Sequence[Tracker]) -> None:
+        """Commits what of them is finished, again where it is not confirmed, as long as that may take."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.commit()
-                while self._due():
+                while any(one.due for one in trackers):
                     await asyncio.sleep(EVERY)
                     await self.commit()
 
@@ -78,7 +87,7 @@ class Committer:
         """One try. What is not confirmed is tried again while the membership lasts."""
         async with self._committing:
             due = self._due()
-            if not due:
+            if not due or self._paused:
                 return
             if Membership.of(self._consumer) != self.membership:
                 return self._lose(list(due.values()))

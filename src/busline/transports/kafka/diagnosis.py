@@ -2,16 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
 from aiokafka import errors as kafka
 from aiokafka.conn import create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
-from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
+from busline.core.errors import BuslineError, ConfigError, Invalid, Unavailable, wrong
+from busline.transports.kafka.client import InvalidRecordError
 
+UNKNOWN = "What was sent may still be written: sent again, it may be there twice."
 ANSWER = 4.0  # seconds a server has to answer one question
 FORBIDDEN = (kafka.TopicAuthorizationFailedError, kafka.GroupAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
 
@@ -25,15 +27,29 @@ def told(name: str) -> Generator[None]:
         raise translated(name, error) from error
 
 
+@asynccontextmanager
+async def within(name: str, seconds: float) -> AsyncGenerator[None]:
+    """Raises Unavailable for what takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Unavailable(wrong(name, f"a confirmation within {seconds:g} s", "none", UNKNOWN)) from None
+
+
 def translated(name: str, error: BaseException) -> BuslineError:
-    """The same error, for people."""
+    """The same error, for people. Invalid is only what lies in the message, ConfigError what somebody has to mend."""
+    if isinstance(error, BuslineError):
+        return error
     if isinstance(error, FORBIDDEN):
-        return Invalid(wrong(name, "the right to use it", _kind(error), "Grant this user READ, WRITE and DESCRIBE on it (kafka-acls)."))
+        return ConfigError([wrong(name, "the right to use it", _kind(error), "Grant this user READ, WRITE and DESCRIBE on it (kafka-acls).")])
     if isinstance(error, kafka.InconsistentGroupProtocolError):
         remedy = "Stop them first: members with another way of sharing partitions cannot be in one group."
         return Invalid(wrong(name, "a group of busline's members", "living members of another client", remedy))
-    if isinstance(error, kafka.MessageSizeTooLargeError):
+    if isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordListTooLargeError):
         return Invalid(wrong(name, "a record that the topic takes", "a larger one", "Raise the topic's max.message.bytes, or send less."))
+    if isinstance(error, InvalidRecordError):
+        return Invalid(wrong(name, "a record that the topic takes", "one that it does not", "Give it a key if the topic is compacted."))
     return Unavailable(wrong(name, "an answer in time", _kind(error), "Look whether the cluster is well."))
 
 

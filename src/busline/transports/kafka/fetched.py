@@ -10,14 +10,18 @@ from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.consumer.fetcher import FetchError
 
+SHARE, LARGEST = 64 << 10, 1 << 20  # bytes fetched of one partition: at least, at most
+
 
 class Batches:
-    """Batches of records in the form that the client's parser reads. `end`: the offset behind the last record."""
+    """Batches of records in the form that the client's parser reads. `end`: the offset behind the last record.
+    `size`: bytes, as they came."""
 
-    __slots__ = ("_broken", "_left", "end")
+    __slots__ = ("_broken", "_left", "end", "size")
 
     def __init__(self, batches: Any, begin: int) -> None:
         self._left = deque[Any]()
+        self.size = int(batches.size_in_bytes())
         self._broken: Exception | None = None  # why there is no other batch behind these
         try:
             while batches.has_next():
@@ -63,6 +67,15 @@ class Fetched:
         result._assignment.state_value(place).consumed_to(batches.end)
         return records
 
+    @staticmethod
+    def size(records: Any) -> int:
+        """How many bytes an iterator came as."""
+        return 0 if records is None else int(records._records.size)
+
+    def bound(self, partitions: int, size: int) -> None:
+        """So much of all these partitions together is fetched ahead, but for a record that is larger than its share."""
+        self._fetcher._max_partition_fetch_bytes = min(max(size // max(partitions, 1), SHARE), LARGEST)
+
     def waiter(self) -> Any:
         """A future that is done when something arrives. Cancel it when it is no longer waited for."""
         return self._fetcher._create_fetch_waiter()
@@ -71,6 +84,11 @@ class Fetched:
     def ended(self) -> bool:
         """Whether the client has given up fetching."""
         return bool(self._fetcher._fetch_task.done())
+
+
+def end_of(records: Any) -> int:
+    """The offset behind the last record of an iterator."""
+    return int(records._records.end)
 
 
 def go_on_with(records: Any, batch: Any) -> None:

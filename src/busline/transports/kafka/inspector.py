@@ -31,7 +31,7 @@ class KafkaInspector:
 
     async def partitions(self, topic: str) -> int:
         with told(topic):
-            return len(await self._admin.places(topic))
+            return len(await self._admin.logs.leaders([topic]))
 
     async def counts(self) -> Mapping[Whose, Counts]:
         return {}
@@ -67,17 +67,17 @@ class KafkaInspector:
         limit: int = 100,
         after: str = "",
     ) -> Sequence[DeadLetter]:
-        letters = [one for one in await self._letters.read(id) if served is None or one.served in served]
+        slots = await self._letters.standing(served) if id is None else await self._letters.find(id)
         if after:
-            ids = [one.id for one in letters]
-            letters = letters[ids.index(after) + 1 :] if after in ids else [one for one in letters if one.died_at >= self._last.get(after, 0.0)]
-        page = [one for one in letters if handlers is None or one.handler in handlers][:limit]
+            ids = [one.id for one in slots]
+            slots = slots[ids.index(after) + 1 :] if after in ids else [one for one in slots if one.died_at >= self._last.get(after, 0.0)]
+        page = [one for one in slots if handlers is None or one.handler in handlers][:limit]
         if page:
             self._last = {page[-1].id: page[-1].died_at}
-        return page
+        return await self._letters.whole(page)
 
     async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
-        return together(Standing.of(one) for one in await self._letters.read() if served is None or one.served in served)
+        return together(Standing(one.served, one.handler, 1, one.died_at, one.died_at) for one in await self._letters.standing(served))
 
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         raise Invalid(wrong("redrive", "an engine with queues, where dead records run again", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))

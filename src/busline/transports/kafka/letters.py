@@ -1,146 +1,142 @@
-"""Dead letters: a topic for each group on each topic, compacted, one record for each letter until it is purged.
+"""Dead letters: a topic for each group on each topic, compacted, one record for each letter until it is purged."""
 
-Key: `topic/partition@offset`. Value and headers: those of the record that died; then, as `busline-` headers, the reason
-and what else is needed to show it and to run it again.
-"""
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
+from contextlib import aclosing
 
-import re
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Any
+from aiokafka import TopicPartition
 
 from busline.core.address import Address
 from busline.core.clock import Clock
-from busline.core.errors import Invalid, Unavailable, cut, describe, wrong
-from busline.core.message import DeadLetter, Delivery, Headers
+from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
+from busline.core.message import DeadLetter, Delivery
 from busline.core.outcome import Rejected
-from busline.transports.kafka import client
+from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
-from busline.transports.kafka.diagnosis import told
+from busline.transports.kafka.diagnosis import told, within
+from busline.transports.kafka.letter import SUFFIX, completed, forms, key_of, may_hold, origin_of, place_of, shown_of, slot_of, topic_of
 from busline.transports.kafka.producer import Producer
+from busline.transports.kafka.shelf import Log, Shelf, Slot
 from busline.transports.kafka.wire import Record
 
-SUFFIX = ".dead"
-MARK = "busline-"
-LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-
-
-def topic_of(group: str, topic: str) -> str:
-    """Raises Invalid where that is no name that Kafka takes."""
-    name = f"{topic}.{group}{SUFFIX}"
-    if not LEGAL.fullmatch(name):
-        remedy = "Use letters, digits, '.', '_' and '-': the dead letters' topic is named after both."
-        raise Invalid(wrong(group, "a group whose name fits into a topic's", f"{name!r}", remedy))
-    return name
-
-
-def id_of(group: str, position: str) -> str:
-    """A letter's id: `group/topic/partition@offset`."""
-    return f"{group}/{position}"
-
-
-def place_of(id: str) -> tuple[str, bytes] | None:
-    """The topic and the key of a letter; None for what is no letter's id."""
-    group, _, position = id.partition("/")
-    topic, slash, _ = position.partition("/")
-    return (f"{topic}.{group}{SUFFIX}", position.encode()) if slash else None
+log = logging.getLogger("busline")
+GONE = 5.0  # seconds between looks whether the topic of a letter is still there
+READING = 20.0  # seconds for a topic of letters
+BATCH = 1000
 
 
 class Letters:
     """Written and confirmed before the group passes the record."""
 
-    def __init__(self, admin: Admin, producer: Producer, servers: Sequence[str], clock: Clock) -> None:
-        self._admin, self._producer, self._servers, self._clock = admin, producer, servers, clock
+    def __init__(self, admin: Admin, producer: Producer, servers: Sequence[str], clock: Clock, patience: float) -> None:
+        self._admin, self._producer, self._clock, self._patience = admin, producer, clock, patience
+        self._log = Log(admin, servers)
         self._made: set[str] = set()
+        self._shelves: dict[str, Shelf] = {}
+
+    # --- writing -------------------------------------------------------------------------------------------
 
     async def write(self, group: str, delivery: Delivery, outcome: Rejected) -> None:
-        """Raises Invalid where it can never be written, Unavailable where it could not be now."""
+        """Returns when it is confirmed, however long that takes. Raises Unavailable where it cannot be now."""
         topic = topic_of(group, delivery.address)
         if topic not in self._made:
-            with told(topic):
-                await self._admin.create(Address("topic", topic, 1, compact=True))
-            self._made.add(topic)
+            await self._make(topic, delivery.address)
+        refused = ""
+        for record, compress in forms(group, delivery, outcome, self._clock.time()):
+            try:
+                return await self._confirmed(topic, delivery.address, record, compress)
+            except Invalid as error:
+                refused = str(error)
+        raise Unavailable(wrong(topic, "a topic that takes dead letters", f"a refusal ({refused})", "Correct its settings."))
+
+    async def _make(self, topic: str, source: str) -> None:
+        with told(topic):
+            await self._admin.ensure(Address("topic", topic, 1, compact=True), source)
+        self._made.add(topic)
+
+    async def _confirmed(self, topic: str, source: str, record: Record, compress: bool) -> None:
+        await self._producer.open()
+        writing = asyncio.ensure_future(self._producer.write(topic, {0: [record]}, compress=compress))
         try:
-            await self._producer.write(topic, {0: [letter(group, delivery, outcome, self._clock.time())]})
-        except Unavailable:
-            self._made.discard(topic)  # it may be gone
-            raise
+            while not (await asyncio.wait((writing,), timeout=GONE))[0]:
+                await self._make(topic, source)
+        finally:
+            writing.cancel()
+        await writing
 
     async def purge(self, ids: Iterable[str]) -> int:
-        there = {one.id for one in await self.read()}
-        gone = [one for one in dict.fromkeys(ids) if one in there]
-        for id in gone:
-            place = place_of(id)
-            assert place is not None
-            await self._producer.write(place[0], {0: [Record(int(self._clock.time() * 1000), place[1], None, ())]})
-        return len(gone)
+        """Raises Unavailable where not all that are there are known to be gone."""
+        wanted = set(ids)
+        topics = {place[0] for one in wanted if (place := place_of(one)) is not None} & set(await self._topics())
+        count, at = 0, int(self._clock.time() * 1000)
+        await self._producer.open()
+        for topic in sorted(topics):
+            gone = [one for one in await self._look(topic) if one.id in wanted]
+            for start in range(0, len(gone), BATCH):
+                parts = defaultdict[int, list[Record]](list)
+                for one in gone[start : start + BATCH]:
+                    parts[one.place.partition].append(Record(at, key_of(one.id), None, ()))
+                async with within(topic, self._patience):
+                    await self._producer.write(topic, parts)
+            count += len(gone)
+        return count
 
-    async def read(self, id: str | None = None) -> list[DeadLetter]:
-        """All that stand, oldest first; or the one with this id."""
-        if id is None:
-            found = [one for topic in await self._topics() for one in await self._standing(topic)]
-            return sorted(found, key=lambda one: one.died_at)
+    # --- reading -------------------------------------------------------------------------------------------
+
+    async def standing(self, served: Container[Served] | None = None) -> list[Slot]:
+        """All that stand, oldest first; or of these topics and groups. What cannot be asked is said in the log."""
+        found = list[Slot]()
+        for topic in await self._topics():
+            if served is None or may_hold(topic, served):
+                try:
+                    found += await self._look(topic)
+                except BuslineError as error:
+                    log.warning("what '%s' holds is not known now: %s", topic, error)
+        return sorted((one for one in found if served is None or one.served in served), key=lambda one: one.died_at)
+
+    async def find(self, id: str) -> list[Slot]:
+        """The one with this id, if it stands. Raises Unavailable where that is not known."""
         place = place_of(id)
         if place is None or place[0] not in await self._topics():
             return []
-        return [one for one in await self._standing(place[0]) if one.id == id]
+        return [one for one in await self._look(place[0]) if one.id == id]
+
+    async def whole(self, slots: Sequence[Slot]) -> list[DeadLetter]:
+        """The letters themselves; those that were purged meanwhile are left out."""
+        found = dict[str, DeadLetter]()
+        places = defaultdict[TopicPartition, list[int]](list)
+        for slot in slots:
+            places[slot.place].append(slot.offset)
+        with told("dead letters"):
+            async with asyncio.timeout(READING), aclosing(self._log.pick(places)) as records:
+                async for record in records:
+                    if record.value is not None and (shown := shown_of(record)) is not None:
+                        found[shown.id] = shown
+        found |= await self._from_their_topics([one for one in found.values() if one.missing])
+        return [found[one.id] for one in slots if one.id in found]
+
+    async def _from_their_topics(self, letters: Sequence[DeadLetter]) -> dict[str, DeadLetter]:
+        """With what the letters themselves had no room for, as far as it is still there."""
+        found = dict[str, DeadLetter]()
+        for letter in letters:
+            place, offset = origin_of(letter)
+            try:
+                with told(letter.address):
+                    async with asyncio.timeout(READING), aclosing(self._log.pick({place: [offset]})) as records:
+                        async for record in records:
+                            found[letter.id] = completed(letter, record)
+            except BuslineError as error:
+                log.warning("%s: %s", letter.id, error)
+        return found
 
     async def _topics(self) -> list[str]:
         with told("dead letters"):
             return sorted(one for one in await self._admin.topics() if one.endswith(SUFFIX))
 
-    async def _standing(self, topic: str) -> list[DeadLetter]:
-        """The last record of each key, but for those that were purged."""
-        found: dict[bytes, DeadLetter] = {}
+    async def _look(self, topic: str) -> list[Slot]:
+        shelf = self._shelves.setdefault(topic, Shelf(self._log, topic))
         with told(topic):
-            async for record in self._records(topic):
-                if record.key is None:
-                    continue
-                shown = None if record.value is None else shown_of(record)
-                found.pop(record.key, None)
-                if shown is not None:
-                    found[record.key] = shown
-        return list(found.values())
-
-    async def _records(self, topic: str) -> AsyncGenerator[Any]:
-        """Everything up to where the topic ends now."""
-        places = await self._admin.places(topic)
-        ends = await self._admin.end(places)
-        reader = client.consumer(self._servers, auto_offset_reset="earliest", isolation_level="read_committed", fetch_max_wait_ms=100)
-        reader.assign(places)
-        await client.started(reader)
-        try:
-            while places := [one for one in places if await reader.position(one) < ends[one]]:
-                for records in (await reader.getmany(*places, timeout_ms=1000)).values():
-                    for record in records:
-                        yield record
-        finally:
-            await reader.stop()
-
-
-def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Record:
-    message = delivery.message
-    kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
-    notes = {
-        "id": message.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": cut(outcome.reason),
-        "error-type": kind, "error": text, "attempts": delivery.attempt, "died-at": now, "at": message.at,
-        "tombstone": 1 if message.body is None else None,
-    }  # fmt: skip
-    own: Headers = tuple((MARK + name, str(value).encode("utf-8", "surrogateescape")) for name, value in notes.items() if value is not None)
-    if message.key is not None:
-        own = (*own, (f"{MARK}key", message.key))
-    return Record(int(now * 1000), (delivery.position or "").encode(), message.body or b"", (*message.headers, *own))
-
-
-def shown_of(record: Any) -> DeadLetter | None:
-    """None for a record that nobody here wrote."""
-    notes = {name.removeprefix(MARK): value for name, value in record.headers if name.startswith(MARK)}
-    if not {"group", "position", "reason", "attempts", "died-at"} <= notes.keys():
-        return None
-    text = {name: (value or b"").decode("utf-8", "surrogateescape") for name, value in notes.items()}
-    position = text["position"]
-    return DeadLetter(
-        id_of(text["group"], position), position.rpartition("/")[0], text.get("handler", ""), position, notes.get("key"),
-        None if "tombstone" in notes else record.value, tuple(one for one in record.headers if not one[0].startswith(MARK)),
-        text["reason"], text.get("error-type"), text.get("error"), int(text["attempts"]), float(text["died-at"]),
-        float(text.get("at", 0)), text["group"],
-    )  # fmt: skip
+            async with asyncio.timeout(READING):
+                return await shelf.look(slot_of)

@@ -10,6 +10,7 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.offset import OffsetRequest
 
 from busline.core.ports import Start
+from busline.transports.kafka import topic_ids
 
 EARLIEST, LATEST = -2, -1
 NOBODY = -1
@@ -32,6 +33,13 @@ class Logs:
             if (error := kafka.for_code(topic["error_code"])) not in PASSING:
                 raise error(topic["topic"])
         return {TopicPartition(topic["topic"], one["partition"]): one["leader"] for topic in found for one in topic["partitions"]}
+
+    async def ids(self, topics: Iterable[str]) -> dict[str, bytes]:
+        """What tells each topic from another of its name; left out where it is not there, or the cluster does not say."""
+        try:
+            return topic_ids.of(await self._client._send_request(topic_ids.MetadataRequest(sorted(topics))))
+        except NotImplementedError:  # an older server
+            return {}
 
     async def first(self, places: Iterable[TopicPartition]) -> Offsets:
         return await self._ask(dict.fromkeys(places, EARLIEST))

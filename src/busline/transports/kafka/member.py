@@ -1,4 +1,4 @@
-"""Our place in a group: what we are assigned is adopted, what is taken away is finished first, as far as time allows."""
+"""Our place in a group: what we are assigned is adopted, what stays goes on, what is taken away is finished first."""
 
 import asyncio
 import logging
@@ -9,16 +9,15 @@ from contextlib import suppress
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 
-from busline.core.errors import BuslineError, cut, wrong
+from busline.core.errors import cut, wrong
 from busline.core.ports import Host, Subscription
 from busline.transports.kafka import client, lenient
 from busline.transports.kafka.admin import Admin
-from busline.transports.kafka.assignor import KeepingAssignor
+from busline.transports.kafka.assignor import NOBODY, KeepingAssignor
 from busline.transports.kafka.beginning import Beginning, Beginnings
 from busline.transports.kafka.committer import Committer, Membership
 from busline.transports.kafka.diagnosis import explain, told, translated
-from busline.transports.kafka.fetched import go_on_with
-from busline.transports.kafka.logs import NOBODY
+from busline.transports.kafka.fetched import Fetched, end_of, go_on_with
 from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
@@ -56,18 +55,18 @@ class Member:
         self.consumer = client.consumer(
             servers, group_id=subscription.group, enable_auto_commit=False, auto_offset_reset="none",
             partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000, metadata_max_age_ms=30_000,
-            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=16 << 20, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
+            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=subscription.batch_bytes, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
             isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
         self._span = limits.span
         self._far: dict[TopicPartition, int] = {}  # records that were named, for much is finished beyond them
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
+        self._leaving: dict[TopicPartition, Tracker] = {}  # what goes to others as soon as what is in hand of it has ended
         self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
         self._still: set[TopicPartition] = set()  # those that stand still, and of which that was said
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
-        self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.broken: BaseException | None = None
 
@@ -89,9 +88,9 @@ class Member:
     async def leave(self) -> None:
         """Commits what is finished and leaves the group; the rest is read again by whoever comes next."""
         try:
-            await self.committer.finish(COMMIT)
+            await self.committer.finish(COMMIT, self.committer.trackers)
         finally:
-            for tracker in self.trackers.values():
+            for tracker in self.committer.trackers:
                 tracker.end()
                 self._goes_on(tracker.place)
             self.settled.set()
@@ -121,21 +120,42 @@ class Member:
 
     # --- losing --------------------------------------------------------------------------------------------
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Held up until what is in hand is settled; the group waits for it."""
-        self.draining = True
-        self._host.release([delivery for tracker in self.trackers.values() for delivery in tracker.held.values()])
-        await self._drained()
-        await self.committer.finish(COMMIT)
+    async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
+        """The group shares its partitions anew. What we have goes on meanwhile: it is nobody else's before we say so."""
         if Membership.of(self.consumer) != self.committer.membership:
-            self._assignor.lost()
-        self.lose(list(self.trackers.values()))
-        self.trackers, self.committer.trackers = {}, []
+            self._lose_all()
+        else:
+            await self.committer.commit()
+        self.committer.pause()
 
-    async def _drained(self) -> None:
-        """Until nothing is in hand, the time is over, or the group goes on without us."""
+    def _lose_all(self) -> None:
+        """The group went on without us: others may have had what is ours again now."""
+        self.lose(self.committer.trackers)
+        self.trackers, self._leaving = {}, {}
+        self._list(NOBODY)
+
+    def _list(self, generation: int) -> None:
+        """Who commits, and what we say that we have."""
+        self.committer.trackers = [*self.trackers.values(), *self._leaving.values()]
+        self._assignor.has([(one.place.topic, one.place.partition) for one in self.committer.trackers], generation)
+
+    async def _hand_over(self, trackers: Sequence[Tracker]) -> None:
+        """Ends what is in hand of these, and says to the group that others may have them; but for those that came back."""
+        self._host.release([delivery for one in trackers for delivery in one.held.values()])
+        await self._drained(trackers)
+        await self.committer.finish(COMMIT, trackers)
+        free = [one for one in trackers if self._leaving.get(one.place) is one]
+        self.lose(free)
+        for one in free:
+            del self._leaving[one.place]
+        self._list(self.committer.membership.generation)
+        if free or not trackers:
+            self.consumer._coordinator.request_rejoin()
+
+    async def _drained(self, trackers: Sequence[Tracker]) -> None:
+        """Until nothing of them is in hand, the time is over, or they came back."""
         end = time.monotonic() + self._limits.drain
-        while any(one.held for one in self.trackers.values()) and Membership.of(self.consumer) == self.committer.membership:
+        while any(one.held and self._leaving.get(one.place) is one for one in trackers):
             left = end - time.monotonic()
             if left <= 0:
                 return
@@ -159,15 +179,32 @@ class Member:
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Returns at once: as long as this is awaited the client sends no heartbeat."""
-        self.committer.membership = Membership.of(self.consumer)
-        self._assignor.generation = self.committer.membership.generation
-        self.trackers = {place: self._tracker(place) for place in sorted(assigned)}
-        self.committer.trackers = list(self.trackers.values())
-        self.draining = False
-        log.info(
-            "%s: reads %s", self._subscription.group, ", ".join(f"{topic}/{part}" for topic, part in self.trackers) or "nothing: others have all partitions"
-        )
-        self._start(self._adopt(self.committer.trackers), "adopt")
+        membership = Membership.of(self.consumer)
+        if membership.member != self.committer.membership.member:
+            self._lose_all()
+        places = sorted(assigned)
+        told = [place for place in map(TopicPartition._make, self._assignor.owned) if place not in places]  # what we said that we have
+        had = {one.place: one for one in self.committer.trackers if not one.over}
+        fresh = [self._tracker(place) for place in places if place not in had]
+        leaving = [had[place] for place in told if place in self.trackers and place in had]
+        self._leaving = {place: had[place] for place in told if place in had}
+        self.trackers = {place: had[place] for place in places if place in had} | {one.place: one for one in fresh}
+        self._list(membership.generation)
+        self.committer.resume(membership)
+        self._go_on([self.trackers[place] for place in places if place in had])
+        Fetched(self.consumer).bound(len(places), 2 * self._subscription.batch_bytes)
+        names = ", ".join(map(_name, places)) or "nothing yet: others have all partitions"
+        log.info("%s: reads %s", self._subscription.group, names)
+        self._start(self._adopt(fresh), "adopt")
+        if leaving or len(self._leaving) < len(told):
+            self._start(self._hand_over(leaving), "hand over")
+
+    def _go_on(self, trackers: Sequence[Tracker]) -> None:
+        """These stay: the client, which has forgotten where it was, reads on behind what is here."""
+        for one in trackers:
+            if one.frontier is not None:
+                self.consumer.seek(one.place, one.frontier.next if one.source is None else end_of(one.source))
+        self.changed.set()
 
     async def _adopt(self, trackers: Sequence[Tracker]) -> None:
         """Looks up where to begin, and begins with those that answer."""
@@ -194,7 +231,7 @@ class Member:
             self._count_gap(tracker, beginning.deleted, beginning.offset)
         if beginning.cut:
             log.warning("%r: the log has lost its last %d records: it goes on at %d", tracker, beginning.cut, beginning.offset)
-        tracker.begin(beginning.offset, beginning.committed, beginning.ahead)
+        tracker.begin(beginning.offset, beginning.committed, beginning.ahead, beginning.topic)
         self.consumer.seek(tracker.place, beginning.offset)
         self._goes_on(tracker.place)
         self.committer.moved()
@@ -223,7 +260,7 @@ class Member:
             return True
         with told(self._subscription.group or ""):
             leaders = await self._admin.logs.leaders({place.topic for place in fresh})
-            led = [place for place in fresh if leaders.get(place, NOBODY) != NOBODY]
+            led = [place for place in fresh if leaders.get(place, NOBODY) >= 0]
             return not led or len(await self._admin.offsets(self._subscription.group or "", led)) == len(led)
 
     def _tracker(self, place: TopicPartition) -> Tracker:
@@ -260,39 +297,42 @@ class Member:
                 tracker.failure = None
                 return self.changed.set()
 
-    def find(self, tracker: Tracker, *, gone: bool) -> None:
-        """Looks again for what is to be read next. `gone`: the log does not have it."""
+    def find(self, tracker: Tracker) -> None:
+        """The log does not have what is to be read next."""
         tracker.source, tracker.astray, tracker.failure = None, True, None
-        self._start(self._find(tracker, gone), "find")
+        self._start(self._find(tracker), "find")
 
-    async def _find(self, tracker: Tracker, gone: bool) -> None:
-        while not tracker.over and tracker.frontier is not None:
+    async def _find(self, tracker: Tracker) -> None:
+        while not tracker.over:
             try:
-                first = (await self._admin.logs.first([tracker.place]))[tracker.place]
-            except (KeyError, kafka.KafkaError, BuslineError, OSError, TimeoutError) as error:
-                log.warning("%r: %s", tracker, error)
-                await asyncio.sleep(AGAIN)
-                continue
-            if gone and first <= tracker.frontier.next:
-                self._replace(tracker, first)
-            elif not tracker.over:
-                if first > tracker.frontier.next:
-                    self._count_gap(tracker, first - tracker.frontier.next, first)
-                tracker.go_on_at(max(first, tracker.frontier.next))
-                self.consumer.seek(tracker.place, tracker.frontier.next)
-            return
+                found = await self._beginnings.again(tracker)
+            except (kafka.KafkaError, OSError, TimeoutError) as error:
+                log.warning("%r: %s", tracker, translated(tracker.place.topic, error))
+                found = None
+            if tracker.over:
+                return
+            if found is not None:
+                return self._go_on_there(tracker, found)
+            await asyncio.sleep(AGAIN)
 
-    def _replace(self, tracker: Tracker, first: int) -> None:
-        """The log ends before what was to be read: it is another one, and what is in hand is not in it."""
-        if tracker.over:
-            return
-        log.warning("%r: the log does not reach so far: it was made anew, and is read from its beginning", tracker)
+    def _go_on_there(self, tracker: Tracker, found: Beginning) -> None:
+        assert tracker.frontier is not None
+        if found.offset < tracker.frontier.next:
+            return self._replace(tracker, found)
+        if found.deleted:
+            self._count_gap(tracker, found.deleted, found.offset)
+        tracker.go_on_at(found.offset)
+        self.consumer.seek(tracker.place, found.offset)
+        self.changed.set()
+
+    def _replace(self, tracker: Tracker, found: Beginning) -> None:
+        """Not all of what is in hand is in the log: it is another one, or has lost its end."""
+        if not found.cut:
+            log.warning("%r: its topic was made anew, and is read from its beginning", tracker)
         self.lose([tracker])
         fresh = self.trackers[tracker.place] = self._tracker(tracker.place)
-        self.committer.trackers = list(self.trackers.values())
-        fresh.begin(first, -1)
-        self.consumer.seek(fresh.place, first)
-        self.changed.set()
+        self._list(self.committer.membership.generation)
+        self._begin(fresh, found)
 
 
 def _name(place: TopicPartition) -> str:

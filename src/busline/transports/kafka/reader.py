@@ -3,19 +3,18 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeGuard
+from collections.abc import Sequence
+from typing import TypeGuard
 
 from aiokafka import errors as kafka
 
-from busline.core.address import Address
-from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
-from busline.core.message import Delivery, Message
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Send
+from busline.core.errors import BuslineError, wrong
+from busline.core.message import Delivery
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected
 from busline.core.ports import Subscription
+from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, translated
 from busline.transports.kafka.fetched import Fetched
-from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.member import Member
 from busline.transports.kafka.tracker import Tracker
 
@@ -23,19 +22,15 @@ log = logging.getLogger("busline")
 Settled = tuple[Delivery, Outcome]
 LOOK = 1.0  # seconds between looks at the client's health while nothing arrives
 PLACED = 0.1  # seconds between looks whether a new group stands everywhere
-AGAIN = 5.0  # seconds between tries to write a dead letter
-Publish: TypeAlias = Callable[[Address, Sequence[Message]], Awaitable[Mapping[int, str]]]
 
 
 class Reader:
     """Receives from the partitions in turn, none further ahead than `Subscription.ahead`."""
 
-    def __init__(self, member: Member, subscription: Subscription, letters: Letters, publish: Publish) -> None:
-        self._member, self._subscription, self._letters, self._publish = member, subscription, letters, publish
+    def __init__(self, member: Member, subscription: Subscription, carrier: Carrier) -> None:
+        self._member, self._subscription, self._carrier = member, subscription, carrier
         self._fetched = Fetched(member.consumer)
-        self._written: set[object] = set()  # whose effects are confirmed and who are not finished yet
         self._turn = 0
-        self._retries: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Reader {self._subscription.group}: {len(self._member.trackers)} partitions>"
@@ -71,7 +66,7 @@ class Reader:
     def _arrived(self) -> bool:
         """Whether something was fetched for a partition that has just come to the end of what it had."""
         trackers = self._member.trackers
-        return not self._member.draining and any(place in trackers and trackers[place].reads for place in self._fetched.places())
+        return any(place in trackers and trackers[place].reads for place in self._fetched.places())
 
     async def _arrival(self) -> None:
         """Until something is fetched, given back, or has room again."""
@@ -86,10 +81,8 @@ class Reader:
             fetched.exception()  # the next look raises it
 
     def _take(self, limit: int) -> list[Delivery]:
-        if self._member.draining:
-            return []
         self._collect()
-        ahead, taken = self._subscription.ahead, list[Delivery]()
+        ahead, size, taken = self._subscription.ahead, self._subscription.batch_bytes, list[Delivery]()
         waiting = [one for one in self._in_turn() if one.waiting]
         ready = [one for one in waiting if one.room(ahead)]
         for one in waiting if len(ready) < len(waiting) else ():
@@ -97,10 +90,12 @@ class Reader:
                 self._member.is_far(one)
         for n, tracker in enumerate(ready, 1):
             room = limit - len(taken)
-            if not room:
+            if not room or size <= 0:
                 break
             share = -(-room // (len(ready) - n + 1))  # as much for each that is left
-            taken += self._read(tracker, min(share, tracker.room(ahead)))
+            read = self._read(tracker, min(share, tracker.room(ahead)), size, alone=not taken)
+            size -= sum(len(one.message.body or b"") for one in read)
+            taken += read
         return taken
 
     def _in_turn(self) -> list[Tracker]:
@@ -112,19 +107,25 @@ class Reader:
 
     def _collect(self) -> None:
         """Takes what was fetched for partitions that have nothing left."""
+        left = self._subscription.batch_bytes - sum(self._fetched.size(one.source) for one in self._ahead())
         for place in self._fetched.places():
             tracker = self._member.trackers.get(place)
-            if tracker is not None and tracker.reads:
+            if tracker is not None and tracker.reads and left > 0:
                 result = self._fetched.take(place)
                 if isinstance(result, Exception):
                     tracker.failure = result
                     self._failed(tracker, result)
                 else:
                     tracker.source = result
+                    left -= self._fetched.size(result)
 
-    def _read(self, tracker: Tracker, limit: int) -> list[Delivery]:
+    def _ahead(self) -> list[Tracker]:
+        """Those of which something is here that will be read soon: one that stands still keeps no other from reading."""
+        return [one for one in self._member.trackers.values() if one.source is not None and one.failure is None and one.room(self._subscription.ahead)]
+
+    def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Delivery]:
         before = tracker.low
-        taken = tracker.take(limit)
+        taken = tracker.take(limit, size, alone=alone)
         if tracker.failure is not None:
             self._failed(tracker, tracker.failure)
         if tracker.low != before:
@@ -135,7 +136,7 @@ class Reader:
         if isinstance(error, kafka.TopicAuthorizationFailedError):
             raise translated(tracker.place.topic, error) from error
         if isinstance(error, kafka.OffsetOutOfRangeError):
-            self._member.find(tracker, gone=True)
+            self._member.find(tracker)
         elif isinstance(error, UnicodeDecodeError):
             self._member.read_leniently(tracker)
         else:
@@ -144,57 +145,12 @@ class Reader:
     # --- settling ------------------------------------------------------------------------------------------
 
     async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
-        rich = [
-            self._carry(delivery, outcome) for delivery, outcome in settled if outcome is not ACKED and _rich(outcome) and delivery.receipt[0].holds(delivery)
-        ]
-        if rich:
-            answers = await asyncio.gather(*rich, return_exceptions=True)
-            for error in answers:
-                if error is not None:
-                    raise error
+        rich = [(delivery, outcome) for delivery, outcome in settled if outcome is not ACKED and _rich(outcome) and delivery.receipt[0].holds(delivery)]
+        if rich and (late := await self._carrier.carry(rich)):
+            for delivery, _ in late:
+                delivery.receipt[0].stop(delivery)  # nothing passes it
+            raise late[0].error
         return self._finish(settled)
-
-    async def _carry(self, delivery: Delivery, outcome: Acked | Rejected) -> None:
-        """Writes what comes with an outcome, once, however often it is settled. Raises Unavailable: settle again."""
-        if delivery.receipt in self._written:
-            return
-        try:
-            for address, messages in _grouped(outcome.effects):
-                await self._publish(address, messages)
-        except Invalid as error:
-            outcome = Rejected(f"what it sends cannot be sent: {error}", error)
-            log.error("%r is put into the dead letters: %s", delivery, outcome.reason)
-        if isinstance(outcome, Rejected):
-            await self._bury(delivery, outcome)
-        self._written.add(delivery.receipt)
-
-    async def _bury(self, delivery: Delivery, outcome: Rejected) -> None:
-        try:
-            await self._letters.write(self._subscription.group or "", delivery, outcome)
-        except Invalid as error:
-            self._stop(delivery, outcome, error)
-
-    def _stop(self, delivery: Delivery, outcome: Rejected, error: Invalid) -> None:
-        """Nothing passes a dead letter that cannot be written."""
-        tracker: Tracker = delivery.receipt[0]
-        log.error("%r stops, for its dead letter cannot be written: %s", tracker, error)
-        tracker.stop(delivery)
-        task = asyncio.get_running_loop().create_task(self._bury_later(delivery, outcome), name=f"busline kafka bury {delivery.position}")
-        self._retries.add(task)
-        task.add_done_callback(self._retries.discard)
-
-    async def _bury_later(self, delivery: Delivery, outcome: Rejected) -> None:
-        tracker: Tracker = delivery.receipt[0]
-        while not tracker.over:
-            await asyncio.sleep(AGAIN)
-            try:
-                await self._letters.write(self._subscription.group or "", delivery, outcome)
-            except (Invalid, Unavailable) as error:
-                log.debug("%r: still stopped: %s", tracker, error)
-            else:
-                tracker.go_on(delivery)
-                self._moved()
-                return
 
     def _finish(self, settled: Sequence[Settled]) -> list[Delivery]:
         """Returns those that are not ours, or no longer."""
@@ -207,8 +163,7 @@ class Reader:
                 finished[tracker].append(offset)
             else:
                 back[tracker].append(delivery)
-        if self._written:
-            self._written.difference_update(delivery.receipt for delivery, _ in settled)
+        self._carrier.forget(settled)
         for tracker, offsets in finished.items():
             tracker.finish(offsets)
         for tracker, deliveries in back.items():
@@ -222,21 +177,10 @@ class Reader:
         self._member.changed.set()
 
     async def leave(self) -> None:
-        for task in self._retries:
-            task.cancel()
-        await asyncio.gather(*self._retries, return_exceptions=True)
+        await self._carrier.stop()
         await self._member.leave()
 
 
 def _rich(outcome: Outcome) -> TypeGuard[Acked | Rejected]:
     """Whether something is to be written with it."""
     return isinstance(outcome, Rejected) or (isinstance(outcome, Acked) and bool(outcome.effects))
-
-
-def _grouped(effects: Sequence[Any]) -> list[tuple[Address, list[Message]]]:
-    groups: dict[Address, list[Message]] = {}
-    for effect in effects:
-        if not isinstance(effect, Send):
-            raise Invalid(wrong(effect.key, "an engine that keeps facts", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))
-        groups.setdefault(effect.address, []).append(effect.message)
-    return list(groups.items())

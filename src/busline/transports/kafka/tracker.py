@@ -8,10 +8,11 @@ from aiokafka import TopicPartition
 
 from busline.core.frontier import Frontier
 from busline.core.message import Delivery
-from busline.core.ports import Order
+from busline.core.ports import BATCH_BYTES, Order
 from busline.transports.kafka import ahead, wire
 
 SPAN = 10_000
+LARGE = 64 * 1024  # bytes: as many of this size are read at once as fit, until a larger one comes
 
 
 class Commit(NamedTuple):
@@ -28,14 +29,15 @@ class Tracker:
     handed out behind one that is not finished."""
 
     __slots__ = (
-        "_again", "_confirmed", "_earlier", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
-        "full", "held", "over", "place", "source",
+        "_again", "_confirmed", "_earlier", "_largest", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
+        "full", "held", "over", "place", "source", "topic",
     )  # fmt: skip
 
     def __init__(self, place: TopicPartition, order: Order, span: int = SPAN) -> None:
         self.place = place
         self._order, self._span = order, span
         self._earlier: list[ahead.Range] = []  # what finished in an earlier life and was not come to yet
+        self._largest = LARGE  # bytes of the largest body so far
         self._moves = self._confirmed = 0  # how often something finished; and how often until the last confirmed commit
         self.full = False  # what finished beyond no longer fits beside the position
         self.frontier: Frontier | None = None  # None until it is known where to begin
@@ -46,15 +48,16 @@ class Tracker:
         self.astray = False  # what was to be read next is not there
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
-        self._stuck: set[int] = set()  # whose dead letters cannot be written: nothing more is handed out
+        self.topic: bytes | None = None
+        self._stuck: set[int] = set()  # what these carry is not confirmed: nothing more is handed out
 
     def __repr__(self) -> str:
         return f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)} held>"
 
-    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = ()) -> None:
-        """`earlier`: what is finished behind it."""
+    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = (), topic: bytes | None = None) -> None:
+        """`earlier`: what is finished behind it. `topic`: the id of the topic that it belongs to."""
         self.frontier = Frontier(offset)
-        self.committed = committed
+        self.committed, self.topic = committed, topic
         self._earlier = list(earlier)
 
     def go_on_at(self, offset: int) -> None:
@@ -90,12 +93,19 @@ class Tracker:
         """Whether something is there to be handed out."""
         return (self.source is not None and self.failure is None) or bool(self._again)
 
-    def take(self, limit: int) -> list[Delivery]:
-        """The next ones, `limit` at most: first what was given back, then what was fetched."""
+    def take(self, limit: int, size: int = BATCH_BYTES, *, alone: bool = True) -> list[Delivery]:
+        """The next ones, at most `limit` and `size` bytes of them: first what was given back, then what was fetched.
+        `alone`: the first one comes, however large."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
-        while self.source is not None and self.failure is None and len(taken) < limit:
-            taken += self._read(limit - len(taken))
+        left = size - sum(map(_size, taken))
+        while self.source is not None and self.failure is None and len(taken) < limit and left > 0:
+            read = self._read(min(limit - len(taken), max(1, left // self._largest)))
+            left -= sum(map(_size, read))
+            taken += read
+        fits = len(taken) if left >= 0 else _fitting(taken, size, alone)
+        self._again[:0] = taken[fits:]
+        del taken[fits:]
         self.held.update((one.receipt[1], one) for one in taken)
         return taken
 
@@ -109,6 +119,7 @@ class Tracker:
             self.failure = error
         if len(records) < limit and self.failure is None:
             self.source = None
+        self._largest = max(self._largest, *(len(one.value or b"") for one in records), 1)
         # behind the last record there may be some that are not for readers: transactions' ends, what was compacted away
         self.frontier.hand_out([record.offset for record in records], source.next_fetch_offset)
         return self._deliveries(self._unfinished(records) if self._earlier else records)
@@ -140,6 +151,7 @@ class Tracker:
         """They are handed out again, as if for the first time."""
         for one in deliveries:
             self.held.pop(one.receipt[1], None)
+            self._stuck.discard(one.receipt[1])
             self._again.append(Delivery(one.message, one.address, 1, one.position, one.lane, one.receipt))
         self._again.sort(key=_offset)
 
@@ -147,11 +159,9 @@ class Tracker:
         assert self.frontier is not None
         for offset in offsets:
             self.held.pop(offset, None)
-        if self._stuck:
-            offsets = [one for one in offsets if one not in self._stuck]
-        if offsets:
-            self.frontier.finish(offsets)
-            self._moves += 1
+        self._stuck.difference_update(offsets)
+        self.frontier.finish(offsets)
+        self._moves += 1
 
     # --- committing ----------------------------------------------------------------------------------------
 
@@ -178,17 +188,11 @@ class Tracker:
         """This one is committed."""
         self.committed, self._confirmed, self.full = commit.offset, commit.moves, not commit.whole
 
-    # --- dead letters that cannot be written ---------------------------------------------------------------
+    # --- what cannot be confirmed now ----------------------------------------------------------------------
 
     def stop(self, delivery: Delivery) -> None:
-        """Settled or not, this one stays unfinished, and nothing more is handed out."""
+        """Until this one is finished nothing more is handed out."""
         self._stuck.add(delivery.receipt[1])
-
-    def go_on(self, delivery: Delivery) -> None:
-        """It is finished after all."""
-        if not self.over and self.frontier is not None:
-            self._stuck.discard(delivery.receipt[1])
-            self.finish([delivery.receipt[1]])
 
     def end(self) -> list[Delivery]:
         """From now on it is not ours. Returns what was in hand."""
@@ -202,3 +206,16 @@ class Tracker:
 def _offset(delivery: Delivery) -> int:
     offset: int = delivery.receipt[1]
     return offset
+
+
+def _size(delivery: Delivery) -> int:
+    return len(delivery.message.body or b"")
+
+
+def _fitting(deliveries: Sequence[Delivery], size: int, alone: bool) -> int:
+    """How many of them are no larger than this together."""
+    for count, one in enumerate(deliveries):
+        size -= _size(one)
+        if size < 0 and (count or not alone):
+            return count
+    return len(deliveries)

@@ -14,36 +14,47 @@ from busline.core.errors import Invalid, wrong
 from busline.core.message import Message
 from busline.core.partition import partition
 from busline.core.ports import Features, Host, Receiver, Store, Subscription
-from busline.transports.kafka.admin import Admin
-from busline.transports.kafka.diagnosis import told
+from busline.transports.kafka.admin import Admin, Known
+from busline.transports.kafka.carrier import Carrier
+from busline.transports.kafka.diagnosis import told, within
 from busline.transports.kafka.inspector import KafkaInspector
-from busline.transports.kafka.letters import Letters, topic_of
+from busline.transports.kafka.letter import topic_of
+from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.logs import UNCOMMITTED
 from busline.transports.kafka.member import Limits, Member
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.reader import Reader
 from busline.transports.kafka.tracker import SPAN
 from busline.transports.kafka.url import servers
-from busline.transports.kafka.wire import Record, written
+from busline.transports.kafka.wire import Record, check_sizes, written
 
 log = logging.getLogger("busline")
 
 
 class KafkaTransport:
     """Topics of a cluster. `session`: seconds after which a silent member's partitions go to others. `drain`: seconds
-    for which a member finishes what it has in hand before its partitions move. `span`: how many records of a partition
-    may be handed out behind one that is not finished."""
+    for which a member finishes what it has in hand before its partitions move. `patience`: seconds for which a publish
+    waits for its confirmation: a broker that crashes is replaced within about twelve. `span`: how many records of a
+    partition may be handed out behind one that is not finished."""
 
     features = Features(topics=True, queues=False, durable=True, atomic=False)
     system = "kafka"
 
     def __init__(
-        self, url: str, *, clock: Clock | None = None, create_topics: bool = False, session: float = 30.0, drain: float = 10.0, span: int = SPAN
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        create_topics: bool = False,
+        session: float = 30.0,
+        drain: float = 10.0,
+        patience: float = 30.0,
+        span: int = SPAN,
     ) -> None:
         self.servers = servers(url)
         self.clock: Clock = clock or SystemClock()
         self._limits = Limits(session, drain, span)
-        self._create = create_topics
+        self._create, self._patience = create_topics, patience
         self._turn = count()
 
     def __repr__(self) -> str:
@@ -63,7 +74,7 @@ class KafkaTransport:
         self.admin = Admin(self.servers, self._create)
         await self.admin.open()
         self.producer = Producer(self.servers)
-        self.letters = Letters(self.admin, self.producer, self.servers, self.clock)
+        self.letters = Letters(self.admin, self.producer, self.servers, self.clock, self._patience)
         self.inspector = KafkaInspector(self.admin, self.letters)
         return self
 
@@ -76,18 +87,38 @@ class KafkaTransport:
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         if address.kind == "queue":
             raise Invalid(wrong(address.name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
-        parts = await self.admin.partitions(address)
-        if messages:
-            await self.producer.write(address.name, self._placed(messages, parts))
+        if not messages:
+            await self.admin.check(address)
+        else:
+            async with within(address.name, self._patience):
+                await self.send(address, messages)
         return {}
 
-    def _placed(self, messages: Sequence[Message], parts: int) -> dict[int, list[Record]]:
+    async def send(self, address: Address, messages: Sequence[Message]) -> None:
+        """As `publish`, however long it takes. Raises Invalid only for what lies in the messages."""
+        topic = await self.admin.topic(address)
+        await self.producer.open()
+        placed = self._placed(address.name, messages, topic)
+        check_sizes(address.name, placed, topic.limit)
+        await self.producer.write(address.name, placed)
+
+    def _placed(self, name: str, messages: Sequence[Message], topic: Known) -> dict[int, list[Record]]:
         """The records by partition: as Kafka's own client places a key, those without one by turns."""
         placed: dict[int, list[Record]] = {}
         for message in messages:
-            part = next(self._turn) % parts if message.key is None else partition(message.key, parts)
+            part = self._next(name, topic) if message.key is None else partition(message.key, topic.parts)
             placed.setdefault(part, []).append(written(message))
         return placed
+
+    def _next(self, name: str, topic: Known) -> int:
+        """The next partition that has a leader; any if none has."""
+        part = next(self._turn) % topic.parts
+        for _ in range(topic.parts):
+            leads = self.producer.leads(name, part)
+            if leads or (leads is None and part in topic.led):
+                break
+            part = next(self._turn) % topic.parts
+        return part
 
     # --- receiving -----------------------------------------------------------------------------------------
 
@@ -98,7 +129,7 @@ class KafkaTransport:
         fresh = {topic: places for topic in subscription.addresses if (places := await self._fresh(subscription.group, topic))}
         member = Member(self.servers, self.admin, subscription, host, self._limits, [one for places in fresh.values() for one in places])
         await member.join()
-        reader = Reader(member, subscription, self.letters, self.publish)
+        reader = Reader(member, subscription, Carrier(subscription.group, self.letters, self.send))
         try:
             await reader.placed()
             for topic in fresh:
@@ -110,7 +141,7 @@ class KafkaTransport:
     async def _fresh(self, group: str, address: Address) -> list[TopicPartition]:
         """The partitions of a topic that is new to a group; none where it is known."""
         topic_of(group, address.name)
-        await self.admin.partitions(address)
+        await self.admin.check(address)
         with told(address.name):
             places = sorted(await self.admin.logs.leaders([address.name]))
             return [] if await self.admin.offsets(group, places) else places

@@ -3,9 +3,13 @@
 Headers: `content-type: application/json`, left out where the user gives one; `busline-id`; then the user's.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from busline.core.message import Headers, Message
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from busline.core.errors import Invalid, wrong
+from busline.core.message import HEADER_LIMIT, Headers, Message
 
 ID = "busline-id"
 CONTENT_TYPE = "content-type"
@@ -27,6 +31,25 @@ def written(message: Message) -> Record:
     if headers and any(name == CONTENT_TYPE for name, _ in headers):
         return Record(int(message.at * 1000), message.key, message.body, (own, *headers))
     return Record(int(message.at * 1000), message.key, message.body, (JSON, own, *headers))
+
+
+def check_sizes(topic: str, parts: Mapping[int, Iterable[Record]], limit: int | None) -> None:
+    """Raises Invalid for a record that would not fit a batch of `limit` bytes; None: whatever the broker says."""
+    if limit is None:
+        return
+    near = limit - 2 * HEADER_LIMIT  # what is smaller fits, whatever its headers
+    for records in parts.values():
+        for record in records:
+            if len(record.body or b"") + len(record.key or b"") > near and (size := size_of(record)) > limit:
+                remedy = "Raise the topic's max.message.bytes, or send less. Nothing was sent."
+                raise Invalid(wrong(topic, f"a record that the topic takes, of at most {limit} bytes", f"{size}", remedy))
+
+
+def size_of(record: Record) -> int:
+    """A batch of this record alone, in bytes."""
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 0)
+    batch.append(0, record.at, record.key, record.body, list(record.headers))
+    return int(batch.size())
 
 
 def message(record: Any, key: bytes | None, position: str) -> Message:

@@ -137,7 +137,7 @@ def _read_field(message: Message, tag: bytes, value: bytes) -> None:
     elif tag == b"r":
         message.remember = float(value)
     elif tag == b"o":
-        message.options = Options(**orjson.loads(value))
+        message.options = Options.read(orjson.loads(value))
     elif tag == b"p":
         message.origin = value.decode("utf-8", "surrogateescape")
 

@@ -125,18 +125,21 @@ class JobReceiver(Receiving):
         owner, tasks = transport.process.n, self.subscription.tasks
         wanted = Wanted(queues, transport.queues(), limit, self.subscription.batch_bytes, tasks, now - self.subscription.unknown_limit)
         self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
-        new, self._known_as = self._known_as != owner, owner
+        if tasks is None or self._known_as == owner:
+            return transport.file.ask_write(lambda db: claim(db, wanted, owner, now))
 
-        def ask(db: sqlite3.Connection) -> Claim:
-            if new and tasks is not None:
+        def introduced(db: sqlite3.Connection) -> Claim:
+            found = claim(db, wanted, owner, now)
+            if not found.lost:
                 strangers.introduce(db, owner, queues, tasks)
-            return claim(db, wanted, owner, now)
+            return found
 
-        return transport.file.ask_write(ask)
+        return transport.file.ask_write(introduced)
 
     def _take(self, claim: Claim) -> bool:
         """Whether it brought anything that is still ours."""
         self.transport.withheld |= claim.withheld
+        self._known_as = claim.owner
         for task, count in claim.met.items():
             self.host.unknown(task, count)
         if claim.met:
@@ -178,12 +181,12 @@ class JobReceiver(Receiving):
             with suppress(Unavailable):  # nothing was claimed
                 self._take(await self._answer(lambda: self._claim(0)))
         seqs = [one.receipt[0] for one in self.forget() if one.receipt[1] == owner]
-        await self.transport.patiently(lambda db: self._withdraw(db, seqs, owner))
+        if seqs or self._known_as:
+            await self.transport.patiently(lambda db: self._withdraw(db, seqs, owner))
 
     def _withdraw(self, db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
         strangers.leave(db, owner, self.queues)
-        if seqs:
-            jobs.release(db, seqs, owner)
+        jobs.release(db, seqs, owner)
 
 
 class LogReceiver(Receiving):

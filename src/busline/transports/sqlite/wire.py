@@ -39,4 +39,4 @@ def pack_options(options: Options | None) -> str | None:
 
 
 def unpack_options(text: str | None) -> Options | None:
-    return None if text is None else Options(**orjson.loads(text))
+    return None if text is None else Options.read(orjson.loads(text))
