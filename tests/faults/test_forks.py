@@ -47,7 +47,7 @@ async def note() -> None: ...
 
 async def again():
     async with app:
-        print((await (await note.enqueue()).status()).state)
+        print((await (await note.enqueue()).status()).state, flush=True)
 
 async def main():
     async with app:
@@ -55,7 +55,7 @@ async def main():
             try:
                 await note.enqueue()
             except Invalid as error:
-                print(error)
+                print(error, flush=True)
             asyncio.run(again())
             os._exit(0)
         os.wait()
