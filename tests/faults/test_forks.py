@@ -30,6 +30,7 @@ async def main():
         if child == 0:
             os.close(1)
             time.sleep(60)
+            os._exit(0)
         other = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
         print(child, other.pid, flush=True)
         await transport.file.write(lambda db: os.kill(os.getpid(), signal.SIGKILL))
