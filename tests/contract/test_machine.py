@@ -363,8 +363,8 @@ def walk(machine: type[Machine], examples: int) -> None:
 
 
 def test_every_message_stays_in_one_place_in_memory() -> None:
-    walk(MemoryMachine, 40)
+    walk(MemoryMachine, 25)
 
 
 def test_every_message_stays_in_one_place_in_sqlite() -> None:
-    walk(Machine, 40)
+    walk(Machine, 25)

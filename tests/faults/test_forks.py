@@ -30,6 +30,7 @@ async def main():
         if child == 0:
             os.close(1)
             time.sleep(60)
+            os._exit(0)
         other = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
         print(child, other.pid, flush=True)
         await transport.file.write(lambda db: os.kill(os.getpid(), signal.SIGKILL))
@@ -47,7 +48,7 @@ async def note() -> None: ...
 
 async def again():
     async with app:
-        print((await (await note.enqueue()).status()).state)
+        print((await (await note.enqueue()).status()).state, flush=True)
 
 async def main():
     async with app:
@@ -55,7 +56,7 @@ async def main():
             try:
                 await note.enqueue()
             except Invalid as error:
-                print(error)
+                print(error, flush=True)
             asyncio.run(again())
             os._exit(0)
         os.wait()

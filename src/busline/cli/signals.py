@@ -1,5 +1,6 @@
 """The signals that end a run. They are this process's: a forked child gets the system's own handlers back."""
 
+import atexit
 import os
 import signal
 import threading
@@ -17,6 +18,13 @@ def handle(handler: Handler) -> None:
     _handlers.append(handler)
     for one in SIGNALS:
         signal.signal(one, handler)
+
+
+def _at_the_end() -> None:
+    """Python takes its handlers back before the process is gone: a signal that came then would change its status."""
+    for one in SIGNALS:
+        if signal.getsignal(one) in _handlers:
+            signal.signal(one, signal.SIG_IGN)
 
 
 def _before_fork() -> None:
@@ -41,4 +49,5 @@ def _in_child() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
 
 
+atexit.register(_at_the_end)  # among the first, so that it runs after what others have registered
 os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
