@@ -89,6 +89,20 @@ async def test_an_engine_that_does_not_answer_leaves_the_outcome_unknown(engines
     assert got[0] == b"before" and got[1] in (b"unknown", b"after")
 
 
+async def test_what_was_confirmed_of_a_publish_that_was_not_whole_is_told(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = await engines.desk(patience=2.0)
+    keys = {partition(key, 4): key for key in (b"%d" % n for n in range(50))}
+    messages = [message(b"%d" % part, key=keys[part]) for part in (0, 1, 0, 2)]
+    await desk.transport.publish(desk.orders, messages)
+    stuck = desk.transport.producer._appender(desk.orders.name, 1)  # type: ignore[attr-defined]  # Kafka's own
+    monkeypatch.setattr(stuck, "_send", lambda *_: asyncio.Event().wait())  # as a partition without a leader
+
+    with pytest.raises(Unavailable) as caught:
+        await desk.transport.publish(desk.orders, messages)
+
+    assert caught.value.confirmed == {0, 2, 3}
+
+
 async def test_closing_does_not_wait_for_an_engine_that_is_away(engines: Engines) -> None:
     transport = KafkaTransport(engines.kafka.url, create_topics=True)
     topic = Address("topic", f"away{engines.mark}", 1)

@@ -253,15 +253,18 @@ class Producer:
         leader = self._client._metadata.leader_for_partition(TopicPartition(topic, part))
         return None if leader is None else bool(leader >= 0)
 
-    async def write(self, topic: str, parts: Mapping[int, Sequence[Record]], *, compress: bool = False) -> None:
+    async def write(self, topic: str, parts: Mapping[int, Sequence[Record]], *, compress: bool = False, confirmed: set[int] | None = None) -> None:
         """Returns when all are confirmed, however long that takes. Cancelled, what is not under way is not sent; the
-        rest may be written, now or later. Raises Invalid for records that the topic does not take; the others are written."""
+        rest may be written, now or later. Raises Invalid for records that the topic does not take; the others are written.
+        `confirmed` takes the partitions whose records are, however it ends."""
         parcels = [self._appender(topic, part).append(records, compress) for part, records in parts.items()]
         try:
             await asyncio.gather(*(one.done for one in parcels))
         finally:
-            for one in parcels:
+            for part, one in zip(parts, parcels, strict=True):
                 one.done.cancel()
+                if confirmed is not None and not one.done.cancelled() and one.done.exception() is None:
+                    confirmed.add(part)
         unfit = [error for one in parcels for error in one.unfit]
         if unfit:
             raise refusal(topic, unfit[0], len(unfit), sum(len(one.records) for one in parcels))

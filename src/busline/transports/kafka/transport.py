@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock
-from busline.core.errors import Invalid, wrong
+from busline.core.errors import Invalid, Unavailable, wrong
 from busline.core.message import Message
 from busline.core.partition import partition
 from busline.core.ports import Features, Host, Receiver, Store, Subscription
@@ -90,25 +90,41 @@ class KafkaTransport:
         if not messages:
             await self.admin.check(address)
         else:
-            async with within(address.name, self._patience):
-                await self.send(address, messages)
+            await self._publish(address, messages)
         return {}
+
+    async def _publish(self, address: Address, messages: Sequence[Message]) -> None:
+        confirmed: set[int] = set()
+        places: list[int] = []
+        try:
+            async with within(address.name, self._patience):
+                topic = await self._known(address)
+                places += self._places(address.name, messages, topic)
+                await self._write(address.name, messages, places, topic, confirmed)
+        except Unavailable as error:
+            error.confirmed = frozenset(index for index, part in enumerate(places) if part in confirmed)
+            raise
 
     async def send(self, address: Address, messages: Sequence[Message]) -> None:
         """As `publish`, however long it takes. Raises Invalid only for what lies in the messages."""
+        topic = await self._known(address)
+        await self._write(address.name, messages, self._places(address.name, messages, topic), topic, set())
+
+    async def _known(self, address: Address) -> Known:
         topic = await self.admin.topic(address)
         await self.producer.open()
-        placed = self._placed(address.name, messages, topic)
-        check_sizes(address.name, placed, topic.limit)
-        await self.producer.write(address.name, placed)
+        return topic
 
-    def _placed(self, name: str, messages: Sequence[Message], topic: Known) -> dict[int, list[Record]]:
-        """The records by partition: as Kafka's own client places a key, those without one by turns."""
+    async def _write(self, name: str, messages: Sequence[Message], places: Sequence[int], topic: Known, confirmed: set[int]) -> None:
         placed: dict[int, list[Record]] = {}
-        for message in messages:
-            part = self._next(name, topic) if message.key is None else partition(message.key, topic.parts)
+        for message, part in zip(messages, places, strict=True):
             placed.setdefault(part, []).append(written(message))
-        return placed
+        check_sizes(name, placed, topic.limit)
+        await self.producer.write(name, placed, confirmed=confirmed)
+
+    def _places(self, name: str, messages: Sequence[Message], topic: Known) -> list[int]:
+        """The partition of each: as Kafka's own client places a key, those without one by turns."""
+        return [self._next(name, topic) if message.key is None else partition(message.key, topic.parts) for message in messages]
 
     def _next(self, name: str, topic: Known) -> int:
         """The next partition that has a leader; any if none has."""
