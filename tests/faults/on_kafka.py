@@ -26,9 +26,10 @@ LOOK = 0.05
 class Records(Field):
     promise = Promise(COMMITTED, "run")
     app, work = Streams.PATH, ("--only", "work")
+    session = SESSION
 
     def __init__(self, folder: Path, cluster: servers.Kafka, mark: str) -> None:
-        super().__init__(folder, BUSLINE_STREAMS=f"{cluster.url}?session={SESSION}&create_topics=1", ATTACK_MARK=mark)
+        super().__init__(folder, BUSLINE_STREAMS=f"{cluster.url}?session={self.session}&create_topics=1", ATTACK_MARK=mark)
         self.cluster = cluster
         self.streams = Streams(mark, Kafka(*(node.server for node in cluster.nodes), create_topics=True))
         self.admin = AIOKafkaAdminClient(bootstrap_servers=cluster.server, request_timeout_ms=4000)
@@ -66,6 +67,7 @@ class Brokers(Records):
     """The cluster itself is attacked."""
 
     promise = Promise(COMMITTED, "more")
+    session = 30  # no worker dies: a busy machine is not to make one look so
 
     async def leader(self) -> int:
         """Of the first partition."""
