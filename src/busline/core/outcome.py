@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from busline.core.address import Address
-from busline.core.message import Message
+from busline.core.message import Delivery, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +63,11 @@ Outcome: TypeAlias = Acked | Retried | Rejected | Released
 ACKED = Acked()
 SKIPPED = Acked(skipped=True)
 RELEASED = Released()
+
+
+def weight(delivery: Delivery, outcome: Outcome) -> int:
+    """Bytes of bodies and facts that an engine is to write for it, about."""
+    if outcome is ACKED or not isinstance(outcome, Acked | Rejected):
+        return 0
+    effects = sum(len(one.message.body or b"") if isinstance(one, Send) else len(one.value) for one in outcome.effects)
+    return effects + (len(delivery.message.body or b"") if isinstance(outcome, Rejected) else 0)

@@ -10,7 +10,7 @@ from typing import Any
 from busline.core.clock import Clock
 from busline.core.errors import BuslineError, cut
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Send
+from busline.core.outcome import ACKED, Rejected, weight
 from busline.core.ports import Receiver
 from busline.runtime.elsewhere import Elsewhere, Settled
 from busline.runtime.trouble import AWAY, Trouble
@@ -41,7 +41,7 @@ class Settler:
         self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
         self._waiting: dict[str, list[Settled]] = {}  # what cannot be settled now, by where it waits
-        self.tasks: set[asyncio.Task[None]] = set()  # what is under way
+        self.tasks: set[asyncio.Task[Any]] = set()  # what is under way
         self._grouping = self._over = False
 
     def __repr__(self) -> str:
@@ -76,12 +76,12 @@ class Settler:
 
     # --- groups ----------------------------------------------------------------------------------------------
 
-    def _start(self, settling: Coroutine[Any, Any, None]) -> None:
+    def _start(self, settling: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(settling, name=f"busline settle {self._name}", context=self._context)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._over = True
@@ -118,11 +118,8 @@ class Settler:
             else:
                 quick.append(settled)
         for batch in slow.values():
-            self._start(self._settle_apart(batch))
+            self._start(self._try(batch))
         return quick
-
-    async def _settle_apart(self, batch: Sequence[Settled]) -> None:
-        await self._try(batch)
 
     async def _try(self, group: Sequence[Settled]) -> BuslineError | None:
         """Settles what can be settled now; the rest waits. Returns what a part of it waits for."""
@@ -182,16 +179,7 @@ def fitting(batch: Sequence[Settled]) -> int:
     """How many of them make one group."""
     size = 0
     for count, (delivery, outcome) in enumerate(batch[:GROUP]):
-        if outcome is not ACKED:
-            size += _size(delivery, outcome)
-            if size > GROUP_BYTES and count:
-                return count
+        size += weight(delivery, outcome)
+        if size > GROUP_BYTES and count:
+            return count
     return min(len(batch), GROUP)
-
-
-def _size(delivery: Delivery, outcome: Outcome) -> int:
-    """How many bytes an engine is to write for it."""
-    if not isinstance(outcome, Acked | Rejected):
-        return 0
-    effects = sum(len(one.message.body or b"") if isinstance(one, Send) else len(one.value) for one in outcome.effects)
-    return effects + (len(delivery.message.body or b"") if isinstance(outcome, Rejected) else 0)

@@ -9,6 +9,7 @@ from busline.core.clock import Timer
 from busline.core.errors import BuslineError, Unavailable
 from busline.core.ids import new_id
 from busline.core.message import Delivery
+from busline.core.outcome import weight
 from busline.core.ports import Host, Subscription
 from busline.transports.redis.asked import Asked, Stale, future
 from busline.transports.redis.envelope import text
@@ -16,7 +17,7 @@ from busline.transports.redis.hand import Hand
 from busline.transports.redis.link import Link, end, pairs
 from busline.transports.redis.place import ANSWER
 from busline.transports.redis.producer import TOGETHER
-from busline.transports.redis.turn import Answer, Impossible, Settled, answer, arguments, said, weight
+from busline.transports.redis.turn import Answer, Impossible, Settled, answer, arguments, said
 
 if TYPE_CHECKING:
     from busline.transports.redis import RedisTransport

@@ -62,14 +62,6 @@ def _say(found: Said, delivery: Delivery, outcome: Outcome, now: float) -> None:
         found.rich.append(_rich(delivery, outcome, now))
 
 
-def weight(delivery: Delivery, outcome: Outcome) -> int:
-    """Bytes of bodies and results that a settle carries for one delivery, about."""
-    if not isinstance(outcome, Acked | Rejected):
-        return 0
-    dead = len(delivery.body or b"") if isinstance(outcome, Rejected) else 0
-    return dead + sum(len(one.message.body or b"") if isinstance(one, Send) else len(one.value) for one in outcome.effects)
-
-
 def arguments(parts: Sequence[Said]) -> list[Any]:
     """What several settles say, as the script reads it: four lists, each after its length."""
     found: list[Any] = [sum(len(part.late) for part in parts)]
