@@ -9,7 +9,7 @@ from busline.core.errors import Invalid, Reject, RetryLater, cut
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, SKIPPED, Acked, Outcome, Rejected, Retried
 from busline.core.policy import DAY, LANE_LIMIT, Retry
-from busline.core.signature import MissingHeader
+from busline.core.texts import Misfit
 
 log = logging.getLogger("busline")
 Bury = Callable[[Delivery, Rejected], Rejected]  # what a dead letter carries with it
@@ -51,7 +51,7 @@ class Judge:
     def _judge(self, delivery: Delivery, error: BaseException) -> Outcome:
         if isinstance(error, Reject):
             return Rejected(error.reason, error.__cause__ or error)
-        if isinstance(error, MissingHeader):
+        if isinstance(error, Misfit):
             return Rejected(str(error), error)
         if isinstance(error, RetryLater):
             return self._later(delivery, error)
