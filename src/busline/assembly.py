@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from busline.core.address import Address
+from busline.core.causes import told
 from busline.core.chain import Middleware, Step, chain
 from busline.core.codec import Codec
 from busline.core.depends import Node
-from busline.core.errors import Invalid, Reject, describe, wrong
+from busline.core.errors import Invalid, Reject, wrong
 from busline.core.function import kind_of
 from busline.core.handler import Collect, Ending, Handler, Invoke, invoke
 from busline.core.ids import new_id
@@ -304,7 +305,7 @@ def _keeper(codec: Codec, ttl: float) -> Collect:
 
 def _failure_keeper(ttl: float) -> Callable[[Delivery, Rejected], Rejected]:
     def bury(delivery: Delivery, outcome: Rejected) -> Rejected:
-        kind, text = describe(outcome.error) if outcome.error is not None else ("Rejected", outcome.reason)
+        kind, text, *_ = told(outcome.error) if outcome.error is not None else ("Rejected", outcome.reason)
         end = orjson.dumps([kind, text, delivery.attempt])
         return replace(outcome, effects=(*outcome.effects, Keep(result_key(delivery.id), b"-" + end, ttl)))
 

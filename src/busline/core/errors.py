@@ -58,17 +58,17 @@ class Reject(Exception):
     """Raised by a function: this message is not wanted. It goes to the dead letters at once, with `reason`."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = cut(_text(reason))
+        self.reason = cut(text_of(reason))
         super().__init__(self.reason)
 
 
 class RetryLater(Exception):
-    """Raised by a function: not now. The same attempt runs again after `delay` seconds and is not counted."""
+    """Raised by a function: not now. The same attempt runs again after `delay` seconds; `counted`: as the next one."""
 
-    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+    def __init__(self, delay: float | timedelta, reason: str = "", *, counted: bool = False) -> None:
         self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        self.reason = reason
-        super().__init__(reason or f"again in {self.delay:g} s")
+        self.reason, self.counted = cut(text_of(reason)), counted
+        super().__init__(self.reason or f"again in {self.delay:g} s")
 
 
 def wrong(name: object, expected: str, got: str, remedy: str, *, place: str = "") -> str:
@@ -83,12 +83,7 @@ def excerpt(value: object) -> str:
     return text if len(text) <= EXCERPT else text[:EXCERPT] + "..."
 
 
-def describe(error: BaseException) -> tuple[str, str]:
-    """Type and text of an exception as a dead letter keeps them, cut so that they always fit."""
-    return type(error).__name__, cut(_text(error))
-
-
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """As str() would have it, where that works."""
     try:
         return str(value)
@@ -96,9 +91,9 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} whose text cannot be made: {type(error).__name__}>"
 
 
-def cut(text: str) -> str:
+def cut(text: str, limit: int = ERROR_LIMIT) -> str:
     """A text of any length as a dead letter keeps it."""
     raw = text.encode("utf-8", "backslashreplace")
-    if len(raw) > ERROR_LIMIT:
-        raw = raw[:ERROR_LIMIT] + b"..."
+    if len(raw) > limit:
+        raw = raw[:limit] + b"..."
     return raw.decode("utf-8", "ignore")

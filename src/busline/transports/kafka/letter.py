@@ -12,7 +12,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from busline.core.errors import Invalid, cut, describe, wrong
+from busline.core.causes import told
+from busline.core.errors import Invalid, cut, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
 from busline.core.outcome import Rejected
 from busline.core.served import Served
@@ -77,7 +78,7 @@ def reference(letter: Record, size: int) -> Record:
 
 def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Record:
     died = delivery.message
-    kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
+    kind, text, *_ = told(outcome.error)
     notes = {
         "id": died.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": cut(outcome.reason),
         "error-type": kind, "error": text, "attempts": delivery.attempt, "died-at": now, "at": died.at,

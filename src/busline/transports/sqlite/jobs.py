@@ -6,8 +6,8 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from busline.core.causes import told
 from busline.core.counts import Counts, Whose, write
-from busline.core.errors import describe
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
 from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried
@@ -280,7 +280,7 @@ def _remember(db: sqlite3.Connection, messages: Iterable[Message], now: float) -
 def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: str, now: float) -> None:
     """Writes a dead letter. `queue`: where it goes when it is redriven."""
     message = delivery.message
-    kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
+    kind, text, *_ = told(outcome.error)
     taken = db.execute("SELECT 1 FROM dead WHERE id = ?", (message.id,)).fetchone()
     db.execute(
         "INSERT INTO dead(id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at,"
