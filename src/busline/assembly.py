@@ -305,8 +305,9 @@ def _keeper(codec: Codec, ttl: float) -> Collect:
 
 def _failure_keeper(ttl: float) -> Callable[[Delivery, Rejected], Rejected]:
     def bury(delivery: Delivery, outcome: Rejected) -> Rejected:
-        kind, text, *_ = told(outcome.error) if outcome.error is not None else ("Rejected", outcome.reason)
-        end = orjson.dumps([kind, text, delivery.attempt])
+        error = told(outcome.error)
+        kept = [error.error_type or "Rejected", outcome.reason if error.error is None else error.error, delivery.attempt]
+        end = orjson.dumps([*kept, (error.details() or b"").decode()])
         return replace(outcome, effects=(*outcome.effects, Keep(result_key(delivery.id), b"-" + end, ttl)))
 
     return bury

@@ -1,25 +1,18 @@
 """All that an error says: its own text, what it came from, the errors of a group, and where it was raised."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import orjson
 from pydantic import ValidationError
 
 from busline.core.codec import explain
-from busline.core.errors import ERROR_LIMIT, Invalid, Reject, RetryLater, cut, text_of
+from busline.core.errors import ERROR_LIMIT, Cause, Invalid, Reject, RetryLater, cut, text_of
 
 MOST = 16  # causes
 TEXT_LIMIT = 240  # bytes of one cause's text
 LINE_LIMIT = 500  # characters of an error in a line of the log
-
-
-class Cause(NamedTuple):
-    """One of the errors behind another."""
-
-    error_type: str
-    error: str
 
 
 class Told(NamedTuple):
@@ -30,9 +23,9 @@ class Told(NamedTuple):
     causes: tuple[Cause, ...] = ()
     traceback: str | None = None
 
-    def details(self) -> bytes:
-        """Causes and traceback, as engines keep them. Empty where there are none."""
-        return orjson.dumps([list(map(list, self.causes)), self.traceback]) if self.causes or self.traceback else b""
+    def details(self) -> bytes | None:
+        """Causes and traceback, as engines keep them; None where there is neither."""
+        return orjson.dumps([_plain(self.causes), self.traceback]) if self.causes or self.traceback else None
 
 
 def details(kept: bytes | str | None) -> tuple[tuple[Cause, ...], str | None]:
@@ -55,7 +48,7 @@ def told(error: BaseException | None) -> Told:
     if error is None:
         return Told()
     causes = causes_of(error)
-    while (size := _size(list(map(list, causes)))) > ERROR_LIMIT // 2:
+    while (size := _size(_plain(causes))) > ERROR_LIMIT // 2:
         causes = causes[:-1]
     return Told(*described(error), causes, _ending(_traceback(error), ERROR_LIMIT - size - 4))  # 4: what is around both
 
@@ -100,7 +93,7 @@ def causes_of(error: BaseException) -> tuple[Cause, ...]:
 
 def in_words(error: BaseException) -> str:
     """An error and its causes in one line."""
-    own, *behind = (_sentence(*one) for one in (described(error), *causes_of(error)))
+    own, *behind = map(str, (Cause(*described(error)), *causes_of(error)))
     return one_line(f"{own} (from {', from '.join(behind)})" if behind else own)
 
 
@@ -108,10 +101,6 @@ def one_line(text: str) -> str:
     """A text as a line of the log holds it."""
     line = " ".join(text.split())
     return line if len(line) <= LINE_LIMIT else f"{line[:LINE_LIMIT]}..."
-
-
-def _sentence(kind: str, text: str) -> str:
-    return f"{kind}: {text}" if text else kind
 
 
 def _behind(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
@@ -142,6 +131,10 @@ def _ending(text: str, room: int) -> str:
     while _size(end) + 4 > room:
         end = end[len(end) // 8 + 1 :]
     return f"...\n{end}"
+
+
+def _plain(causes: Sequence[Cause]) -> list[list[str]]:
+    return [list(one) for one in causes]  # a tuple with names is nothing that orjson knows
 
 
 def _size(kept: object) -> int:

@@ -12,6 +12,7 @@ Signals a function raises are not errors of busline: Reject, RetryLater.
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 EXCERPT = 60
 ERROR_LIMIT = 8 * 1024
@@ -42,12 +43,27 @@ class Unavailable(BuslineError):
     confirmed: Collection[int] = ()
 
 
-class JobFailed(BuslineError):
-    """The job ended in the dead letters. `error_type` and `message` are those of its last attempt."""
+class Cause(NamedTuple):
+    """One of the errors behind another: what it was raised from, or one of its group."""
 
-    def __init__(self, error_type: str, message: str, attempts: int) -> None:
+    error_type: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.error}" if self.error else self.error_type
+
+
+class JobFailed(BuslineError):
+    """The job ended in the dead letters. `error_type`, `message`, `causes` (the nearest first) and `traceback` are those of
+    its last attempt."""
+
+    def __init__(self, error_type: str, message: str, attempts: int, causes: Sequence[Cause] = (), traceback: str | None = None) -> None:
         self.error_type, self.message, self.attempts = error_type, message, attempts
-        super().__init__(f"{error_type}: {message} (after {attempts} attempts)")
+        self.causes, self.traceback = tuple(causes), traceback
+        behind = "".join(f", from {one}" for one in self.causes)
+        super().__init__(f"{error_type}: {message} (after {attempts} attempts){behind}")
+        if traceback is not None:
+            self.add_note(f"In its worker:\n{traceback}")
 
 
 class NoResult(BuslineError):

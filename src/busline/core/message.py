@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from busline.core.clock import moment
-from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.errors import Cause, Invalid, excerpt, wrong
 from busline.core.options import kind
 from busline.core.served import Served
 
@@ -169,6 +169,10 @@ class DeadLetter:
     """The group it died in; None for a job."""
     missing: str | None = None
     """Why its key, headers and body are not there, where they are not."""
+    causes: tuple[Cause, ...] = ()
+    """What its error came from, and the errors of a group, the nearest first: `error_type` and `error` of each."""
+    traceback: str | None = None
+    """Of its last attempt: the end of it, where it is long."""
 
     @property
     def served(self) -> Served:

@@ -12,7 +12,7 @@ from busline.core.outcome import ACKED, RELEASED, Rejected, Retried
 from busline.core.partition import partition
 from busline.core.served import Served
 from busline.testing.clock import SimClock
-from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, message, nothing, receive
+from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, failed, is_told, message, nothing, receive
 
 
 class Topics(Contract):
@@ -205,13 +205,14 @@ class Topics(Contract):
         receiver = await desk.read(desk.other)
         got, rest = await receive(receiver, 2)
         got.handler = "bill"
-        await receiver.settle([(got, Rejected("no", ValueError("why")))])
+        await receiver.settle([(got, Rejected("no", failed()))])
 
         (letter,) = await desk.transport.inspector.dead(handlers=["bill"])
 
         assert (letter.address, letter.position, letter.handler, letter.attempts) == (desk.other.name, got.position, "bill", 1)
         assert (letter.body, letter.key, letter.raw_headers) == (b"bad", b"k", headers)
         assert (letter.reason, letter.error_type, letter.error) == ("no", "ValueError", "why")
+        assert is_told(letter)
         assert (letter.at, letter.group) == (5.0, f"g{desk.mark}")
         assert await desk.behind("g", desk.other, 1)
         assert await ack(receiver, [rest]) == []

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from busline.core.causes import told
+from busline.core.causes import details, told
 from busline.core.errors import Invalid, cut, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
 from busline.core.outcome import Rejected
@@ -78,11 +78,12 @@ def reference(letter: Record, size: int) -> Record:
 
 def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Record:
     died = delivery.message
-    kind, text, *_ = told(outcome.error)
+    error = told(outcome.error)
+    kept = error.details()
     notes = {
         "id": died.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": cut(outcome.reason),
-        "error-type": kind, "error": text, "attempts": delivery.attempt, "died-at": now, "at": died.at,
-        "tombstone": 1 if died.body is None else None,
+        "error-type": error.error_type, "error": error.error, "attempts": delivery.attempt, "died-at": now, "at": died.at,
+        "tombstone": 1 if died.body is None else None, "details": None if kept is None else kept.decode(),
     }  # fmt: skip
     own: Headers = tuple((MARK + name, str(value).encode("utf-8", "surrogateescape")) for name, value in notes.items() if value is not None)
     if died.key is not None:
@@ -112,12 +113,14 @@ def shown_of(record: Any) -> DeadLetter | None:
         return None
     text = {name: _text(value) for name, value in notes.items()}
     position = text["position"]
+    causes, where = details(notes.get("details"))
     return DeadLetter(
         id_of(text["group"], position), position.rpartition("/")[0], text.get("handler", ""), position, notes.get("key"),
         None if "tombstone" in notes or "elsewhere" in notes else record.value,
         tuple(one for one in record.headers if not one[0].startswith(MARK)),
         text["reason"], text.get("error-type"), text.get("error"), int(text["attempts"]), float(text["died-at"]),
         float(text.get("at", 0)), text["group"], f"{position} is not kept any more" if "elsewhere" in notes else None,
+        causes, where,
     )  # fmt: skip
 
 

@@ -152,12 +152,12 @@ class MemoryTransport:
 
     def bury(self, delivery: Delivery, outcome: Rejected, address: Address, group: str | None) -> None:
         message = delivery.message
-        kind, text, *_ = told(outcome.error)
+        kind, text, causes, where = told(outcome.error)
         id = message.id if message.id not in self.letters else new_id()
         shown = DeadLetter(
             id, delivery.address, delivery.handler, delivery.position, message.key, message.body, message.headers,
             outcome.reason, kind, text, delivery.attempt, self.clock.time(), message.at,
-            group or (address.name[1:] if address.name.startswith("~") else None),
+            group or (address.name[1:] if address.name.startswith("~") else None), None, causes, where,
         )  # fmt: skip
         back = address if group is None else Address("queue", f"~{group}")
         kept = message if group is None else replace(message, task=delivery.handler, origin=delivery.position)

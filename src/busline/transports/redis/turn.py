@@ -117,8 +117,10 @@ def _final(delivery: Delivery, outcome: Acked | Rejected, now: float) -> list[An
 
 
 def _letter(delivery: Delivery, outcome: Rejected, now: float) -> bytes:
-    kind, said, *_ = told(outcome.error)
-    notes = {"reason": clean(outcome.reason), "error_type": kind, "error": said, "died_at": now}
+    error = told(outcome.error)
+    notes: dict[str, Any] = {"reason": clean(outcome.reason), "error_type": error.error_type, "error": error.error, "died_at": now}
+    if (kept := error.details()) is not None:
+        notes["details"] = kept.decode()
     return pack_letter(delivery, delivery.receipt.queue, notes)
 
 

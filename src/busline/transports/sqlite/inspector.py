@@ -5,6 +5,7 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from busline.core.causes import details
 from busline.core.counts import Counts, Whose, read
 from busline.core.errors import wrong
 from busline.core.ids import new_id
@@ -17,7 +18,7 @@ from busline.transports.sqlite.wire import unpack, unpack_options
 if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
-SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at, queue"
+SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at, queue, details"
 DEPTH = (  # each part is answered from an index, without a look at the bodies
     "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
@@ -123,10 +124,11 @@ def _marks(values: Collection[object]) -> str:
 
 
 def _letter(row: Any) -> DeadLetter:
-    fields: list[Any] = list(row)
+    fields: list[Any] = list(row[:-1])
     fields[6] = unpack(fields[6])
     fields[-1] = Served.of(fields[1], fields[-1]).group
-    return DeadLetter(*fields)
+    causes, where = details(row[-1])
+    return replace(DeadLetter(*fields), causes=causes, traceback=where)
 
 
 def _redrive(db: sqlite3.Connection, ids: Sequence[str], handler: str | None, now: float) -> Redriven:

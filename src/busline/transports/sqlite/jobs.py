@@ -280,15 +280,15 @@ def _remember(db: sqlite3.Connection, messages: Iterable[Message], now: float) -
 def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: str, now: float) -> None:
     """Writes a dead letter. `queue`: where it goes when it is redriven."""
     message = delivery.message
-    kind, text, *_ = told(outcome.error)
+    error = told(outcome.error)
     taken = db.execute("SELECT 1 FROM dead WHERE id = ?", (message.id,)).fetchone()
     db.execute(
         "INSERT INTO dead(id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at,"
-        " queue, task, uniq, remember, options) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " queue, task, uniq, remember, options, details) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             new_id() if taken else message.id, delivery.address, delivery.handler, delivery.position, message.key, message.body,
-            pack(message.headers), _text(outcome.reason), kind, text, delivery.attempt, now, message.at,
-            queue, message.task or delivery.handler, message.unique, message.remember, pack_options(message.options),
+            pack(message.headers), _text(outcome.reason), error.error_type, error.error, delivery.attempt, now, message.at,
+            queue, message.task or delivery.handler, message.unique, message.remember, pack_options(message.options), error.details(),
         ),
     )  # fmt: skip
 
