@@ -43,10 +43,10 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands. `attempt`: the runs begun so far, where the engine knows them."""
+    """Where a job stands. `attempt`: the runs begun so far; None where the engine does not know, as of a job that is done."""
 
     state: Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
-    attempt: int = 0
+    attempt: int | None = None
 
 
 class Home(Protocol):

@@ -147,6 +147,12 @@ class Delivery:
         return f"<Delivery {self.position or self.id} to {self.handler or self.address}, attempt {self.attempt}>"
 
 
+def delivered(job: Message, queue: str, attempt: int, receipt: Any = None) -> Delivery:
+    """A job as it comes out of a queue. One that was a record comes from its topic."""
+    address = queue if job.origin is None else job.origin.rpartition("/")[0]
+    return Delivery(job, address, attempt, job.origin, None, receipt)
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message that its handler could not handle, byte for byte as it came, with the reason."""

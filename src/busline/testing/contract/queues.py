@@ -9,10 +9,11 @@ from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Rejected, Retried
 from busline.core.served import Served
 from busline.testing.clock import SimClock
 from busline.testing.contract.desk import Desk, Open, ack, bodies, failed, is_told, message, nothing, receive
+from busline.testing.contract.looks import Looks
 from busline.testing.contract.strangers import Strangers
 
 
-class Queues(Strangers):
+class Queues(Looks, Strangers):
     """Jobs go to one taker each, until they are final."""
 
     async def test_a_job_goes_to_one_taker_first_come_first_served(self, desk: Desk, engine: Open) -> None:

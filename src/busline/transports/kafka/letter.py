@@ -24,6 +24,7 @@ LARGE = 1_000_000  # bytes of a letter, from which on it is compressed
 HUGE = 16 * 1024 * 1024  # and from which on that would hold up everything else
 SUFFIX = ".dead"
 MARK = "busline-"
+OF_BODY = (f"{MARK}tombstone", f"{MARK}elsewhere", f"{MARK}key")
 LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -128,6 +129,13 @@ def completed(letter: DeadLetter, record: Any) -> DeadLetter:
     """A letter with the key, headers and body of its record."""
     found = message(record, record.key, letter.position or "")
     return replace(letter, key=found.key, body=found.body, raw_headers=found.headers, missing=None)
+
+
+def mended(record: Any, letter: DeadLetter, body: bytes) -> Record:
+    """A letter as it was read, whole, with another body."""
+    own = tuple((name, value) for name, value in record.headers if name.startswith(MARK) and name not in OF_BODY)
+    key = () if letter.key is None else ((f"{MARK}key", letter.key),)
+    return Record(record.timestamp, record.key, body, (*letter.raw_headers, *own, *key))
 
 
 def origin_of(letter: DeadLetter) -> tuple[TopicPartition, int]:

@@ -6,6 +6,7 @@ the lengths of id, queue and task, and when it was sent. Then id, queue, task, t
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -175,6 +176,15 @@ def unpack_letter(id: str, data: bytes) -> Letter:
         group=Served.of(address, packed.queue).group, causes=causes, traceback=where,
     )  # fmt: skip
     return Letter(shown, message, packed.queue, raw)
+
+
+def mended(id: str, data: bytes, body: bytes) -> bytes:
+    """A letter with another body. One of bytes that were no envelope has these for its body."""
+    start = 4 + int(LENGTH.unpack_from(data)[0])
+    letter = unpack_letter(id, data)
+    if letter.raw is not None:
+        return data[:start] + body
+    return data[:start] + pack(replace(letter.message, body=body), letter.queue, letter.shown.attempts)
 
 
 def clean(value: str) -> str:
