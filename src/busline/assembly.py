@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from busline.core.address import Address
+from busline.core.causes import told
 from busline.core.chain import Middleware, Step, chain
 from busline.core.codec import JSON, Codec, codec_of
 from busline.core.depends import Node
-from busline.core.errors import Invalid, Reject, describe, wrong
+from busline.core.errors import Invalid, Reject, wrong
 from busline.core.function import kind_of
 from busline.core.handler import Collect, Ending, Handler, Invoke, invoke
 from busline.core.ids import new_id
@@ -306,8 +307,9 @@ def _keeper(codec: Codec, ttl: float) -> Collect:
 
 def _failure_keeper(ttl: float) -> Callable[[Delivery, Rejected], Rejected]:
     def bury(delivery: Delivery, outcome: Rejected) -> Rejected:
-        kind, text = describe(outcome.error) if outcome.error is not None else ("Rejected", outcome.reason)
-        end = orjson.dumps([kind, text, delivery.attempt])
+        error = told(outcome.error)
+        kept = [error.error_type or "Rejected", outcome.reason if error.error is None else error.error, delivery.attempt]
+        end = orjson.dumps([*kept, (error.details() or b"").decode()])
         return replace(outcome, effects=(*outcome.effects, Keep(result_key(delivery.id), b"-" + end, ttl)))
 
     return bury

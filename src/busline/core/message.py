@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from busline.core.clock import moment
-from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.errors import Cause, Invalid, excerpt, wrong
 from busline.core.options import kind
 from busline.core.served import Served
 
@@ -154,6 +154,12 @@ class Delivery:
         return f"<Delivery {self.position or self.id} to {self.handler or self.address}, attempt {self.attempt}>"
 
 
+def delivered(job: Message, queue: str, attempt: int, receipt: Any = None) -> Delivery:
+    """A job as it comes out of a queue. One that was a record comes from its topic."""
+    address = queue if job.origin is None else job.origin.rpartition("/")[0]
+    return Delivery(job, address, attempt, job.origin, None, receipt)
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message that its handler could not handle, byte for byte as it came, with the reason."""
@@ -176,6 +182,10 @@ class DeadLetter:
     """The group it died in; None for a job."""
     missing: str | None = None
     """Why its key, headers and body are not there, where they are not."""
+    causes: tuple[Cause, ...] = ()
+    """What its error came from, and the errors of a group, the nearest first: `error_type` and `error` of each."""
+    traceback: str | None = None
+    """Of its last attempt: the end of it, where it is long."""
 
     @property
     def served(self) -> Served:

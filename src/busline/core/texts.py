@@ -11,10 +11,6 @@ from busline.core.message import Delivery
 from busline.core.two_way import NO_TEXTS
 
 
-class Misfit(Invalid):
-    """A header or key is not what the function asks for."""
-
-
 class Text:
     """What a header's or key's text becomes. `kind`: the annotation, and Invalid is raised for one that no text can be.
     `raw`: it is read as bytes."""
@@ -34,7 +30,7 @@ class Text:
         self.plain = said <= {str, Any} or said == {bytes}
 
     def read(self, text: str | bytes, delivery: Delivery) -> object:
-        """Raises Misfit for a text that is none of it."""
+        """Raises Invalid for a text that is none of it."""
         if self.plain:
             return text
         try:
@@ -42,11 +38,11 @@ class Text:
         except ValueError as error:
             why = explain(error) if isinstance(error, ValidationError) else str(error)
             remedy = "Mend the sender or the annotation, then redrive it."
-            raise Misfit(wrong(self.name, f"what '{delivery.handler}' takes", f"{excerpt(text)} ({why})", remedy)) from error
+            raise Invalid(wrong(self.name, f"what '{delivery.handler}' takes", f"{excerpt(text)} ({why})", remedy)) from error
 
-    def missing(self, delivery: Delivery, what: str) -> Misfit:
+    def missing(self, delivery: Delivery, what: str) -> Invalid:
         remedy = "Send it, or annotate the parameter with `| None`."
-        return Misfit(wrong(self.name, what, "none", remedy, place=delivery.handler))
+        return Invalid(wrong(self.name, what, "none", remedy, place=delivery.handler))
 
 
 def header(text: Text, fallback: object, needed: bool) -> Callable[[Delivery], object]:
