@@ -206,7 +206,7 @@ def test_without_prometheus_the_page_says_what_to_install(project: Project) -> N
 
     status, said = ask(port, "/metrics")
 
-    assert status == 501 and 'pip install "busline[prometheus]"' in said["error"]
+    assert status == 501 and 'pip install "pybusline[prometheus]"' in said["error"]
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
 

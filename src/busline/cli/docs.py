@@ -38,5 +38,5 @@ def _written(found: dict[str, Any], form: str) -> str:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise Fail(wrong("yaml", "its library, an extra of busline", "no module 'yaml'", 'Type: pip install "busline[yaml]"'), USAGE) from error
+        raise Fail(wrong("yaml", "its library, an extra of busline", "no module 'yaml'", 'Type: pip install "pybusline[yaml]"'), USAGE) from error
     return str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120))

@@ -154,7 +154,7 @@ class Runner:
         try:
             from busline.cli.metrics import Exported, exported, text
         except ModuleNotFoundError:
-            lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "busline[prometheus]"')}
+            lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "pybusline[prometheus]"')}
             return {"/metrics": lambda _: as_json(501, lacks)}
         metrics = self.app.setting.metrics = Metrics()
         stack.enter_context(exported(Exported(metrics, self._seen, lambda: not self._lacks())))
