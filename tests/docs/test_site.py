@@ -135,7 +135,7 @@ def programs(page: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def test_the_command_reads_the_programs_of_the_pages(tmp_path: Path) -> None:
-    for name in ("fastapi.md", "from-celery.md", "from-faststream.md"):
+    for name in ("fastapi.md", "from-celery.md", "from-arq.md", "from-faststream.md"):
         (tmp_path / "shop.py").write_text(blocks(DOCS / name, "python")[0])
         done = subprocess.run([sys.executable, "-m", "busline", "check", "shop:app"], capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stderr
