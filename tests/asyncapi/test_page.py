@@ -120,6 +120,8 @@ def test_what_is_no_markup_is_escaped() -> None:
         ({"type": "array", "items": {"$ref": "#/components/schemas/A"}}, 'array of <a href="#model-A">A</a>'),
         ({"type": "array", "items": [{"type": "integer"}, {"type": "string"}]}, "[integer, string]"),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "integer or null"),
+        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "integer (≥ <code>1</code>) or null"),
+        ({"type": "array", "items": {"type": "string", "maxLength": 9}}, "array of string (length ≤ <code>9</code>)"),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "map of number"),
         ({"enum": ["a", 1]}, "<code>&quot;a&quot;</code> or <code>1</code>"),
         ({"const": "cat"}, "<code>&quot;cat&quot;</code>"),
