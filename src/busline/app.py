@@ -28,6 +28,7 @@ from busline.core.chunks import chunks
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
+from busline.core.options import word
 from busline.core.policy import Retry
 from busline.core.ports import Transport
 from busline.core.served import Served, Serves
@@ -95,6 +96,8 @@ class App(Router):
         propagate: Sequence[str] = (),
         lifespan: "Callable[[App], AbstractAsyncContextManager[object]] | None" = None,
     ) -> None:
+        if word("name", name) is None:
+            raise Invalid(wrong("name", "a name for the App", "None", 'Write App("shop").'))
         super().__init__(middleware=middleware, retry=retry)
         self.name, self.publishes, self.namespace = name, tuple(publishes), namespace
         self.setting = Setting()
@@ -204,11 +207,21 @@ class App(Router):
             watching.append(timing(SKIPPED))
         assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems)
         plan = assembly.plan(run)
+        if not problems and self.setting.engines is None:  # in a test the line that sends them is refused
+            problems += self._secrets()
         if problems:
             raise ConfigError(problems)
         if self._lifespan is not None:
             plan.lifespan = partial(self._lifespan, self)
         return bus, plan
+
+    def _secrets(self) -> Iterator[str]:
+        """What it sends, and cannot write."""
+        sent = {one.publish for one in self.all_subscribers() if one.publish is not None}
+        for topic in dict.fromkeys([*sent, *self.publishes]):
+            yield from topic.codec.secrets
+        for task in self.all_tasks():
+            yield from (*task.arguments.codec.secrets, *(task.result_codec.secrets if task.keep_result else ()))
 
     def _wrong_headers(self) -> Iterator[str]:
         if isinstance(self.propagate, str):
