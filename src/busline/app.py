@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from busline.assembly import Assembly, Functions, Run, recorder, tracing
+from busline.assembly import Assembly, Functions, Run, Watch, recorder, tracing
 from busline.core.chain import Middleware
 from busline.core.chunks import chunks
 from busline.core.clock import Clock, SystemClock
@@ -34,10 +34,13 @@ from busline.core.served import Served, Serves
 from busline.core.signature import Given
 from busline.engine import Engine
 from busline.middleware.metrics import Metrics
+from busline.middleware.timing import timing
+from busline.middleware.validation import SKIPPED
 from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
 from busline.runtime.bus import Bus, Consuming, Owner, Plan
 from busline.runtime.engines import Engines
+from busline.runtime.telling import Listen
 from busline.task import Call, Job, Jobs, enqueue_all
 from busline.topic import Topic
 
@@ -61,6 +64,7 @@ class Setting:
     cancel: float = CANCEL
     patience: float = PATIENCE
     tracer_provider: Any = None  # instead of the one that is set for all
+    listen: Listen | None = None  # hears of each attempt that failed
     metrics: Metrics | None = None
 
 
@@ -194,8 +198,10 @@ class App(Router):
         problems = list(self._wrong_headers())
         engines = self._engines(problems, run.create_topics)
         traces = tracing(engines, self.setting.tracer_provider)
-        bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces)
-        watching = [one.around for one in (traces, self.setting.metrics) if one is not None]
+        bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces, listen=self.setting.listen)
+        watching: list[Watch] = [one.around for one in (traces, self.setting.metrics) if one is not None]
+        if log.isEnabledFor(logging.DEBUG):
+            watching.append(timing(SKIPPED))
         assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems)
         plan = assembly.plan(run)
         if problems:

@@ -9,19 +9,24 @@ FIELDS = ("message_id", "handler", "attempt", "position", "trace_id", "span_id")
 
 
 class Handling(logging.Filter):
-    """Gives each record the attributes of FIELDS: of the delivery that is being handled, None outside a handler.
+    """Gives each record the attributes of FIELDS: of the delivery that is being handled, None outside a handler. What a
+    record has under such a name already, from `extra`, stays.
 
-    Add it to your logging handlers, or name it in a dictConfig: `{"()": "busline.logs.Handling"}`. `busline run` has it
-    in its own. The trace is the attempt's, or without tracing that of the message's `traceparent`.
+    Add it to your logging handlers, or name it in a dictConfig: `{"()": "busline.logs.Handling"}`. `busline run` has the
+    same in its own. The trace is the attempt's, or without tracing that of the message's `traceparent`.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        delivery: Delivery | None = getattr(record, "delivery", None) or HANDLING.get()
-        record.__dict__.update(dict.fromkeys(FIELDS) if delivery is None else _fields(delivery))
+        for name, value in (handled() or dict.fromkeys(FIELDS)).items():
+            record.__dict__.setdefault(name, value)
         return True
 
 
-def _fields(delivery: Delivery) -> dict[str, object]:
+def handled() -> dict[str, object] | None:
+    """The FIELDS of the delivery that is being handled; None outside a handler."""
+    delivery = HANDLING.get()
+    if delivery is None:
+        return None
     trace, span = _trace(delivery)
     return dict(zip(FIELDS, (delivery.id, delivery.handler, delivery.attempt, delivery.position, trace, span), strict=True))
 

@@ -11,6 +11,7 @@ import orjson
 
 from busline.core.address import Address
 from busline.core.arguments import Arguments
+from busline.core.causes import details
 from busline.core.chunks import chunks
 from busline.core.clock import Seconds
 from busline.core.codec import Codec
@@ -42,10 +43,10 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands. `attempt`: the runs begun so far, where the engine knows them."""
+    """Where a job stands. `attempt`: the runs begun so far; None where the engine does not know, as of a job that is done."""
 
     state: Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
-    attempt: int = 0
+    attempt: int | None = None
 
 
 class Home(Protocol):
@@ -117,7 +118,7 @@ class Task(Generic[P, C, R]):
         if self._arguments is None:
             types = self.types
             own = [one for one in parameters(self.function) if not self._is_injected(one, types)]
-            self._arguments = Arguments(self.function, own, types, self.name)
+            self._arguments = Arguments(own, types, self.name)
         return self._arguments
 
     def _is_injected(self, parameter: inspect.Parameter, types: Mapping[str, Any]) -> bool:
@@ -319,7 +320,8 @@ class Job(Generic[R_co]):
             return kept
         look = await engine.inspector.look(self.id)
         if look.dead is not None:
-            raise JobFailed(look.dead.error_type or "Rejected", look.dead.error or look.dead.reason, look.dead.attempts)
+            dead = look.dead
+            raise JobFailed(dead.error_type or "Rejected", dead.error or dead.reason, dead.attempts, dead.causes, dead.traceback)
         if look.state in ("unknown", "succeeded"):
             kept = (await engine.store.get([self._key]))[0]
             if kept is None:
@@ -328,13 +330,14 @@ class Job(Generic[R_co]):
 
     def _decode(self, kept: bytes) -> R_co:
         if kept[:1] == b"-":
-            raise JobFailed(*orjson.loads(kept[1:]))
+            error_type, text, attempts, *more = orjson.loads(kept[1:])
+            raise JobFailed(error_type, text, attempts, *details(*more[:1] or (None,)))
         value: R_co = self._task.result_codec.decode(kept[1:])
         return value
 
 
 def result_key(id: str) -> str:
-    """Where a job's end is kept: `+` and the JSON of what it returned, `-` and [error type, text, attempts]."""
+    """Where a job's end is kept: `+` and the JSON of what it returned, `-` and [error type, text, attempts, and as text: causes and traceback]."""
     return f"result/{id}"
 
 

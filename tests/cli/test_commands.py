@@ -238,6 +238,7 @@ def test_dead_letters_are_listed_and_shown(failed: Project) -> None:
     assert shown == one
     assert shown["body"] == '{"id": "b", "cents": -1}' or json.loads(shown["body"]) == {"id": "b", "cents": -1}
     assert "ValueError" in failed.call("dead", "show", "shop:app", one["id"]).stdout
+    assert shown["causes"] == [] and shown["traceback"] in failed.call("dead", "show", one["id"]).stdout
     assert len(json.loads(failed.call("dead", "list", "--handler", "fail", "--limit", "1", "--json").stdout)) == 1
 
 

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import logging
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from busline.cli.logs import Text, is_coloured
 from tests.cli.conftest import Project, read_until
 
 SLOW = """
@@ -111,7 +114,9 @@ def test_json_logs_are_json_lines(shop: Project) -> None:
 
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert {"time", "level", "logger", "message"} <= lines[0].keys()
-    assert any("ValueError: no luck" in one.get("error", "") for one in lines)
+    failed = [one for one in lines if one.get("error") == "no luck"]
+    assert failed and all(one["error_type"] == "ValueError" and one["handler"] == "fail" for one in failed)
+    assert "raise ValueError(text)" in failed[0]["traceback"] and not any("traceback" in one for one in failed[1:])
     assert lines[-1]["message"] == "done: fail: dead 1"
 
 
@@ -163,6 +168,65 @@ def test_text_logs_name_the_handler_behind_what_it_says(shop: Project) -> None:
 
     assert "WARNING looking at a [bill orders/0@1, attempt 1]\n" in done.stderr
     assert "all 1 attempts failed [" not in done.stderr and "attempt failed [" not in done.stderr
+
+
+EXTRA = """
+    import logging
+
+    from busline import App
+
+    app, log = App("extra"), logging.getLogger("mine")
+
+
+    class Odd:
+        def __str__(self):
+            raise ValueError("no text")
+
+
+    @app.task
+    async def ship(number: int) -> None:
+        log.info("away", extra={"delivery": "home", "position": number, "level": 9, "order": {"id": number}, "odd": Odd()})
+"""
+
+
+def test_what_users_log_as_extra_is_theirs(shop: Project) -> None:
+    shop.write("extra.py", EXTRA)
+    shop.call("enqueue", "extra:app", "ship", '{"number": 7}')
+
+    said = [json.loads(line) for line in shop.run("run", "extra:app", "--until-idle", "--log-format", "json").stderr.splitlines()]
+
+    (mine,) = [one for one in said if one["logger"] == "mine"]
+    assert (mine["delivery"], mine["position"], mine["order"], mine["odd"]) == ("home", 7, {"id": 7}, "<Odd>")
+    assert (mine["level"], mine["busline.level"], mine["handler"], mine["attempt"]) == (9, "info", "ship", 1)
+
+
+def test_at_the_level_debug_each_message_is_a_line_with_its_milliseconds(shop: Project) -> None:
+    shop.call("enqueue", "add", '{"a": 1}')
+
+    said = [json.loads(line) for line in shop.run("run", "--until-idle", "--log-level", "debug", "--log-format", "json").stderr.splitlines()]
+
+    (handled,) = [one for one in said if "milliseconds" in one]
+    assert handled["handler"] == "add" and handled["milliseconds"] > 0 and re.search(r"'add' \w+, attempt 1, handled in [\d.]+ ms", handled["message"])
+
+
+def test_text_logs_say_the_zone_and_have_colours_on_a_terminal_only() -> None:
+    record = logging.LogRecord("mine", logging.WARNING, __file__, 1, "look", None, None)
+    record.created, record.msecs = 0.25, 250.0
+
+    assert Text(coloured=False).format(record) == "1970-01-01 00:00:00.250 UTC WARNING look"
+    assert Text(coloured=True).format(record) == "1970-01-01 00:00:00.250 UTC \x1b[33mWARNING\x1b[0m look"
+
+
+@pytest.mark.parametrize(("set_to", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)])
+def test_whether_a_terminal_has_colours(set_to: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in set_to.items():
+        monkeypatch.setenv(name, value)
+    _, end = os.openpty()
+
+    with open(end, "w") as terminal, open(os.devnull, "w") as other:
+        assert is_coloured(terminal) is coloured and not is_coloured(other)
 
 
 def test_the_log_level_is_kept(shop: Project) -> None:

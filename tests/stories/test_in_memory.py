@@ -11,7 +11,7 @@ from examples.shop import Order, orders
 from examples.shop import app as shop
 
 from busline import App, Invalid, Retry, Topic
-from busline.testing import in_memory
+from busline.testing import Failed, in_memory
 from tests.stories.test_streams import Item
 
 items = Topic("items", Item)
@@ -40,6 +40,47 @@ async def test_what_dies_is_raised_with_its_cause_or_kept() -> None:
     async with in_memory(app, errors="keep") as bus:
         await bus.publish(items, Item(n=1))
         assert bus.counts(handle)["dead"] == 1
+
+
+async def test_attempts_that_failed_are_listed_and_none_is_left_unseen() -> None:
+    app, other = App("a"), App("b")
+
+    @app.task(name="same", retry=Retry(2, jitter=False))
+    async def same() -> None:
+        raise KeyError("typo")
+
+    @other.task(name="same")
+    async def good() -> None: ...
+
+    with pytest.raises(Failed, match="'same' .*, attempt 1: KeyError: 'typo'") as caught:
+        async with in_memory(app, other) as bus:
+            job = await same.enqueue()
+            await bus.settled()
+            assert bus.counts(same)["dead"] == 0
+    assert isinstance(caught.value.__cause__, KeyError)
+
+    async with in_memory(app, other, errors="keep") as bus:
+        job = await same.enqueue()
+        await good.enqueue()
+        await bus.settled()
+        (failure,) = bus.failures(same)
+        assert (failure.id, failure.attempt, str(failure.error), failure.again is not None) == (job.id, 1, "'typo'", True)
+        await bus.advance(60)
+        assert [(one.attempt, one.again is None) for one in bus.failures(same)] == [(1, False), (2, True)] and not bus.failures(good)
+
+
+async def test_leaving_a_test_that_failed_raises_the_tests_own_error() -> None:
+    app = App("a")
+
+    @app.task
+    async def fails() -> None:
+        raise KeyError("typo")
+
+    with pytest.raises(AssertionError, match="mine"):
+        async with in_memory(app) as bus:
+            await fails.enqueue()
+            await bus.settled()
+            raise AssertionError("mine")
 
 
 async def test_equal_names_of_two_apps_are_two_handlers() -> None:

@@ -92,13 +92,20 @@ async def test_a_failed_job_fails_its_waiter(tell: Tell) -> None:
 
     @app.task(retry=Retry(1))
     async def breaks() -> int:
-        raise ValueError("no")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+        return 1
 
-    async with tell(app):
+    async def fails() -> None:
+        raise ValueError("no") from ConnectionError("gone")
+
+    async with tell(app) as story:
         job = await breaks.enqueue()
-        with pytest.raises(JobFailed, match="ValueError: no") as caught:
+        with pytest.raises(JobFailed, match=r"ValueError: no \(after 1 attempts\), from ConnectionError: gone") as caught:
             await job.result(timeout=60)
-        assert caught.value.attempts == 1
+        failed, (letter,) = caught.value, await story.dead()
+        assert (failed.attempts, failed.causes, failed.traceback) == (1, letter.causes, letter.traceback)
+        assert [one.error_type for one in failed.causes] == ["ConnectionError"] and "in fails\n" in failed.__notes__[0]
         assert (await job.status()).state == "failed"
 
 

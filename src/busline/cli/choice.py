@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from busline.app import App
 from busline.cli.progress import progress
-from busline.core.clock import moment
+from busline.core.clock import stamp
 from busline.core.errors import wrong
 from busline.core.message import DeadLetter
 from busline.core.ports import Inspector, Redriven, Standing, Transport, together
@@ -40,15 +40,11 @@ class Choice:
         """How many, of which handlers, from when to when."""
         of = ", ".join(f"{one.letters} of '{one.handler}' ({one.served})" for one in self.standing)
         first, last = min(one.first for one in self.standing), max(one.last for one in self.standing)
-        return f"{self.count} dead letter{'s' * (self.count > 1)}: {of}, from {utc(first)} to {utc(last)}"
+        return f"{self.count} dead letter{'s' * (self.count > 1)}: {of}, from {stamp(first)} to {stamp(last)}"
 
     @property
     def count(self) -> int:
         return sum(one.letters for one in self.standing)
-
-
-def utc(seconds: float) -> str:
-    return f"{moment(seconds):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def unknown_id(id: str) -> str:

@@ -70,7 +70,7 @@ def show(words: tuple[str, ...], app: str | None, all_apps: bool, as_json: bool)
     if not all_apps and letter.served not in found.serves():
         raise Fail(foreign(found.name, letter, "Add --all-apps to see it."), USAGE)
     data = as_data(letter)
-    click.echo(json.dumps(data, indent=2) if as_json else "\n".join(f"{name:11} {value}" for name, value in data.items()))
+    click.echo(json.dumps(data, indent=2) if as_json else _shown(data))
 
 
 @command.command("redrive")
@@ -179,10 +179,20 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "error_type": letter.error_type,
         "error": letter.error,
+        "causes": [one._asdict() for one in letter.causes],
+        "traceback": letter.traceback,
         "attempts": letter.attempts,
         "died_at": moment(letter.died_at).isoformat(),
         **({} if letter.missing is None else {"missing": letter.missing}),
     }
+
+
+def _shown(data: dict[str, Any]) -> str:
+    """One line for each thing; the causes, and the traceback at the end, have lines of their own."""
+    lines = [f"{name:11} {value}" for name, value in data.items() if name not in ("causes", "traceback", "died_at")]
+    lines += [f"{'from':11} {one['error_type']}: {one['error']}" for one in data["causes"]]
+    lines.append(f"{'died_at':11} {data['died_at']}")
+    return "\n".join([*lines, *(["", data["traceback"].rstrip()] if data["traceback"] else [])])
 
 
 def _text(value: bytes | None) -> str | None:

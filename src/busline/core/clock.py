@@ -46,3 +46,8 @@ def seconds(value: Seconds) -> float:
 def moment(time: float) -> datetime:
     """A point in time as people see it: aware, in UTC."""
     return datetime.fromtimestamp(time, UTC)
+
+
+def stamp(time: float) -> str:
+    """A point in time as every line and every command shows it: to the second, with its zone."""
+    return f"{moment(time):%Y-%m-%d %H:%M:%S} UTC"

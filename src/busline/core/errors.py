@@ -12,6 +12,7 @@ Signals a function raises are not errors of busline: Reject, RetryLater.
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 EXCERPT = 60
 ERROR_LIMIT = 8 * 1024
@@ -42,12 +43,27 @@ class Unavailable(BuslineError):
     confirmed: Collection[int] = ()
 
 
-class JobFailed(BuslineError):
-    """The job ended in the dead letters. `error_type` and `message` are those of its last attempt."""
+class Cause(NamedTuple):
+    """One of the errors behind another: what it was raised from, or one of its group."""
 
-    def __init__(self, error_type: str, message: str, attempts: int) -> None:
+    error_type: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.error}" if self.error else self.error_type
+
+
+class JobFailed(BuslineError):
+    """The job ended in the dead letters. `error_type`, `message`, `causes` (the nearest first) and `traceback` are those of
+    its last attempt."""
+
+    def __init__(self, error_type: str, message: str, attempts: int, causes: Sequence[Cause] = (), traceback: str | None = None) -> None:
         self.error_type, self.message, self.attempts = error_type, message, attempts
-        super().__init__(f"{error_type}: {message} (after {attempts} attempts)")
+        self.causes, self.traceback = tuple(causes), traceback
+        behind = "".join(f", from {one}" for one in self.causes)
+        super().__init__(f"{error_type}: {message} (after {attempts} attempts){behind}")
+        if traceback is not None:
+            self.add_note(f"In its worker:\n{traceback}")
 
 
 class NoResult(BuslineError):
@@ -58,17 +74,17 @@ class Reject(Exception):
     """Raised by a function: this message is not wanted. It goes to the dead letters at once, with `reason`."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = cut(_text(reason))
+        self.reason = cut(text_of(reason))
         super().__init__(self.reason)
 
 
 class RetryLater(Exception):
-    """Raised by a function: not now. The same attempt runs again after `delay` seconds and is not counted."""
+    """Raised by a function: not now. The same attempt runs again after `delay` seconds; `counted`: as the next one."""
 
-    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+    def __init__(self, delay: float | timedelta, reason: str = "", *, counted: bool = False) -> None:
         self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        self.reason = reason
-        super().__init__(reason or f"again in {self.delay:g} s")
+        self.reason, self.counted = cut(text_of(reason)), counted
+        super().__init__(self.reason or f"again in {self.delay:g} s")
 
 
 def wrong(name: object, expected: str, got: str, remedy: str, *, place: str = "") -> str:
@@ -83,12 +99,7 @@ def excerpt(value: object) -> str:
     return text if len(text) <= EXCERPT else text[:EXCERPT] + "..."
 
 
-def describe(error: BaseException) -> tuple[str, str]:
-    """Type and text of an exception as a dead letter keeps them, cut so that they always fit."""
-    return type(error).__name__, cut(_text(error))
-
-
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """As str() would have it, where that works."""
     try:
         return str(value)
@@ -96,9 +107,9 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} whose text cannot be made: {type(error).__name__}>"
 
 
-def cut(text: str) -> str:
+def cut(text: str, limit: int = ERROR_LIMIT) -> str:
     """A text of any length as a dead letter keeps it."""
     raw = text.encode("utf-8", "backslashreplace")
-    if len(raw) > ERROR_LIMIT:
-        raw = raw[:ERROR_LIMIT] + b"..."
+    if len(raw) > limit:
+        raw = raw[:limit] + b"..."
     return raw.decode("utf-8", "ignore")

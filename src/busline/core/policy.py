@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from busline.core.causes import leaves
 from busline.core.clock import Seconds, seconds
 from busline.core.errors import Invalid, excerpt, wrong
 from busline.core.options import duration, factor, kind, whole
@@ -17,7 +18,7 @@ class Retry:
     """`attempts` runs in all, `delay` seconds after the first, each wait `factor` times the last, `max_delay` at most.
 
     `jitter`: a random moment up to that wait instead. `on`: the errors that are retried, `never`: those that are not;
-    any other error is dead at once. `max_age`: seconds after publishing at which it is over whatever is left.
+    any other error is dead at once, and so is `Invalid`. `max_age`: seconds after publishing at which it is over whatever is left.
     A timeout is always retried. `Retry(1)`: once, then the dead letters.
     """
 
@@ -58,10 +59,13 @@ class Retry:
         return sum(self.longest(attempt) for attempt in range(1, self.attempts))
 
     def covers(self, error: BaseException) -> bool:
-        """Whether another attempt may follow this error."""
+        """Whether another attempt may follow this error; of a group, each of its errors. `Invalid` can never work."""
+        return all(map(self._covers, leaves(error)))
+
+    def _covers(self, error: BaseException) -> bool:
         if isinstance(error, TimeoutError) or not isinstance(error, Exception):
             return True  # a deadline, or a stray cancellation or exit: nothing that the function meant to say
-        return isinstance(error, self.on) and not isinstance(error, self.never)
+        return isinstance(error, self.on) and not isinstance(error, (Invalid, *_classes(self.never)))
 
     def numbers(self) -> dict[str, Any]:
         """What can travel with a job. Raises Invalid where `on` or `never` were given: classes do not travel."""
@@ -70,9 +74,12 @@ class Retry:
         return {name: value for name in NUMBERS if (value := _plain(getattr(self, name))) is not None}
 
 
-def _check_errors(name: str, given: object) -> None:
-    classes = given if isinstance(given, tuple) else (given,)
-    for one in classes:
+def _classes(errors: Errors) -> tuple[type[Exception], ...]:
+    return errors if isinstance(errors, tuple) else (errors,)
+
+
+def _check_errors(name: str, given: Any) -> None:
+    for one in _classes(given):
         if not (isinstance(one, type) and issubclass(one, BaseException)):
             raise Invalid(wrong(name, "an exception's class, or a tuple of them", excerpt(given), f"Write {name}=(ValueError, KeyError)."))
 

@@ -139,10 +139,10 @@ class Store(Protocol):
 
 
 class Look(NamedTuple):
-    """What an engine knows of a job. `attempt` counts the runs begun."""
+    """What an engine knows of a job. `attempt` counts the runs begun; None where the engine does not know any more."""
 
     state: State
-    attempt: int = 0
+    attempt: int | None = None
     dead: DeadLetter | None = None
 
 
@@ -212,6 +212,16 @@ class Inspector(Protocol):
 
     async def depth(self) -> Mapping[str, Depth]: ...
 
+    async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
+        """What stands there, `limit` at most: of a queue the jobs that nobody has in hand, in their order, those that wait
+        for a time behind the others; of a topic the last records, the oldest first. Nothing is taken or changed."""
+        ...
+
+    async def clear(self, queue: str) -> int:
+        """Forgets the jobs of a queue for ever, but for those that somebody has in hand; returns how many there were.
+        Their unique keys are free, their ids new again."""
+        ...
+
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         """Of these groups; of all that the engine knows, if none are named."""
         ...
@@ -244,6 +254,10 @@ class Inspector(Protocol):
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         """Each goes back to where it died, as it came, and is no longer dead: to `handler` there, else to the one it
         died in. A job whose unique key is held by a living one is refused and stays."""
+        ...
+
+    async def mend(self, id: str, body: bytes) -> bool:
+        """Gives a dead letter another body, and leaves everything else of it; False if it is not there."""
         ...
 
     async def purge(self, ids: Sequence[str]) -> int:

@@ -4,8 +4,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from busline.core.causes import has_failed
 from busline.core.chain import CallNext, Middleware
-from busline.core.errors import RetryLater
 from busline.core.message import Delivery
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
@@ -36,7 +36,7 @@ class Metrics:
             try:
                 return await call_next(delivery)
             except BaseException as error:  # counted, and goes on
-                known.failed += not delivery.cut_off and not isinstance(error, RetryLater)
+                known.failed += not delivery.cut_off and has_failed(error)
                 raise
             finally:
                 seconds = perf_counter() - begun

@@ -1,17 +1,15 @@
 """The outer end of every chain: a return or an exception becomes an Outcome, by the policy."""
 
-import logging
 from collections.abc import Awaitable, Callable
 
+from busline.core.causes import deciding, leaf, leaves
 from busline.core.chain import Step
 from busline.core.clock import Clock, seconds
 from busline.core.errors import Invalid, Reject, RetryLater, cut
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, SKIPPED, Acked, Outcome, Rejected, Retried
 from busline.core.policy import DAY, LANE_LIMIT, Retry
-from busline.core.signature import MissingHeader
 
-log = logging.getLogger("busline")
 Bury = Callable[[Delivery, Rejected], Rejected]  # what a dead letter carries with it
 
 
@@ -49,35 +47,39 @@ class Judge:
         return self._bury(delivery, outcome) if self._bury is not None and type(outcome) is Rejected else outcome
 
     def _judge(self, delivery: Delivery, error: BaseException) -> Outcome:
-        if isinstance(error, Reject):
-            return Rejected(error.reason, error.__cause__ or error)
-        if isinstance(error, MissingHeader):
-            return Rejected(str(error), error)
-        if isinstance(error, RetryLater):
-            return self._later(delivery, error)
-        return self._by_policy(delivery, error)
+        whole, decides = leaf(error), deciding(error)
+        if isinstance(decides, Reject):
+            return Rejected(decides.reason, (decides.__cause__ or decides) if decides is whole else whole)
+        if isinstance(decides, Invalid):
+            return Rejected(cut(str(decides)), whole)
+        if isinstance(decides, RetryLater):
+            return self._later(delivery, decides, whole)
+        return self._by_policy(delivery, whole)
 
     def _by_policy(self, delivery: Delivery, error: BaseException) -> Outcome:
         policy = self._policy_of(delivery)
-        if not policy.covers(error):
-            return Rejected(f"{type(error).__name__} is not retried", error)
+        final = next((one for one in leaves(error) if not policy.covers(one)), None)
+        if final is not None:
+            return Rejected(f"{type(final).__name__} is not retried", error)
         if delivery.attempt >= policy.attempts:
-            return Rejected(f"all {policy.attempts} attempts failed" if policy.attempts > 1 else "its only attempt failed", error)
+            return Rejected(_no_more(policy), error)
         after = policy.wait(delivery.attempt, self._clock.random())
         if policy.max_age is not None and self._age(delivery) + after > seconds(policy.max_age):
             return Rejected(f"older than {seconds(policy.max_age):g} s", error)
-        log.info("%r failed (%s) and runs again in %.1f s", delivery, type(error).__name__, after)
         return Retried(after, error)
 
-    def _later(self, delivery: Delivery, error: RetryLater) -> Outcome:
-        if error.delay < 0 or error.delay != error.delay:
-            return self._by_policy(delivery, Invalid(f"RetryLater asks for {error.delay} s"))
-        if self._in_lane and delivery.in_lane and self._overstays(delivery, error.delay):
+    def _later(self, delivery: Delivery, later: RetryLater, error: BaseException) -> Outcome:
+        if later.delay < 0 or later.delay != later.delay:
+            return Rejected(f"RetryLater asks for {later.delay} s", error)
+        policy = self._policy_of(delivery)
+        if later.counted and delivery.attempt >= policy.attempts:
+            return Rejected(_no_more(policy), error)
+        if self._in_lane and delivery.in_lane and self._overstays(delivery, later.delay):
             return self._by_policy(delivery, error)
-        limit = self._policy_of(delivery).max_age
-        if self._age(delivery) + error.delay > (DAY if limit is None else seconds(limit)):
-            return Rejected(error.reason or "told to come later for too long", error)
-        return Retried(error.delay, error, counted=False)
+        limit = DAY if policy.max_age is None else seconds(policy.max_age)
+        if self._age(delivery) + later.delay > limit:
+            return Rejected(later.reason or "told to come later for too long", error)
+        return Retried(later.delay, error, counted=later.counted)
 
     def _overstays(self, delivery: Delivery, delay: float) -> bool:
         where = delivery.position or delivery.id
@@ -96,3 +98,7 @@ class Judge:
 
     def _age(self, delivery: Delivery) -> float:
         return self._clock.time() - delivery.message.since
+
+
+def _no_more(policy: Retry) -> str:
+    return f"all {policy.attempts} attempts failed" if policy.attempts > 1 else "its only attempt failed"

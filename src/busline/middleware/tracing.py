@@ -15,8 +15,9 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from busline.core.address import Address
+from busline.core.causes import has_failed, in_words, leaf
 from busline.core.chain import CallNext, Middleware
-from busline.core.errors import BuslineError, Reject, RetryLater
+from busline.core.errors import BuslineError, Reject
 from busline.core.message import TIMEOUT, Delivery, Headers, Message
 from busline.core.policy import DAY
 from busline.core.ports import Transport
@@ -162,12 +163,13 @@ def _of_kafka(message: Message, position: str | None) -> Attributes:
 
 def _failed(span: Span, delivery: Delivery, error: BaseException) -> None:
     """Told to come later, or cut off by the worker for its own reasons: no failure."""
-    span.record_exception(error)
+    whole = leaf(error)
+    span.record_exception(whole)
     if delivery.cut_off:
         span.set_attribute("busline.cut", str(delivery.cut))
-    elif not isinstance(error, RetryLater):
-        span.set_attribute("error.type", "TimeoutError" if delivery.cut == TIMEOUT else type(error).__name__)
-        span.set_status(StatusCode.ERROR, str(error))
+    elif has_failed(error):
+        span.set_attribute("error.type", "TimeoutError" if delivery.cut == TIMEOUT else type(whole).__name__)
+        span.set_status(StatusCode.ERROR, in_words(whole))
 
 
 def _key(delivery: Delivery) -> str:

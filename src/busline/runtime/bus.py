@@ -21,6 +21,7 @@ from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.engines import Engines
 from busline.runtime.exits import contained
 from busline.runtime.sending import Sends, handling, inherit, leave_with, record_job_id
+from busline.runtime.telling import Listen, Telling
 from busline.runtime.watchdog import Watchdog
 from busline.runtime.worker import Work, Worker
 
@@ -43,9 +44,12 @@ class Plan:
 class Bus:
     """Sends, and while it is running, consumes. `propagate`: the headers that what is handled hands on to what is sent."""
 
-    def __init__(self, engines: Engines, clock: Clock | None = None, *, propagate: Sequence[str] = (), outgoing: Outgoing | None = None) -> None:
+    def __init__(
+        self, engines: Engines, clock: Clock | None = None, *, propagate: Sequence[str] = (), outgoing: Outgoing | None = None, listen: Listen | None = None
+    ) -> None:
         self.engines = engines
         self.clock: Clock = clock or SystemClock()
+        self._telling = Telling(self.clock, listen)
         self._propagate, self._outgoing = frozenset(propagate), outgoing
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
@@ -162,7 +166,7 @@ class Bus:
             await self._open_shared(plan, stack)
             stack.enter_context(Watchdog())
             stack.enter_context(contained())
-            self.workers = [Worker(work, self.clock, Elsewhere(self.engines, work.transport), self.counts) for work in plan.works]
+            self.workers = [Worker(work, self.clock, Elsewhere(self.engines, work.transport), self.counts, self._telling) for work in plan.works]
             async with Consuming(self.workers, drain, cancel) as consuming:
                 await self._compare_partitions()
                 yield consuming

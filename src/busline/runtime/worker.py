@@ -9,11 +9,9 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
+from busline.core.causes import leaf
 from busline.core.clock import Clock, Timer
 from busline.core.counts import Counts, tally
-from busline.core.errors import Reject
 from busline.core.handler import Handler, key_of
 from busline.core.lanes import Lanes
 from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
@@ -26,6 +24,7 @@ from busline.runtime.held import Held
 from busline.runtime.sending import HANDLING, Sends
 from busline.runtime.settler import Listener, Settler
 from busline.runtime.strangers import Strangers
+from busline.runtime.telling import Telling
 from busline.runtime.trouble import AWAY, Trouble
 
 log = logging.getLogger("busline")
@@ -66,11 +65,12 @@ class Work:
 class Worker:
     """Receives what there is room for, runs each delivery in its lane, settles what finished in groups."""
 
-    def __init__(self, work: Work, clock: Clock, elsewhere: Elsewhere, counts: dict[str, Counts]) -> None:
+    def __init__(self, work: Work, clock: Clock, elsewhere: Elsewhere, counts: dict[str, Counts], telling: Telling | None = None) -> None:
         self.work = work
         self.clock = clock
         self._elsewhere = elsewhere
         self._counts = counts
+        self._telling = telling or Telling(clock)
         self._lanes = Lanes(work.concurrency)
         self._durable = work.transport.features.durable
         self._running: dict[object, Running] = {}
@@ -219,7 +219,8 @@ class Worker:
         try:
             outcome: Outcome | None = await handler.run(delivery)
         except BaseException as error:  # cancellations and exits: whatever a function raises, its worker lives
-            cause = error.__cause__ if isinstance(error, Exited) else None
+            only = leaf(error)
+            cause = only.__cause__ if isinstance(only, Exited) else None
             outcome = self._cut_short(delivery, handler, cause or error)
         if delivery.cut_off and isinstance(outcome, Retried | Rejected):
             outcome = self._cut_short(delivery, handler, asyncio.CancelledError())  # it made another error of it: no failed attempt all the same
@@ -245,7 +246,7 @@ class Worker:
         return (options and options.timeout) or handler.timeout or 0.0
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        if type(outcome) is Retried and delivery.in_lane and not self._stopping:
+        if type(outcome) is Retried and self._waits_here(delivery, outcome):
             self._park(delivery, outcome)
         else:
             if not self._durable:
@@ -253,6 +254,11 @@ class Worker:
             self._add((delivery, outcome))
         if not self._starting:
             self._start_soon()
+
+    def _waits_here(self, delivery: Delivery, outcome: Retried) -> bool:
+        """Tells of an attempt that runs again. Returns whether its next one waits in this worker, with its lane closed."""
+        self._telling.retried(delivery, outcome)
+        return delivery.in_lane and not self._stopping
 
     def _fail(self, error: BaseException) -> None:
         self._broken = error
@@ -354,8 +360,7 @@ class Worker:
             self._counts.setdefault(name, Counts()).add(counts)
         for delivery, outcome in batch:
             if type(outcome) is Rejected:
-                known = isinstance(outcome.error, Reject | ValidationError) or outcome.error is None
-                log.error("%r is in the dead letters: %s", delivery, outcome.reason, exc_info=None if known else outcome.error, extra={"delivery": delivery})
+                self._telling.dead(delivery, outcome)
 
     # --- losing and stopping -------------------------------------------------------------------------------
 

@@ -4,23 +4,27 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 from busline.app import App, Setting
+from busline.assembly import recorder
+from busline.core.causes import in_words
 from busline.core.clock import Seconds
 from busline.core.counts import Counts
 from busline.core.errors import BuslineError, Invalid, wrong
-from busline.core.message import DeadLetter, Headers, KeyValue, Message, encode_headers, encode_key
+from busline.core.message import DeadLetter, KeyValue, Message, encode_headers, encode_key
 from busline.core.options import duration
 from busline.runtime.engines import Engines
+from busline.runtime.telling import Failure
 from busline.task import Task
 from busline.testing.clock import SimClock
 from busline.topic import Topic
 from busline.transports.memory import MemoryTransport
 
-__all__ = ["SimClock", "TestBus", "in_memory"]
+__all__ = ["Died", "Failed", "Failure", "SimClock", "TestBus", "in_memory"]
 
 T = TypeVar("T")
 Named = Topic[Any] | Task[..., Any, Any] | Callable[..., Any]
@@ -32,6 +36,10 @@ class Died(BuslineError):
     """A message ended in the dead letters during a test. The cause is the exception of its last attempt."""
 
 
+class Failed(BuslineError):
+    """A test is left while an attempt that failed is still to be retried. The cause is its exception."""
+
+
 class TestBus:
     """The Apps' bus in a test: what goes in, what came out, and the clock."""
 
@@ -41,20 +49,19 @@ class TestBus:
         self._apps, self._transport, self._clock, self._errors = apps, transport, clock, errors
         self._seen: set[str] = set()
         self._letters: list[DeadLetter] = []
+        self._failures: list[tuple[App, Failure]] = []
 
     # --- putting in ----------------------------------------------------------------------------------------
 
     async def publish(self, topic: Topic[T], value: T, *, key: KeyValue = None, headers: Mapping[str, str] | None = None) -> None:
         """Publishes, and returns when nothing runs and nothing is due. Raises what ended in the dead letters."""
-        given = topic.key_of(value, key)
-        await self._put(topic, topic.codec.encode(value), given, encode_headers(headers))
+        await self._put(topic, recorder(self._apps[0].bus(), topic, encode_headers(headers))(value, key))
 
     async def deliver(self, topic: Topic[Any], body: bytes | None, *, key: KeyValue = None, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
         """Puts in raw bytes, as another client would send them; otherwise as `publish`."""
-        await self._put(topic, body, key, tuple(headers))
+        await self._put(topic, self._apps[0].bus().message(body, key=encode_key(key), headers=tuple(headers)))
 
-    async def _put(self, topic: Topic[Any], body: bytes | None, key: KeyValue, headers: Headers) -> None:
-        message = self._apps[0].bus().message(body, key=encode_key(key), headers=headers)
+    async def _put(self, topic: Topic[Any], message: Message) -> None:
         await self._transport.publish(topic.address, [message])
         await self.settled()
 
@@ -126,6 +133,11 @@ class TestBus:
             total.add(app.bus().counts.get(name, Counts()))
         return asdict(total)
 
+    def failures(self, handler: Callable[..., Any]) -> list[Failure]:
+        """The attempts of a function that failed, oldest first: each with its `attempt`, its `error`, and when it runs `again`."""
+        found = self._found(handler)
+        return [failure for app, failure in self._failures if (app, failure.handler) in found]
+
     def _is_of(self, letter: DeadLetter, source: Named) -> bool:
         if isinstance(source, Topic):
             return letter.address == source.name
@@ -147,11 +159,31 @@ class TestBus:
             died = [self._died(one) for one in new]
             raise died[0] if len(died) == 1 else ExceptionGroup("messages ended in the dead letters", died)
 
+    def heard(self, app: App, failure: Failure) -> None:
+        """An attempt of one of its handlers failed."""
+        self._failures.append((app, failure))
+
+    async def left(self) -> None:
+        """As `settled`; and raises what has failed and is still to be retried: nobody has seen how that ends."""
+        await self.settled()
+        waiting = [one for _, one in self._failures if one.again is not None and one.again > self._clock.time()]
+        if waiting and self._errors == "raise":
+            failed = [_failed(one) for one in waiting]
+            raise failed[0] if len(failed) == 1 else ExceptionGroup("attempts failed and are still to be retried", failed)
+
     def _died(self, letter: DeadLetter) -> Exception:
         cause = self._transport.errors.get(letter.id)
         died = Died(f"'{letter.handler}' could not handle {letter.position or letter.id}: {letter.reason}")
         died.__cause__ = cause
         return died
+
+
+def _failed(failure: Failure) -> Exception:
+    assert failure.error is not None
+    remedy = "Move the clock with `await bus.advance(...)`, or say errors='keep'."
+    failed = Failed(wrong(failure.handler, "no attempt that is still to be retried", f"{failure}: {in_words(failure.error)}", remedy))
+    failed.__cause__ = failure.error
+    return failed
 
 
 @asynccontextmanager
@@ -164,7 +196,8 @@ async def in_memory(
     """Runs Apps on one memory engine with a clock of its own, empty at first; topics are shared among them.
 
     `start`: the clock's first moment. `override`: other functions in the place of dependencies, subscribers or tasks.
-    `errors="keep"`: what ends in the dead letters is not raised. Raises Invalid for an App that is open elsewhere.
+    `errors="keep"`: what ends in the dead letters is not raised, nor, when it is left, what has failed and is still to be
+    retried. Raises Invalid for an App that is open elsewhere.
     """
     clock = SimClock(start.timestamp() if start is not None else time.time())
     transport = MemoryTransport(clock)
@@ -172,6 +205,6 @@ async def in_memory(
     setting = Setting(Engines(transport, transport), clock, dict(override or {}), drain=1.0, cancel=1.0)
     async with AsyncExitStack() as stack:
         for app in apps:
-            await stack.enter_async_context(app.running_with(setting))
+            await stack.enter_async_context(app.running_with(replace(setting, listen=partial(bus.heard, app))))
         yield bus
-        await bus.settled()
+        await bus.left()

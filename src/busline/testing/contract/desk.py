@@ -9,8 +9,9 @@ import pytest
 
 from busline.core.address import Address
 from busline.core.clock import Clock
+from busline.core.errors import Cause
 from busline.core.ids import new_id
-from busline.core.message import Delivery, Message
+from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.outcome import ACKED, Acked, Send
 from busline.core.ports import Receiver, Subscription, Transport
 from busline.testing.clock import SimClock
@@ -135,6 +136,20 @@ async def nothing(receiver: Receiver) -> bool:
 
 async def ack(receiver: Receiver, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
     return await receiver.settle([(one, ACKED) for one in deliveries])
+
+
+def failed() -> Exception:
+    """An error that was raised from another."""
+    try:
+        raise ValueError("why") from ConnectionError("gone\n\ud800")
+    except ValueError as error:
+        return error
+
+
+def is_told(letter: DeadLetter) -> bool:
+    """Whether a dead letter tells of `failed()` all there is."""
+    ends = (letter.traceback or "").endswith('    raise ValueError("why") from ConnectionError("gone\\n\\ud800")\nValueError: why\n')
+    return ends and letter.causes == (Cause("ConnectionError", "gone\n\\ud800"),)
 
 
 def bodies(deliveries: Sequence[Delivery]) -> list[bytes | None]:

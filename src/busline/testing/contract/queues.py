@@ -8,11 +8,12 @@ from busline.core.message import Options
 from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Rejected, Retried, Send
 from busline.core.served import Served
 from busline.testing.clock import SimClock
-from busline.testing.contract.desk import Desk, Open, ack, bodies, message, nothing, receive
+from busline.testing.contract.desk import Desk, Open, ack, bodies, failed, is_told, message, nothing, receive
+from busline.testing.contract.looks import Looks
 from busline.testing.contract.strangers import Strangers
 
 
-class Queues(Strangers):
+class Queues(Looks, Strangers):
     """Jobs go to one taker each, until they are final."""
 
     async def test_a_job_goes_to_one_taker_first_come_first_served(self, desk: Desk, engine: Open) -> None:
@@ -274,11 +275,12 @@ class Queues(Strangers):
         receiver, inspector = await desk.take(), desk.transport.inspector
         got = (await receive(receiver, 1))[0]
         got.handler = "send"
-        await receiver.settle([(got, Rejected("no", ValueError("why")))])
+        await receiver.settle([(got, Rejected("no", failed()))])
 
         letter = (await inspector.dead())[0]
         assert (letter.id, letter.body, letter.raw_headers, letter.reason) == ("j", b"body", headers, "no")
         assert (letter.error_type, letter.error, letter.attempts, letter.position) == ("ValueError", "why", 1, None)
+        assert is_told(letter)
         assert (await inspector.look("j")).state == "failed"
 
         assert await inspector.redrive(["j", "nobody"]) == (1, ())

@@ -1,6 +1,7 @@
 """What an engine with topics does: records, partitions, groups."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from busline.core.outcome import ACKED, RELEASED, Rejected, Retried
 from busline.core.partition import partition
 from busline.core.served import Served
 from busline.testing.clock import SimClock
-from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, message, nothing, receive
+from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, failed, is_told, message, nothing, receive
 
 
 class Topics(Contract):
@@ -205,16 +206,45 @@ class Topics(Contract):
         receiver = await desk.read(desk.other)
         got, rest = await receive(receiver, 2)
         got.handler = "bill"
-        await receiver.settle([(got, Rejected("no", ValueError("why")))])
+        await receiver.settle([(got, Rejected("no", failed()))])
 
         (letter,) = await desk.transport.inspector.dead(handlers=["bill"])
 
         assert (letter.address, letter.position, letter.handler, letter.attempts) == (desk.other.name, got.position, "bill", 1)
         assert (letter.body, letter.key, letter.raw_headers) == (b"bad", b"k", headers)
         assert (letter.reason, letter.error_type, letter.error) == ("no", "ValueError", "why")
+        assert is_told(letter)
         assert (letter.at, letter.group) == (5.0, f"g{desk.mark}")
         assert await desk.behind("g", desk.other, 1)
         assert await ack(receiver, [rest]) == []
+
+    async def test_a_dead_record_gets_another_body_and_keeps_the_rest(self, desk: Desk) -> None:
+        await desk.transport.publish(desk.other, [message(b"bad", key=b"k", headers=(("h", None),)), replace(message(), body=None)])
+        receiver, inspector = await desk.read(desk.other), desk.transport.inspector
+        got = await receive(receiver, 2)
+        await receiver.settle([(one, Rejected("no", failed())) for one in got])
+        letters = await inspector.dead()
+
+        for one in letters:
+            assert await inspector.mend(one.id, b"good")
+        assert not await inspector.mend(f"{letters[0].id}0", b"good")
+
+        mended = await inspector.dead()
+        assert [one.body for one in mended] == [b"good", b"good"] and all(map(is_told, mended))
+        assert [replace(one, body=None) for one in mended] == [replace(one, body=None) for one in letters]
+
+    async def test_a_look_at_a_topic_shows_its_last_records_and_takes_none(self, desk: Desk) -> None:
+        assert await desk.transport.inspector.peek(desk.orders, 3) == []
+        for n in range(9):
+            await desk.transport.publish(desk.orders, [message(b"%d" % n, key=b"%d" % n, headers=(("h", b"\xff"),), at=5.0 + n)])
+
+        seen = await desk.transport.inspector.peek(desk.orders, 3)
+        whole = await desk.transport.inspector.peek(desk.orders, 20)
+
+        assert bodies(seen) == [b"6", b"7", b"8"] and bodies(whole) == [b"%d" % n for n in range(9)]
+        assert (seen[0].key, seen[0].message.headers, seen[0].message.at, seen[0].attempt) == (b"6", (("h", b"\xff"),), 11.0, 1)
+        got = {one.position: one.body for one in await receive(await desk.read(), 9)}
+        assert got == {one.position: one.body for one in whole}
 
     async def test_dead_records_are_paged_filtered_and_purged(self, desk: Desk) -> None:
         await desk.transport.publish(desk.other, [message() for _ in range(5)])

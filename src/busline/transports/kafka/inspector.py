@@ -5,15 +5,17 @@ from collections.abc import Collection, Container, Mapping, Sequence, Set
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 
+from busline.core.address import Address
 from busline.core.counts import Counts, Whose
 from busline.core.errors import Invalid, wrong
-from busline.core.message import DeadLetter
+from busline.core.message import DeadLetter, Delivery
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing, together
 from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told
 from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.logs import UNCOMMITTED
+from busline.transports.kafka.wire import message
 
 
 class KafkaInspector:
@@ -35,6 +37,16 @@ class KafkaInspector:
 
     async def counts(self) -> Mapping[Whose, Counts]:
         return {}
+
+    async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
+        if address.kind == "queue":
+            return []
+        records = await self._letters.log.last(address.name, limit)
+        positions = [(f"{one.topic}/{one.partition}@{one.offset}", one) for one in records]
+        return [Delivery(message(one, one.key, position), one.topic, 1, position, None, None) for position, one in positions]
+
+    async def clear(self, queue: str) -> int:
+        return 0
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         """As Kafka's own tool counts it: from what is committed to the end, and what an open transaction holds back
@@ -81,6 +93,9 @@ class KafkaInspector:
 
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         raise Invalid(wrong("redrive", "an engine with queues, where dead records run again", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))
+
+    async def mend(self, id: str, body: bytes) -> bool:
+        return await self._letters.mend(id, body)
 
     async def purge(self, ids: Sequence[str]) -> int:
         return await self._letters.purge(ids)

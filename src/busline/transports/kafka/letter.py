@@ -12,7 +12,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from busline.core.errors import Invalid, cut, describe, wrong
+from busline.core.causes import details, told
+from busline.core.errors import Invalid, cut, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
 from busline.core.outcome import Rejected
 from busline.core.served import Served
@@ -23,6 +24,7 @@ LARGE = 1_000_000  # bytes of a letter, from which on it is compressed
 HUGE = 16 * 1024 * 1024  # and from which on that would hold up everything else
 SUFFIX = ".dead"
 MARK = "busline-"
+OF_BODY = (f"{MARK}tombstone", f"{MARK}elsewhere", f"{MARK}key")
 LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -77,11 +79,12 @@ def reference(letter: Record, size: int) -> Record:
 
 def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Record:
     died = delivery.message
-    kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
+    error = told(outcome.error)
+    kept = error.details()
     notes = {
         "id": died.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": cut(outcome.reason),
-        "error-type": kind, "error": text, "attempts": delivery.attempt, "died-at": now, "at": died.at,
-        "tombstone": 1 if died.body is None else None,
+        "error-type": error.error_type, "error": error.error, "attempts": delivery.attempt, "died-at": now, "at": died.at,
+        "tombstone": 1 if died.body is None else None, "details": None if kept is None else kept.decode(),
     }  # fmt: skip
     own: Headers = tuple((MARK + name, str(value).encode("utf-8", "surrogateescape")) for name, value in notes.items() if value is not None)
     if died.key is not None:
@@ -111,12 +114,14 @@ def shown_of(record: Any) -> DeadLetter | None:
         return None
     text = {name: _text(value) for name, value in notes.items()}
     position = text["position"]
+    causes, where = details(notes.get("details"))
     return DeadLetter(
         id_of(text["group"], position), position.rpartition("/")[0], text.get("handler", ""), position, notes.get("key"),
         None if "tombstone" in notes or "elsewhere" in notes else record.value,
         tuple(one for one in record.headers if not one[0].startswith(MARK)),
         text["reason"], text.get("error-type"), text.get("error"), int(text["attempts"]), float(text["died-at"]),
         float(text.get("at", 0)), text["group"], f"{position} is not kept any more" if "elsewhere" in notes else None,
+        causes, where,
     )  # fmt: skip
 
 
@@ -124,6 +129,13 @@ def completed(letter: DeadLetter, record: Any) -> DeadLetter:
     """A letter with the key, headers and body of its record."""
     found = message(record, record.key, letter.position or "")
     return replace(letter, key=found.key, body=found.body, raw_headers=found.headers, missing=None)
+
+
+def mended(record: Any, letter: DeadLetter, body: bytes) -> Record:
+    """A letter as it was read, whole, with another body."""
+    own = tuple((name, value) for name, value in record.headers if name.startswith(MARK) and name not in OF_BODY)
+    key = () if letter.key is None else ((f"{MARK}key", letter.key),)
+    return Record(record.timestamp, record.key, body, (*letter.raw_headers, *own, *key))
 
 
 def origin_of(letter: DeadLetter) -> tuple[TopicPartition, int]:

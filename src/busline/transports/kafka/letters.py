@@ -16,14 +16,13 @@ from busline.core.outcome import Rejected
 from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told, within
-from busline.transports.kafka.letter import SUFFIX, completed, forms, key_of, may_hold, origin_of, place_of, shown_of, slot_of, topic_of
+from busline.transports.kafka.letter import LARGE, SUFFIX, completed, forms, key_of, may_hold, mended, origin_of, place_of, shown_of, slot_of, topic_of
 from busline.transports.kafka.producer import Producer
-from busline.transports.kafka.shelf import Log, Shelf, Slot
+from busline.transports.kafka.shelf import READING, Log, Shelf, Slot
 from busline.transports.kafka.wire import Record
 
 log = logging.getLogger("busline")
 GONE = 5.0  # seconds between looks whether the topic of a letter is still there
-READING = 20.0  # seconds for a topic of letters
 BATCH = 1000
 
 
@@ -32,7 +31,7 @@ class Letters:
 
     def __init__(self, admin: Admin, producer: Producer, servers: Sequence[str], clock: Clock, patience: float) -> None:
         self._admin, self._producer, self._clock, self._patience = admin, producer, clock, patience
-        self._log = Log(admin, servers)
+        self.log = Log(admin, servers)
         self._made: set[str] = set()
         self._shelves: dict[str, Shelf] = {}
 
@@ -83,6 +82,17 @@ class Letters:
             count += len(gone)
         return count
 
+    async def mend(self, id: str, body: bytes) -> bool:
+        """The same letter, with another body. Raises Unavailable where it is not known to be written."""
+        slots = await self.find(id)
+        for whole in await self.whole(slots):
+            async with within(id, self._patience), aclosing(self.log.pick({slots[0].place: [slots[0].offset]})) as records:
+                async for record in records:
+                    await self._producer.open()
+                    await self._producer.write(slots[0].place.topic, {slots[0].place.partition: [mended(record, whole, body)]}, compress=len(body) > LARGE)
+                    return True
+        return False
+
     # --- reading -------------------------------------------------------------------------------------------
 
     async def standing(self, served: Container[Served] | None = None) -> list[Slot]:
@@ -110,7 +120,7 @@ class Letters:
         for slot in slots:
             places[slot.place].append(slot.offset)
         with told("dead letters"):
-            async with asyncio.timeout(READING), aclosing(self._log.pick(places)) as records:
+            async with asyncio.timeout(READING), aclosing(self.log.pick(places)) as records:
                 async for record in records:
                     if record.value is not None and (shown := shown_of(record)) is not None:
                         found[shown.id] = shown
@@ -124,7 +134,7 @@ class Letters:
             place, offset = origin_of(letter)
             try:
                 with told(letter.address):
-                    async with asyncio.timeout(READING), aclosing(self._log.pick({place: [offset]})) as records:
+                    async with asyncio.timeout(READING), aclosing(self.log.pick({place: [offset]})) as records:
                         async for record in records:
                             found[letter.id] = completed(letter, record)
             except BuslineError as error:
@@ -136,7 +146,7 @@ class Letters:
             return sorted(one for one in await self._admin.topics() if one.endswith(SUFFIX))
 
     async def _look(self, topic: str) -> list[Slot]:
-        shelf = self._shelves.setdefault(topic, Shelf(self._log, topic))
+        shelf = self._shelves.setdefault(topic, Shelf(self.log, topic))
         with told(topic):
             async with asyncio.timeout(READING):
                 return await shelf.look(slot_of)

@@ -10,7 +10,9 @@ from aiokafka import TopicPartition
 from busline.core.served import Served
 from busline.transports.kafka import client
 from busline.transports.kafka.admin import Admin
+from busline.transports.kafka.diagnosis import told
 
+READING = 20.0  # seconds for a look
 NEAR = 500  # records between two that are wanted, up to which reading on is cheaper than seeking
 
 
@@ -51,6 +53,15 @@ class Log:
                             yield record
         finally:
             await reader.stop()
+
+    async def last(self, topic: str, limit: int) -> list[Any]:
+        """The last records of a topic, the oldest first."""
+        with told(topic):
+            async with asyncio.timeout(READING):
+                ends = await self.ends(topic)
+                async with aclosing(self.read([(place, max(end - limit, 0), end) for place, end in ends.items() if end])) as records:
+                    found = [record async for record in records]
+        return sorted(found, key=lambda one: one.timestamp)[-limit:]
 
     async def pick(self, wanted: Mapping[TopicPartition, Sequence[int]]) -> AsyncGenerator[Any]:
         """The records at these offsets, as far as they are there."""

@@ -9,9 +9,10 @@ from itertools import count
 from typing import Self
 
 from busline.core.address import Address
+from busline.core.causes import told
 from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts, Whose
-from busline.core.errors import Invalid, describe, wrong
+from busline.core.errors import Invalid, wrong
 from busline.core.frontier import Frontier
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, Message
@@ -151,12 +152,12 @@ class MemoryTransport:
 
     def bury(self, delivery: Delivery, outcome: Rejected, address: Address, group: str | None) -> None:
         message = delivery.message
-        kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
+        kind, text, causes, where = told(outcome.error)
         id = message.id if message.id not in self.letters else new_id()
         shown = DeadLetter(
             id, delivery.address, delivery.handler, delivery.position, message.key, message.body, message.headers,
             outcome.reason, kind, text, delivery.attempt, self.clock.time(), message.at,
-            group or (address.name[1:] if address.name.startswith("~") else None),
+            group or (address.name[1:] if address.name.startswith("~") else None), None, causes, where,
         )  # fmt: skip
         back = address if group is None else Address("queue", f"~{group}")
         kept = message if group is None else replace(message, task=delivery.handler, origin=delivery.position)

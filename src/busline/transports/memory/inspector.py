@@ -4,10 +4,11 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from busline.core.address import Address
 from busline.core.counts import Counts, Whose
 from busline.core.errors import wrong
 from busline.core.ids import new_id
-from busline.core.message import DeadLetter
+from busline.core.message import DeadLetter, Delivery, delivered
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing, State, together
 from busline.core.served import Served
 from busline.transports.memory.places import Letter, Line
@@ -42,6 +43,30 @@ class MemoryInspector:
 
     def _oldest(self, line: Line) -> float | None:
         return self._of.jobs[line.waiting[0]].message.since if line.waiting else None
+
+    async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
+        if address.kind == "topic":
+            return self._records(address.name, limit)
+        line = self._of.lines.get(address.name) or Line()
+        later = [id for _, _, id in sorted(line.due)] + [id for jobs in line.aside.values() for _, id in jobs]
+        found = [self._of.jobs[id] for id in [*line.waiting, *later][:limit]]
+        return [delivered(one.message, address.name, one.attempts + 1) for one in found]
+
+    def _records(self, topic: str, limit: int) -> list[Delivery]:
+        log = self._of.logs.get(topic)
+        parts = () if log is None else log.parts
+        last = [(one.at, f"{topic}/{part}@{n}", one) for part, all in enumerate(parts) for n, one in list(enumerate(all))[-limit:]]
+        return [Delivery(one, topic, 1, position, None, None) for _, position, one in sorted(last, key=lambda one: one[0])[-limit:]]
+
+    async def clear(self, queue: str) -> int:
+        line = self._of.lines.get(queue) or Line()
+        gone = [*line.waiting, *(id for _, _, id in line.due), *(id for jobs in line.aside.values() for _, id in jobs)]
+        for id in gone:
+            message = self._of.jobs.pop(id).message
+            self._of.locks.pop(message.unique or "", None)
+        for part in (line.waiting, line.due, line.retrying, line.aside):
+            part.clear()
+        return len(gone)
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         found = []
@@ -97,6 +122,13 @@ class MemoryInspector:
         self._of.remembered.pop(id, None)
         own = new_id() if id in self._of.jobs else id  # another job lives under this id
         self._of.add(letter.address, [replace(letter.message, id=own, due=None, task=handler or letter.message.task)])
+
+    async def mend(self, id: str, body: bytes) -> bool:
+        letter = self._of.letters.get(id)
+        if letter is None:
+            return False
+        letter.shown, letter.message = replace(letter.shown, body=body), replace(letter.message, body=body)
+        return True
 
     async def purge(self, ids: Sequence[str]) -> int:
         for id in ids:

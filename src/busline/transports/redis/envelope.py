@@ -6,11 +6,13 @@ the lengths of id, queue and task, and when it was sent. Then id, queue, task, t
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
+from busline.core.causes import details
 from busline.core.errors import Invalid, wrong
 from busline.core.message import DeadLetter, Delivery, Message, Options
 from busline.core.served import Served
@@ -155,7 +157,7 @@ class Letter(NamedTuple):
 
 
 def pack_letter(delivery: Delivery, queue: str, told: dict[str, Any]) -> bytes:
-    """`told`: reason, error_type, error, died_at. The rest is in the delivery."""
+    """`told`: reason, error_type, error, details, died_at. The rest is in the delivery."""
     head = orjson.dumps({"handler": clean(delivery.handler), **told})
     return LENGTH.pack(len(head)) + head + pack(delivery.message, queue, min(delivery.attempt, 65535))
 
@@ -167,12 +169,22 @@ def unpack_letter(id: str, data: bytes) -> Letter:
     packed = unpack(data[4 + size :]) if raw is None else Packed(Message(id, raw), told["queue"], 0, b"")
     message = packed.message
     address = packed.queue if message.origin is None else message.origin.rpartition("/")[0]
+    causes, where = details(told.get("details"))
     shown = DeadLetter(
         id, address, told["handler"], message.origin, message.key, message.body, message.headers,
         told["reason"], told.get("error_type"), told.get("error"), packed.attempts, told["died_at"],
-        group=Served.of(address, packed.queue).group,
+        group=Served.of(address, packed.queue).group, causes=causes, traceback=where,
     )  # fmt: skip
     return Letter(shown, message, packed.queue, raw)
+
+
+def mended(id: str, data: bytes, body: bytes) -> bytes:
+    """A letter with another body. One of bytes that were no envelope has these for its body."""
+    start = 4 + int(LENGTH.unpack_from(data)[0])
+    letter = unpack_letter(id, data)
+    if letter.raw is not None:
+        return data[:start] + body
+    return data[:start] + pack(replace(letter.message, body=body), letter.queue, letter.shown.attempts)
 
 
 def clean(value: str) -> str:

@@ -1,16 +1,17 @@
 """Looks into the namespace, and steers its dead letters."""
 
 import time
-from collections.abc import AsyncIterator, Collection, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from busline.core.address import Address
 from busline.core.counts import Counts, Whose, read
 from busline.core.errors import wrong
-from busline.core.message import DeadLetter
+from busline.core.message import DeadLetter, Delivery, delivered
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing, State, together
 from busline.core.served import Served
-from busline.transports.redis.envelope import Letter, text, unpack, unpack_letter
+from busline.transports.redis.envelope import Letter, Packed, mended, text, unpack, unpack_letter
 from busline.transports.redis.link import pairs
 from busline.transports.redis.producer import special
 from busline.transports.redis.together import Together
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 FEW, SMALL = 1000, 1024 * 1024  # waiting jobs that a look goes through, and bytes of them
 PAGE = 200  # dead letters read at a time
 YOUNG = 24 * 3600.0  # a job that nobody knows, and whose id is younger, is said to be waiting
+COUNTED = (b"running", b"delayed", b"waiting")
 STATES: dict[bytes, State] = {b"running": "running", b"delayed": "delayed", b"succeeded": "succeeded", b"waiting": "waiting"}
 
 
@@ -36,12 +38,18 @@ def is_young(id: str) -> bool:
     return abs(time.time() - made) < YOUNG  # ids are made by the machine's clock
 
 
-def _since(envelope: bytes) -> float | None:
-    """When a job was sent, or due; None of bytes that are no envelope."""
+def _readable(envelope: bytes) -> Packed | None:
+    """None of bytes that are no envelope."""
     try:
-        return unpack(envelope).message.since
+        return unpack(envelope)
     except ValueError:
         return None
+
+
+def _since(envelope: bytes) -> float | None:
+    """When a job was sent, or due; None of bytes that are no envelope."""
+    packed = _readable(envelope)
+    return None if packed is None else packed.message.since
 
 
 class RedisInspector:
@@ -64,7 +72,7 @@ class RedisInspector:
             return Look("failed", dead.attempts, dead)
         if state == b"unseen":
             return Look("waiting" if is_young(id) else "unknown")
-        return Look(STATES.get(state, "unknown"), attempt)
+        return Look(STATES.get(state, "unknown"), attempt if state in COUNTED else None)
 
     async def depth(self) -> Mapping[str, Depth]:
         found = await self._of.link.look("depth")
@@ -72,6 +80,32 @@ class RedisInspector:
 
     async def close(self) -> None:
         await self._looks.close()
+
+    async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
+        if address.kind == "topic":
+            return []
+        prefix, name = self._of.prefix, address.name
+        found: list[bytes] = [one for kind in ("queue", "suspect") for one in await self._line(f"{prefix}{kind}:{name}", limit)]
+        due = {id: float(at) for kind in ("delayed", "retrying") for id, at in await self._due(f"{prefix}{kind}:{name}", limit)}
+        if ids := sorted(due, key=due.__getitem__)[:limit]:
+            found += [one for one in await self._of.link.read("HMGET", f"{prefix}later", *ids) if one is not None]
+        for task in await self._of.link.read("ZRANGE", f"{prefix}unknown:{name}", 0, limit):
+            aside = b"%saside:%d:%s:%s" % (text(prefix), len(text(name)), text(name), task)
+            found += [one.partition(b" ")[2] for one in await self._line(aside, limit)]
+        return [delivered(one.message, name, one.attempts + 1) for one in map(_readable, found[:limit]) if one is not None]
+
+    async def _line(self, key: str | bytes, limit: int) -> list[bytes]:
+        found: list[bytes] = await self._of.link.read("LRANGE", key, 0, limit - 1)
+        return found
+
+    async def _due(self, key: str, limit: int) -> Iterable[tuple[bytes, bytes]]:
+        return pairs(await self._of.link.read("ZRANGE", key, 0, limit - 1, "WITHSCORES")).items()
+
+    async def clear(self, queue: str) -> int:
+        count = 0
+        while gone := await self._of.link.run("clear", text(queue)):
+            count += gone
+        return count
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return []
@@ -147,6 +181,10 @@ class RedisInspector:
         _, message, queue, raw = letters[0]
         name, _, unique, remember, envelope = special(replace(message, id=id, due=None, task=handler or message.task), queue)
         return await self._of.link.run("redrive", name, queue, unique, remember, envelope if raw is None else raw)
+
+    async def mend(self, id: str, body: bytes) -> bool:
+        kept = await self._of.link.read("HGET", f"{self._of.prefix}dead", text(id))
+        return kept is not None and bool(await self._of.link.run("mend", text(id), mended(id, kept, body), kept))
 
     async def purge(self, ids: Sequence[str]) -> int:
         return sum([await self._of.link.run("purge", text(id)) for id in dict.fromkeys(ids)])

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from busline.core.causes import told
 from busline.core.counts import Whose, write
-from busline.core.errors import Invalid, describe, wrong
+from busline.core.errors import Invalid, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Effect, Keep, Outcome, Rejected, Retried, Send
@@ -116,9 +117,11 @@ def _final(delivery: Delivery, outcome: Acked | Rejected, now: float) -> list[An
 
 
 def _letter(delivery: Delivery, outcome: Rejected, now: float) -> bytes:
-    kind, said = describe(outcome.error) if outcome.error is not None else (None, None)
-    told = {"reason": clean(outcome.reason), "error_type": kind, "error": said, "died_at": now}
-    return pack_letter(delivery, delivery.receipt.queue, told)
+    error = told(outcome.error)
+    notes: dict[str, Any] = {"reason": clean(outcome.reason), "error_type": error.error_type, "error": error.error, "died_at": now}
+    if (kept := error.details()) is not None:
+        notes["details"] = kept.decode()
+    return pack_letter(delivery, delivery.receipt.queue, notes)
 
 
 def _effects(effects: Iterable[Effect]) -> tuple[list[Any], list[Any]]:

@@ -5,10 +5,12 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from busline.core.address import Address
+from busline.core.causes import details
 from busline.core.counts import Counts, Whose, read
 from busline.core.errors import wrong
 from busline.core.ids import new_id
-from busline.core.message import DeadLetter, Message
+from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing
 from busline.core.served import Served
 from busline.transports.sqlite import jobs, topics
@@ -17,7 +19,7 @@ from busline.transports.sqlite.wire import unpack, unpack_options
 if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
-SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at, queue"
+SHOWN = "id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at, queue, details"
 DEPTH = (  # each part is answered from an index, without a look at the bodies
     "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
@@ -45,6 +47,16 @@ class SqliteInspector:
         for queue, state, count in rows:
             found.setdefault(queue, [0, 0, 0, 0])[state] += count
         return {queue: Depth._make((*counts, oldest.get(queue))) for queue, counts in sorted(found.items())}
+
+    async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
+        see = topics.last if address.kind == "topic" else jobs.first
+        return await self._of.file.read(lambda db: see(db, address.name, limit))
+
+    async def clear(self, queue: str) -> int:
+        count = 0
+        while gone := await self._of.patiently(lambda db: jobs.clear(db, queue)):
+            count += gone
+        return count
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return [one for one in await self._of.file.read(topics.lag) if groups is None or one.group in groups]
@@ -88,6 +100,9 @@ class SqliteInspector:
         self._of.wake()
         return done
 
+    async def mend(self, id: str, body: bytes) -> bool:
+        return await self._of.patiently(lambda db: db.execute("UPDATE dead SET body = ? WHERE id = ?", (body, id)).rowcount == 1)
+
     async def purge(self, ids: Sequence[str]) -> int:
         return await self._of.patiently(lambda db: sum(db.execute("DELETE FROM dead WHERE id = ?", (id,)).rowcount for id in ids))
 
@@ -123,10 +138,11 @@ def _marks(values: Collection[object]) -> str:
 
 
 def _letter(row: Any) -> DeadLetter:
-    fields: list[Any] = list(row)
+    fields: list[Any] = list(row[:-1])
     fields[6] = unpack(fields[6])
     fields[-1] = Served.of(fields[1], fields[-1]).group
-    return DeadLetter(*fields)
+    causes, where = details(row[-1])
+    return replace(DeadLetter(*fields), causes=causes, traceback=where)
 
 
 def _redrive(db: sqlite3.Connection, ids: Sequence[str], handler: str | None, now: float) -> Redriven:

@@ -6,10 +6,10 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from busline.core.causes import told
 from busline.core.counts import Counts, Whose, write
-from busline.core.errors import describe
 from busline.core.ids import new_id
-from busline.core.message import Delivery, Message
+from busline.core.message import Delivery, Message, delivered
 from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried
 from busline.transports.sqlite import strangers
 from busline.transports.sqlite.schema import DELAYED, RETRYING, RUNNING, WAITING
@@ -24,6 +24,7 @@ TOGETHER = 100  # rows of one statement: the interpreter's lock is given up once
 INSERT_TOGETHER = f"{HEAD} {','.join([ROW] * TOGETHER)}"
 DEATHS = 3
 ROUNDS = 10  # in which a claim puts aside what its caller does not know
+CLEARED = 1000  # jobs in one transaction
 PROMOTED = 1000  # due jobs that become ready in one claim
 Settled = tuple[Delivery, Outcome]
 Apply = Callable[[sqlite3.Connection, Delivery, Sequence[Effect], float], None]
@@ -156,6 +157,21 @@ def _choose_known(db: sqlite3.Connection, wanted: Wanted, owner: int, now: float
     return rows if withheld else [*within(_rows(db, old), wanted.size), *rows], withheld, met
 
 
+def first(db: sqlite3.Connection, queue: str, limit: int) -> list[Delivery]:
+    """The first jobs of a queue that nobody has in hand; those that wait for a time come behind the others."""
+    found: list[Any] = []
+    for states, order in (("0", "seq"), ("1, 2", "ready"), ("4", "ready")):
+        sql = f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state IN ({states}) ORDER BY {order} LIMIT ?"
+        found += db.execute(sql, (queue, limit - len(found)))
+    return [_delivery(row, 0) for row in found]
+
+
+def clear(db: sqlite3.Connection, queue: str) -> int:
+    """Forgets jobs of a queue that nobody has in hand, some at a time; returns how many."""
+    some = f"SELECT seq FROM job WHERE queue = ? AND state != {RUNNING} LIMIT {CLEARED}"
+    return db.execute(f"DELETE FROM job WHERE seq IN ({some})", (queue,)).rowcount
+
+
 def alive(db: sqlite3.Connection, owner: int) -> bool:
     """Whether a process's number still stands."""
     return db.execute("SELECT 1 FROM worker WHERE n = ?", (owner,)).fetchone() is not None
@@ -208,8 +224,7 @@ def _delivery(row: Any, owner: int) -> Delivery:
         id, body, unpack(headers) if headers else (), key, at, task, due, unique, remember,
         unpack_options(options) if options else None, origin,
     )  # fmt: skip
-    address = queue if origin is None else origin.rpartition("/")[0]
-    return Delivery(message, address, attempts + 1, origin, None, (seq, owner, queue, id))
+    return delivered(message, queue, attempts + 1, (seq, owner, queue, id))
 
 
 def queue_of(delivery: Delivery) -> str:
@@ -280,15 +295,15 @@ def _remember(db: sqlite3.Connection, messages: Iterable[Message], now: float) -
 def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: str, now: float) -> None:
     """Writes a dead letter. `queue`: where it goes when it is redriven."""
     message = delivery.message
-    kind, text = describe(outcome.error) if outcome.error is not None else (None, None)
+    error = told(outcome.error)
     taken = db.execute("SELECT 1 FROM dead WHERE id = ?", (message.id,)).fetchone()
     db.execute(
         "INSERT INTO dead(id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at,"
-        " queue, task, uniq, remember, options) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " queue, task, uniq, remember, options, details) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             new_id() if taken else message.id, delivery.address, delivery.handler, delivery.position, message.key, message.body,
-            pack(message.headers), _text(outcome.reason), kind, text, delivery.attempt, now, message.at,
-            queue, message.task or delivery.handler, message.unique, message.remember, pack_options(message.options),
+            pack(message.headers), _text(outcome.reason), error.error_type, error.error, delivery.attempt, now, message.at,
+            queue, message.task or delivery.handler, message.unique, message.remember, pack_options(message.options), error.details(),
         ),
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ CREATE INDEX known_until ON known(until);
 CREATE TABLE dead(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, address TEXT NOT NULL, handler TEXT NOT NULL, position TEXT,
                   key BLOB, body BLOB, headers BLOB NOT NULL, reason TEXT NOT NULL, error_type TEXT, error TEXT,
                   attempts INTEGER NOT NULL, died_at REAL NOT NULL, at REAL NOT NULL, queue TEXT NOT NULL, task TEXT NOT NULL,
-                  uniq TEXT, remember REAL NOT NULL, options TEXT) STRICT;
+                  uniq TEXT, remember REAL NOT NULL, options TEXT, details BLOB) STRICT;
 CREATE TABLE fact(key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX fact_until ON fact(until);
 CREATE TABLE count(handler TEXT PRIMARY KEY, handled INTEGER NOT NULL, retried INTEGER NOT NULL, dead INTEGER NOT NULL,
@@ -64,6 +64,8 @@ def create(db: sqlite3.Connection) -> None:
 def complete(db: sqlite3.Connection) -> None:
     """Makes what a file of an older busline lacks, in the same transaction."""
     _execute(db, LATER)
+    if not db.execute("SELECT 1 FROM pragma_table_info('dead') WHERE name = 'details'").fetchone():
+        db.execute("ALTER TABLE dead ADD COLUMN details BLOB")
 
 
 def _execute(db: sqlite3.Connection, statements: str) -> None:

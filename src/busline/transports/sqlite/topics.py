@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from busline.core.address import Address
 from busline.core.errors import Invalid, wrong
 from busline.core.frontier import Frontier
-from busline.core.message import Message
+from busline.core.message import Delivery, Message
 from busline.core.partition import partition
 from busline.core.ports import Lag, Start
 from busline.transports.sqlite.jobs import alive, within
-from busline.transports.sqlite.wire import pack
+from busline.transports.sqlite.wire import pack, unpack
 
 PARTITIONS = 16
 ANY = "SELECT 1 FROM log WHERE topic = ? AND part = ? AND seq >= ? LIMIT 1"
@@ -171,3 +171,13 @@ def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], lim
         limit, size = limit - len(rows), size - sum(len(row[-1] or b"") for row in rows)
         found[n] = rows
     return found
+
+
+def last(db: sqlite3.Connection, name: str, limit: int) -> list[Delivery]:
+    """The last records of a topic, the oldest first."""
+    sql = "SELECT part, seq, id, key, headers, at, body FROM log WHERE topic = (SELECT id FROM topic WHERE name = ?) ORDER BY seq DESC LIMIT ?"
+    rows = db.execute(sql, (name, limit)).fetchall()[::-1]
+    return [
+        Delivery(Message(id, body, unpack(headers), key, at), name, 1, f"{name}/{part}@{seq}", None, None)
+        for part, seq, id, key, headers, at, body in rows
+    ]  # fmt: skip
