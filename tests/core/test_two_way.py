@@ -207,11 +207,17 @@ SCALARS: list[tuple[Any, st.SearchStrategy[Any]]] = [
 Drawn = tuple[Any, st.SearchStrategy[Any]]
 
 
+def of(outer: Any, *inner: Any) -> Any:
+    """`outer[inner]`, of types that are known at run time only."""
+    return outer[inner if len(inner) > 1 else inner[0]]
+
+
 def containers(inner: st.SearchStrategy[Drawn]) -> st.SearchStrategy[Drawn]:
-    lists = inner.map(lambda one: (list[one[0]], st.lists(one[1], max_size=3)))  # type: ignore[name-defined]  # drawn
-    tuples = st.tuples(inner, inner).map(lambda two: (tuple[two[0][0], two[1][0]], st.tuples(two[0][1], two[1][1])))  # type: ignore[name-defined]
-    unions = st.tuples(inner, inner).map(lambda two: (two[0][0] | two[1][0] | None, st.one_of(two[0][1], two[1][1], st.none())))
-    maps = inner.map(lambda one: (dict[str, one[0]], st.dictionaries(st.text(max_size=3), one[1], max_size=3)))  # type: ignore[name-defined]
+    pairs = st.tuples(inner, inner)
+    lists = inner.map(lambda one: (of(list, one[0]), st.lists(one[1], max_size=3)))
+    tuples = pairs.map(lambda two: (of(tuple, two[0][0], two[1][0]), st.tuples(two[0][1], two[1][1])))
+    unions = pairs.map(lambda two: (two[0][0] | two[1][0] | None, st.one_of(two[0][1], two[1][1], st.none())))
+    maps = inner.map(lambda one: (of(dict, str, one[0]), st.dictionaries(st.text(max_size=3), one[1], max_size=3)))
     return st.one_of(lists, tuples, unions, maps, st.lists(inner, min_size=1, max_size=3).flatmap(structures))
 
 
@@ -219,8 +225,8 @@ def structures(parts: list[Drawn]) -> st.SearchStrategy[Drawn]:
     names = [f"f{n}" for n in range(len(parts))]
     values = st.fixed_dictionaries({name: part[1] for name, part in zip(names, parts, strict=True)})
     kinds = {name: part[0] for name, part in zip(names, parts, strict=True)}
-    model = create_model("Model", **{name: (kind, Field(alias=f"a-{name}")) for name, kind in kinds.items()}, __config__=ConfigDict(populate_by_name=True))  # type: ignore[call-overload]
-    plain = make_dataclass("Plain", list(kinds.items()))
+    fields: Any = {name: (kind, Field(alias=f"a-{name}")) for name, kind in kinds.items()}
+    model, plain = create_model("Model", __config__=ConfigDict(populate_by_name=True), **fields), make_dataclass("Plain", list(kinds.items()))
     made: list[Callable[[dict[str, Any]], Any]] = [lambda given: model.model_construct(**given), lambda given: plain(**given)]
     return st.sampled_from([(model, values.map(made[0])), (plain, values.map(made[1]))])
 
