@@ -133,7 +133,7 @@ NEVER: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "said"), NEVER, ids=str)
+@pytest.mark.parametrize(("model", "said"), NEVER)
 def test_what_never_comes_back_is_refused_by_its_type(model: Any, said: str) -> None:
     with pytest.raises(Invalid) as caught:
         Codec(model, "t")
@@ -160,7 +160,7 @@ AT_THE_CALL: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "value", "said"), AT_THE_CALL, ids=str)
+@pytest.mark.parametrize(("model", "value", "said"), AT_THE_CALL)
 def test_a_value_that_would_not_come_back_is_refused_at_the_call(model: Any, value: Any, said: str) -> None:
     with pytest.raises(Invalid) as caught:
         Codec(model, "t").encode(value)
@@ -185,7 +185,7 @@ COMES: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "value"), COMES, ids=str)
+@pytest.mark.parametrize(("model", "value"), COMES)
 def test_other_values_come_back_equal(model: Any, value: Any) -> None:
     codec = Codec(model, "t")
     assert_equal(codec.decode(codec.encode(value)), value)
