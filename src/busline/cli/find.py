@@ -12,7 +12,6 @@ from typing import Any
 
 from busline.app import App
 from busline.cli.fail import USAGE, Fail
-from busline.cli.logs import quiet
 from busline.core.errors import BuslineError, ConfigError, wrong
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:([^\W\d]\w*(\.[^\W\d]\w*)*)?)?")
@@ -22,7 +21,6 @@ UNNAMED = "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.bus
 
 def find(path: str | None) -> App:
     """The App. Ends the command with one clear text, or the user's own traceback, if there is none."""
-    quiet()
     try:
         app = _load(path, Path.cwd()) if path else _load(*_default())
         app.setting.patience = 0.0  # a command says at once what is away; `run` has a wait of its own

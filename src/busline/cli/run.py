@@ -128,7 +128,7 @@ class Runner:
     _samples: Samples | None = None
     _document: dict[str, Any] | None = None
     _signalled: float | None = None
-    _away: str = "the engines, the lifespan or a dependency"
+    _away: str = "its engines"
 
     @contextmanager
     def watched(self, place: str) -> Generator[None]:
@@ -171,6 +171,7 @@ class Runner:
 
     async def serve(self) -> None:
         self._listen()
+        self.app.setting.note = self._waits_for
         async with AsyncExitStack() as stack:
             if await first(self._enter(stack), self.stop.wait(), self._say()) == 0:
                 self._bus = self.app.bus()
@@ -182,7 +183,7 @@ class Runner:
     async def _until_told(self, bus: Bus) -> None:
         ends: list[Coroutine[Any, Any, Any]] = [self.stop.wait(), self.app.ended()]
         if self.app.setting.metrics is not None:
-            self._samples = Samples(bus)
+            self._samples = Samples(bus, self.app.serves())
             ends.append(self._samples.keep())
         if self.idle:
             ends.append(until_idle(bus))
@@ -199,6 +200,9 @@ class Runner:
                     raise
                 self._away = str(error)
                 await asyncio.sleep(TRY_EVERY)
+
+    def _waits_for(self, what: str) -> None:
+        self._away = what
 
     async def _say(self) -> None:
         began = time.monotonic()
