@@ -11,19 +11,19 @@ import orjson
 from busline.core.address import Address
 from busline.core.causes import told
 from busline.core.chain import Middleware, Step, chain
-from busline.core.codec import Codec
+from busline.core.codec import JSON, Codec, codec_of
 from busline.core.depends import Node
 from busline.core.errors import Invalid, Reject, wrong
 from busline.core.function import kind_of
 from busline.core.handler import Collect, Ending, Handler, Invoke, invoke
 from busline.core.ids import new_id
-from busline.core.message import Delivery, Headers, KeyValue, Message, encode_key
+from busline.core.message import Delivery, Headers, KeyValue, Message, encode_key, typed
 from busline.core.outcome import Keep, Outcome, Rejected
 from busline.core.policy import LANE_LIMIT, STREAM_RETRY, TASK_RETRY
 from busline.core.ports import Start, Subscription
 from busline.core.signature import Given, Reader, hints, parameters, place, replaced
 from busline.middleware.retries import Judge, retries
-from busline.middleware.validation import SKIPPED, validation
+from busline.middleware.validation import SKIPPED, refusal, unfamiliar, validation
 from busline.router import Router, Subscriber, where
 from busline.runtime.bus import Bus, Plan
 from busline.runtime.engines import Engines
@@ -186,8 +186,8 @@ class Assembly:
         return Handler(subscriber.full_name, run, judge.failed, subscriber.timeout, kind.threaded)
 
     def _step(self, topic: Topic[Any], wanted: Any, call: Invoke, left: Ending) -> Step:
-        codec = topic.codec if wanted is None else Codec(wanted, topic.name)
-        return validation(codec, call, left, unwanted=None if wanted is None else unwanted(topic, wanted))
+        codec = topic.codec if wanted is None else codec_of(wanted, topic.name, reads=True)
+        return validation(codec, call, left, refuse=refusal, unwanted=None if wanted is None else unwanted(topic, wanted))
 
     def _publisher(self, topic: Topic[Any]) -> Collect:
         bus, record = self.bus, self._try(lambda: recorder(self.bus, topic))
@@ -238,7 +238,7 @@ class Assembly:
         call, left = invoke(function, injected, Ending(collect), spread=True)
         policy = task.declared.retry or router.policy() or TASK_RETRY
         judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
-        run = self._attempt(task.name, router, validation(arguments.codec, call, left), judge)
+        run = self._attempt(task.name, router, validation(arguments.codec, call, left, refuse=unfamiliar(self.bus.clock)), judge)
         return Handler(task.name, run, judge.failed, task.declared.timeout, kind.threaded)
 
 
@@ -266,6 +266,8 @@ def recorder(bus: Bus, topic: Topic[Any], headers: Headers = ()) -> Callable[...
     What it returns raises Invalid for a value that does not fit.
     """
     encode, key_of, time = topic.codec.encode, topic.key_of, bus.clock.time
+    if topic.codec.mime != JSON:
+        headers = typed(headers, topic.codec.mime)
 
     def record(value: Any, key: KeyValue = None) -> Message:
         body = encode(value)

@@ -118,7 +118,7 @@ class Task(Generic[P, C, R]):
         if self._arguments is None:
             types = self.types
             own = [one for one in parameters(self.function) if not self._is_injected(one, types)]
-            self._arguments = Arguments(self.function, own, types, self.name)
+            self._arguments = Arguments(own, types, self.name)
         return self._arguments
 
     def _is_injected(self, parameter: inspect.Parameter, types: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from typing_extensions import TypeForm
 
 from busline.core.address import Address
 from busline.core.clock import Seconds
-from busline.core.codec import Codec, one_way_aliases
+from busline.core.codec import Codec, codec_of
 from busline.core.errors import Invalid, wrong
 from busline.core.message import KeyValue
 from busline.core.options import MOST, duration_or_none
@@ -95,11 +95,8 @@ class Topic(Source[T]):
 
     @cached_property
     def codec(self) -> Codec:
-        """The topic's JSON. Raises Invalid for a model that cannot be read, or not as it is written."""
-        codec = Codec(self.model, self.name)
-        for name in one_way_aliases(codec.schema):
-            raise Invalid(wrong(name, "a field that reads the name it is written under", "two different aliases", "Give it one alias.", place=self.name))
-        return codec
+        """How values become bodies. Raises Invalid for a model that cannot be read, or not as it is written."""
+        return codec_of(self.model, self.name)
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the declaration."""
@@ -143,7 +140,7 @@ def unwanted(topic: Topic[Any], wanted: Any) -> Callable[[bytes], bool]:
 
 
 def _by_tag(alias: str, chosen: frozenset[object]) -> Callable[[bytes], bool]:
-    read = Codec(Mapping[str, Any], "tag").decode
+    read = Codec(Mapping[str, Any], "tag", reads=True).decode
 
     def unwanted(body: bytes) -> bool:
         try:

@@ -1,16 +1,14 @@
 """The pure rules, as tables and properties."""
 
 import random
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel
 
 from busline import Invalid, Retry
-from busline.core.codec import Codec, depth, one_way_aliases
+from busline.core.codec import Codec, depth
 from busline.core.frontier import Frontier
 from busline.core.ids import derived_id, new_id
 from busline.core.lanes import Lanes
@@ -98,20 +96,6 @@ def test_depth_is_that_of_the_brackets_outside_strings(text: str) -> None:
 
 def test_depth_leaves_strings_out() -> None:
     assert depth(b'{"a":[{"[[[[":"\\"{"}]}') == 3
-
-
-class TwoNames(BaseModel):
-    one: int = Field(validation_alias="in", serialization_alias="out")
-
-
-@dataclass
-class Plain:
-    one: int
-
-
-@pytest.mark.parametrize(("model", "names"), [(TwoNames, ["one"]), (list[TwoNames], ["one"]), (Plain, []), (int, [])])
-def test_models_that_cannot_read_what_they_write_are_found(model: Any, names: list[str]) -> None:
-    assert list(one_way_aliases(TypeAdapter(model).core_schema)) == names
 
 
 class Numbers(BaseModel):

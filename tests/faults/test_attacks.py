@@ -9,8 +9,7 @@ from tests.faults.attacks import ATTACKS, Attack, Ground, ground
 
 SECONDS = 2
 BESIDE = (("kafka-churn", "kafka-worker"), ("redis-answers", "redis-worker", "redis-frozen", "redis-restart"), ("sqlite-jobs", "sqlite-records"))
-LONG = ("kafka-leader",)  # in its long form only: after a leader's death a member sometimes reads again what it has finished
-ALONE = [(one.name,) for one in ATTACKS if one.name not in LONG and not any(one.name in group for group in BESIDE)]  # these share a cluster
+ALONE = [(one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)]  # these share a cluster
 
 
 @pytest.fixture(scope="module")

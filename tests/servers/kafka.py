@@ -175,6 +175,8 @@ class Kafka:
             "share.coordinator.state.topic.replication.factor": copies,
             "share.coordinator.state.topic.min.isr": enough,
             "group.initial.rebalance.delay.ms": 0,
+            "broker.session.timeout.ms": 3000,  # a node that died is given up after these
+            "broker.heartbeat.interval.ms": 500,
             "group.min.session.timeout.ms": 1000,
             "auto.create.topics.enable": "false",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",

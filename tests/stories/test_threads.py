@@ -99,7 +99,7 @@ async def test_a_run_over_its_time_holds_its_thread_and_is_said_once(caplog: pyt
             clock.move(3.5)
             for _ in range(50):
                 await asyncio.sleep(0)
-            assert (await job.status()).state == "running" and RUNNING == [1, 2]
+            assert (await job.status()).state == "running" and sorted(RUNNING) == [1, 2]
             GO.set()
             await until(lambda: RUNNING.count(1) == 2)  # its second attempt, when the first has ended
     said = [one.getMessage() for one in caplog.records if "cannot be ended" in one.getMessage()]

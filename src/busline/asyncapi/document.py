@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 from busline.app import App
 from busline.asyncapi.examples import example
 from busline.asyncapi.schemas import Mode, Wanted, safe, schemas
-from busline.core.depends import INJECTED, Header
+from busline.core.depends import Header
+from busline.core.markers import asked, defaultless
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
-from busline.core.signature import hints, marked, parameters
+from busline.core.signature import hints, parameters
 from busline.engine import Kafka, Redis
 from busline.naming import Named
 from busline.router import Subscriber
@@ -264,10 +265,9 @@ def _headers(function: Any, around: Mapping[str, Any]) -> dict[str, bool]:
     """The headers that a function asks for, and whether it needs them."""
     types, found = hints(function, around), dict[str, bool]()
     for parameter in parameters(function):
-        marker = marked(types.get(parameter.name, Any), parameter.default)
+        marker, kind = asked(types.get(parameter.name, Any), parameter.default)
         if isinstance(marker, Header):
-            optional = type(None) in get_args(get_args(types[parameter.name])[0]) or parameter.default not in (inspect.Parameter.empty, INJECTED)
-            found[marker.name or parameter.name.replace("_", "-")] = not optional
+            found[marker.name or parameter.name.replace("_", "-")] = defaultless(parameter) and type(None) not in get_args(kind)
     return found
 
 

@@ -1,37 +1,36 @@
 """A task's arguments as one JSON object: its keys are the parameters' names."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired
 
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from busline.core.codec import Codec
-from busline.core.errors import Invalid, wrong
-from busline.core.signature import place
 
 
 class Arguments:
     """Binds a call's arguments as Python would, and encodes them."""
 
-    def __init__(self, function: Callable[..., Any], own: Sequence[inspect.Parameter], types: Mapping[str, Any], name: str) -> None:
-        for parameter in own:
-            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-                raise Invalid(wrong(parameter.name, "parameters with names", "a positional-only one", "Take the `/` out.", place=place(function)))
-        self._names = [one.name for one in own]
+    def __init__(self, own: Sequence[inspect.Parameter], types: Mapping[str, Any], name: str) -> None:
         self._signature = inspect.Signature(list(own))
+        self._in_place = [one.name for one in own if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+        self._only_in_place = frozenset(one.name for one in own if one.kind is inspect.Parameter.POSITIONAL_ONLY)
         self._required = frozenset(one.name for one in own if one.default is inspect.Parameter.empty)
-        self.names = frozenset(self._names)
+        self.names = frozenset(one.name for one in own)
         self.codec = Codec(_as_dict(name, own, types), name)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, defaults left to the function. Raises TypeError as a call would."""
-        if not kwargs and len(args) == len(self._names):
-            return dict(zip(self._names, args, strict=True))
-        bound = dict(zip(self._names, args, strict=False))
+        if not kwargs and len(args) == len(self.names) == len(self._in_place):
+            return dict(zip(self._in_place, args, strict=True))
+        bound = dict(zip(self._in_place, args, strict=False))
         bound.update(kwargs)
         fits = len(bound) == len(args) + len(kwargs) and self._required <= bound.keys() <= self.names
-        return bound if fits else dict(self._signature.bind(*args, **kwargs).arguments)
+        if fits and self._only_in_place.isdisjoint(kwargs):
+            return bound
+        return dict(self._signature.bind(*args, **kwargs).arguments)
 
 
 def _as_dict(name: str, own: Sequence[inspect.Parameter], types: Mapping[str, Any]) -> Any:
@@ -39,4 +38,7 @@ def _as_dict(name: str, own: Sequence[inspect.Parameter], types: Mapping[str, An
     for one in own:
         kind = types.get(one.name, Any)
         fields[one.name] = kind if one.default is inspect.Parameter.empty else NotRequired[kind]
-    return TypedDict(name, fields)  # type: ignore[operator]  # pyright: ignore  # the fields are known at run time only
+    make: Any = TypedDict  # whose fields are known at run time only
+    made = make(name, fields)
+    made.__pydantic_config__ = ConfigDict(extra="forbid")  # an argument that this version does not have is told, not dropped
+    return made

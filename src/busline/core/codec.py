@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
     PydanticSchemaGenerationError,
@@ -10,36 +10,40 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator
+from pydantic_core.core_schema import CoreConfig
 
 from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.two_way import Survey, differences
 
 BODY_LIMIT = 960 * 1024
 DEPTH_LIMIT = 64
+JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
+BASE64: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+OPAQUE = ("metadata", "cls", "default", "expected", "members", "function")  # parts of a core schema that hold none
+MEND = "Change its type, or its validators and serializers, so that it reads what it writes."
 
 
 class Codec:
-    """Compiled once per type. `decode` is the validator's own method, bound: it reads the bytes directly."""
+    """Compiled once per type. `decode` is the validator's own method, bound: it reads the bytes directly.
 
-    __slots__ = ("_dump", "_load", "adapter", "decode", "name", "nullable", "schema")
+    `reads`: only that. A type that never comes back as it went out cannot be written, and raises Invalid.
+    """
 
-    def __init__(self, model: Any, name: str) -> None:
-        adapter = self._adapter(model, name)
-        self.name, self.adapter = name, adapter
-        self.schema: Mapping[str, Any] = adapter.core_schema
+    __slots__ = ("_dump", "_load", "_models", "_sure", "adapter", "decode", "mime", "name", "nullable")
+
+    def __init__(self, model: Any, name: str, *, reads: bool = False) -> None:
+        adapter = _adapter(model, name)
+        survey = Survey(adapter.core_schema)
+        if survey.problems and not reads:
+            raise Invalid("\n".join(_said(one.path, name, *one[1:]) for one in survey.problems))
+        if survey.binary:
+            _in_base64(adapter)
+        self.name, self.adapter, self.mime = name, adapter, JSON
         self.decode: Callable[[bytes], Any] = adapter.validator.validate_json
-        self._load = adapter.validator.validate_python
-        self._dump = adapter.serializer.to_json
+        self._load, self._dump = adapter.validator.validate_python, adapter.serializer.to_json
+        self._sure, self._models = survey.sure, survey.models
         self.nullable = self._admits_none()
-
-    @staticmethod
-    def _adapter(model: Any, name: str) -> TypeAdapter[Any]:
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(model)
-            adapter.rebuild(raise_errors=True)
-            return adapter
-        except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
-            raise Invalid(wrong(name, "a type that pydantic can validate", excerpt(model), f"pydantic says: {str(error).splitlines()[0]}")) from error
 
     def _admits_none(self) -> bool:
         try:
@@ -48,22 +52,107 @@ class Codec:
             return False
 
     def encode(self, value: object) -> bytes:
-        """The value as JSON. Raises Invalid for a value that does not fit the type, holds NaN or an infinity, or
-        makes a body over the limit."""
+        """The value as JSON. Raises Invalid for a value that does not fit the type, would not come back equal, holds NaN
+        or an infinity, or makes a body over the limit."""
         try:
             fitting = self._load(value)
-            body = self._dump(fitting, by_alias=True)
+            body = self._dump(fitting, by_alias=True, warnings="error")
         except (ValidationError, PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise Invalid(wrong(self.name, "a value of its type", *_reason(error, value))) from error
         if b"null" in body or b"NaN" in body or b"Infinity" in body:
             self._refuse_not_finite(fitting)
-        check(body, self.name)
+        self.check(body)
+        if not self._sure or any(map(type.__subclasses__, self._models)):
+            self._read_back(fitting, body)
         return body
+
+    def _read_back(self, value: object, body: bytes) -> None:
+        try:
+            found = next(differences(value, self.decode(body)), None)
+        except ValidationError as error:
+            raise Invalid(wrong(self.name, "a value that can be read as it is written", explain(error), MEND)) from error
+        if found is not None:
+            sent, come = type(found.sent).__name__, type(found.come).__name__
+            got = f"a {sent} that comes back as {'another one' if sent == come else f'a {come}'}"
+            raise Invalid(_said(found.path, self.name, "a value that comes back as it is sent", got, MEND))
 
     def _refuse_not_finite(self, value: object) -> None:
         for path, number in _not_finite(value, ()):
-            place = ".".join(map(str, path)) or self.name
-            raise Invalid(wrong(place, "a finite number", str(number), "JSON has no NaN or infinity: send null or text instead.", place=self.name))
+            remedy = "JSON has no NaN or infinity: send null or text instead."
+            raise Invalid(_said(path, self.name, "a finite number", str(number), remedy))
+
+    def check(self, body: bytes) -> None:
+        """Raises Invalid for a body over the limits, before anybody decodes it."""
+        check_size(body, self.name)
+        if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and depth(body) > DEPTH_LIMIT:
+            raise Invalid(wrong(self.name, f"JSON at most {DEPTH_LIMIT} levels deep", "a deeper one", "Flatten it."))
+
+
+class Raw(Codec):
+    """Of `bytes` and `str` as a topic's whole type: the body is the value."""
+
+    __slots__ = ()
+
+    def __init__(self, model: Any, name: str) -> None:
+        super().__init__(model, name)
+        self.mime = TEXT if self.adapter.core_schema["type"] == "str" else BYTES
+        self.decode = self._load
+
+    def encode(self, value: object) -> bytes:
+        try:
+            fitting = self._load(value)
+            body: bytes = fitting.encode() if isinstance(fitting, str) else fitting
+        except (ValidationError, ValueError) as error:
+            raise Invalid(wrong(self.name, "a value of its type", *_reason(error, value))) from error
+        self.check(body)
+        return body
+
+    def check(self, body: bytes) -> None:
+        check_size(body, self.name)
+
+
+def codec_of(model: Any, name: str, *, reads: bool = False) -> Codec:
+    """A topic's."""
+    bare = get_args(model)[0] if get_origin(model) is Annotated else model
+    return Raw(model, name) if bare in (bytes, str) else Codec(model, name, reads=reads)
+
+
+def _adapter(model: Any, name: str) -> TypeAdapter[Any]:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(model)
+        adapter.rebuild(raise_errors=True)
+        return adapter
+    except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
+        raise Invalid(wrong(name, "a type that pydantic can validate", excerpt(model), f"pydantic says: {str(error).splitlines()[0]}")) from error
+
+
+def _in_base64(adapter: TypeAdapter[Any]) -> None:
+    """Bytes are base64 in JSON, in models as well. These are compiled anew: what pydantic has compiled for each of them
+    reads and writes UTF-8."""
+    schema: Any = _with_base64(adapter.core_schema)
+    config = CoreConfig(**BASE64)
+    adapter.core_schema = schema
+    adapter.validator = SchemaValidator(schema, config, _use_prebuilt=False)
+    adapter.serializer = SchemaSerializer(schema, config, _use_prebuilt=False)
+
+
+def _with_base64(schema: Any) -> Any:
+    """A copy of a core schema, each of its configs with base64 unless it says what else."""
+    if isinstance(schema, (list, tuple)):
+        return type(schema)(map(_with_base64, schema))
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: part if name in OPAQUE else _with_base64(part) for name, part in schema.items()}
+    if found.get("type") in ("model", "dataclass", "typed-dict"):
+        found["config"] = {**BASE64, **(schema.get("config") or {})}
+    elif found.get("type") == "bytes":
+        found["metadata"] = {**schema.get("metadata", {}), "pydantic_js_updates": {"format": "base64url"}}
+    return found
+
+
+def _said(path: Sequence[object], name: str, expected: str, got: str, remedy: str) -> str:
+    """What is wrong at a path within a type of this name, or with all of it."""
+    return wrong(".".join(map(str, path)) or name, expected, got, remedy, place=name if path else "")
 
 
 def _reason(error: Exception, value: object) -> tuple[str, str]:
@@ -79,12 +168,9 @@ def explain(error: ValidationError) -> str:
     return "; ".join(places) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
 
-def check(body: bytes, name: str) -> None:
-    """Raises Invalid for a body over the limits, before anybody decodes it."""
+def check_size(body: bytes, name: str) -> None:
     if len(body) > BODY_LIMIT:
         raise Invalid(wrong(name, f"a body of at most {BODY_LIMIT} bytes", f"{len(body)}", "Store it elsewhere and send its address."))
-    if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and depth(body) > DEPTH_LIMIT:
-        raise Invalid(wrong(name, f"JSON at most {DEPTH_LIMIT} levels deep", "a deeper one", "Flatten it."))
 
 
 def depth(body: bytes) -> int:
@@ -123,32 +209,3 @@ def _not_finite(value: object, path: tuple[object, ...]) -> Iterator[tuple[tuple
 def _fields(value: object) -> Sequence[str]:
     declared = getattr(type(value), "model_fields", None) or getattr(type(value), "__dataclass_fields__", None) or {}
     return [*declared, *(getattr(value, "__pydantic_extra__", None) or {})]
-
-
-def one_way_aliases(schema: object) -> Iterator[str]:
-    """The fields that a model writes under a name it does not read."""
-    if isinstance(schema, Mapping):
-        if isinstance(fields := schema.get("fields"), Mapping):
-            yield from _one_way(fields, _reads_names(schema))
-        for name, part in schema.items():
-            if name not in ("metadata", "serialization", "cls"):
-                yield from one_way_aliases(part)
-    elif isinstance(schema, (list, tuple)):
-        for part in schema:
-            yield from one_way_aliases(part)
-
-
-def _one_way(fields: Mapping[str, Any], by_name: bool) -> Iterator[str]:
-    for name, field in fields.items():
-        if not isinstance(field, Mapping) or field.get("type") == "computed-field":
-            continue
-        written = field.get("serialization_alias", name)
-        read = field.get("validation_alias")
-        names = {name} if read is None else {read} if isinstance(read, str) else {path[0] for path in read if len(path) == 1}
-        if written not in names and not (by_name and written == name):
-            yield name
-
-
-def _reads_names(schema: Mapping[str, Any]) -> bool:
-    config = schema.get("config") or {}
-    return bool(config.get("populate_by_name") or config.get("validate_by_name"))

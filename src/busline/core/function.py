@@ -76,6 +76,19 @@ def bound(function: Function) -> frozenset[str]:
     return frozenset(name for layer in layers(function) if isinstance(layer, partial) for name in layer.keywords)
 
 
+def by_name(function: Function) -> Function:
+    """The function as one that can be called with all its arguments by name."""
+    only_in_place = [one.name for one in inspect.signature(function).parameters.values() if one.kind is inspect.Parameter.POSITIONAL_ONLY]
+    if not only_in_place:
+        return function
+
+    def call(**values: Any) -> Any:
+        first = [values.pop(name) for name in only_in_place if name in values]
+        return function(*first, **values)
+
+    return call
+
+
 async def awaited(value: Any) -> Any:
     """The value behind what is awaitable."""
     if inspect.isawaitable(value):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from busline.core.depends import Node, in_order, itself
 from busline.core.errors import Reject, wrong
-from busline.core.function import Function, awaited, kind_of
+from busline.core.function import Function, awaited, by_name, kind_of
 from busline.core.message import Delivery
 from busline.core.outcome import Outcome
 from busline.core.signature import Injected
@@ -89,9 +89,10 @@ def _collected(values: Any, collect: Callable[[Any], None]) -> None:
 def invoke(function: Function, injected: Injected, ending: Ending, *, spread: bool) -> tuple[Invoke, Ending]:
     """The call of the function for one delivery, and what is left to do with what it gives back: nothing where it has
     dependencies, which are to see how it ends. `spread`: the value is a dict of arguments."""
+    call = by_name(function) if spread else function
     if injected.needed:
-        return _with_dependencies(function, injected, ending, spread), NOTHING_LEFT
-    return _awaitable(function, _with_provided(function, injected, spread)), ending
+        return _with_dependencies(function, call, injected, ending, spread), NOTHING_LEFT
+    return _awaitable(function, _with_provided(call, injected, spread)), ending
 
 
 def _awaitable(function: Function, call: Call) -> Call:
@@ -129,13 +130,13 @@ def _with_provided(call: Function, injected: Injected, spread: bool) -> Call:
     return lambda delivery, value: call(value, **{name: provide(delivery) for name, provide in provided})
 
 
-def _with_dependencies(function: Function, injected: Injected, ending: Ending, spread: bool) -> Invoke:
+def _with_dependencies(function: Function, target: Call, injected: Injected, ending: Ending, spread: bool) -> Invoke:
     order = in_order(list(injected.needed.values()))
 
     def bare(delivery: Delivery, value: Any, values: Mapping[Node, object]) -> Any:
         arguments = {name: provide(delivery) for name, provide in injected.provided.items()}
         arguments |= {name: values[node] for name, node in injected.needed.items()}
-        return function(**value, **arguments) if spread else function(value, **arguments)
+        return target(**value, **arguments) if spread else target(value, **arguments)
 
     call = _awaitable(function, bare)
 

@@ -3,9 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from busline.core.clock import moment
 from busline.core.errors import Cause, Invalid, excerpt, wrong
@@ -16,11 +21,13 @@ if TYPE_CHECKING:
     from busline.core.outcome import Effect
 
 Headers: TypeAlias = tuple[tuple[str, bytes | None], ...]
-KeyValue: TypeAlias = str | bytes | int | None
+KeyValue: TypeAlias = str | bytes | int | Decimal | UUID | date | Enum | None
 
 TIMEOUT, SHUTDOWN, LOST = "timeout", "shutdown", "lost"  # why a worker cancels a function
 RESERVED = "busline-"
 HEADER_LIMIT = 32 * 1024
+CONTENT_TYPE = "content-type"
+KEYS = "a text, a number, bytes, or a UUID, date or enum, which are one text each"
 
 
 class Options(NamedTuple):
@@ -211,6 +218,11 @@ def encode_headers(headers: Mapping[str, str] | None) -> Headers:
     return encoded
 
 
+def typed(headers: Headers, mime: str) -> Headers:
+    """With the body's media type among them, unless it is."""
+    return headers if any(name == CONTENT_TYPE for name, _ in headers) else ((CONTENT_TYPE, mime.encode()), *headers)
+
+
 def check_headers(headers: Headers) -> None:
     """Raises Invalid for more than 32 KiB in all."""
     size = sum(len(name) + len(value or b"") for name, value in headers)
@@ -240,11 +252,18 @@ def _encoded(name: str, text: str) -> bytes:
 
 
 def encode_key(key: KeyValue) -> bytes | None:
-    """A key as it travels: text as UTF-8, a number as its digits."""
+    """A key as it travels: text as UTF-8, anything else as the one text that pydantic writes for it. Raises Invalid for
+    what it writes none for."""
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
         return _encoded("key", key)
-    if isinstance(key, int):
+    if type(key) is int:
         return str(key).encode()
-    raise Invalid(wrong("key", "str, bytes, int or None", type(key).__name__, "Convert it with str()."))
+    try:
+        told = to_jsonable_python(key)
+    except (PydanticSerializationError, ValueError) as error:
+        raise Invalid(wrong("key", KEYS, type(key).__name__, "Convert it with str().")) from error
+    if isinstance(told, (str, int, float)):
+        return _encoded("key", told if isinstance(told, str) else to_json(told).decode())
+    raise Invalid(wrong("key", KEYS, type(key).__name__, "Convert it with str()."))

@@ -5,11 +5,13 @@ import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
+from busline.core import texts
 from busline.core.depends import INJECTED, Depends, Header, Key, Node, Provide, itself
 from busline.core.errors import Invalid, wrong
 from busline.core.function import bound, innermost
+from busline.core.markers import Asked, asked, defaultless
 from busline.core.message import Delivery
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -103,12 +105,12 @@ class Reader:
         found = Injected()
         for parameter in rest:
             annotation = types.get(parameter.name, Any)
-            marker = marked(annotation, parameter.default)
-            if isinstance(marker, Depends):
-                self._depend(found, parameter.name, marker, function, app_scope)
-            elif provide := self._provide(annotation, marker, parameter, app_scope):
+            wanted = asked(annotation, parameter.default, parameter.name, place(function))
+            if isinstance(wanted.marker, Depends):
+                self._depend(found, parameter.name, wanted.marker, function, app_scope)
+            elif provide := self._provide(wanted, parameter, app_scope, place(function)):
                 found.provided[parameter.name] = provide
-            elif parameter.default in (inspect.Parameter.empty, INJECTED):
+            elif parameter.default is INJECTED or parameter.default is inspect.Parameter.empty:
                 raise Invalid(_nothing_provides(function, parameter, annotation, app_scope))
         return found
 
@@ -134,8 +136,8 @@ class Reader:
             self._nodes[key, app_scope] = known
         return known
 
-    def _provide(self, annotation: Any, marker: object, parameter: inspect.Parameter, app_scope: bool) -> Provide | None:
-        kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    def _provide(self, wanted: Asked, parameter: inspect.Parameter, app_scope: bool, at: str) -> Provide | None:
+        marker, kind = wanted
         if isinstance(kind, type) and kind in self._given:
             value = self._given[kind]
             return lambda _: value
@@ -143,25 +145,13 @@ class Reader:
             return None
         if kind is Delivery:
             return itself
-        if isinstance(marker, Header):
-            return _header(marker.name or parameter.name.replace("_", "-"), kind, parameter)
-        if isinstance(marker, Key):
-            return _key(kind)
+        if isinstance(marker, (Header, Key)):
+            name = marker.name or parameter.name.replace("_", "-") if isinstance(marker, Header) else "key"
+            text = texts.Text(kind, name, at)
+            default = None if defaultless(parameter) else parameter.default
+            needed = defaultless(parameter) and not text.optional
+            return (texts.header if isinstance(marker, Header) else texts.key)(text, default, needed)
         return None
-
-
-def marked(annotation: Any, default: object) -> object:
-    """The Header, Key or Depends that a parameter is marked with, if it is."""
-    candidates = [default, *(get_args(annotation)[1:] if get_origin(annotation) is Annotated else ())]
-    for candidate in candidates:
-        if isinstance(candidate, (Header, Key, Depends)):
-            return candidate
-        if isinstance(candidate, type) and candidate in (Header, Key):
-            return candidate()
-        dependency = getattr(candidate, "dependency", None)
-        if type(candidate).__name__ == "Depends" and callable(dependency):
-            return Depends(dependency)  # FastAPI's, known by its shape
-    return None
 
 
 def replaced(functions: Mapping[Callable[..., Any], Callable[..., Any]], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -171,8 +161,8 @@ def replaced(functions: Mapping[Callable[..., Any], Callable[..., Any]], functio
 
 def is_marked(annotation: Any, default: object, given: Given) -> bool:
     """Whether a parameter asks to be injected by its annotation or default."""
-    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    return default is INJECTED or marked(annotation, default) is not None or kind is Delivery or (isinstance(kind, type) and kind in given)
+    marker, kind = asked(annotation, default)
+    return default is INJECTED or marker is not None or kind is Delivery or (isinstance(kind, type) and kind in given)
 
 
 def _nothing_provides(function: Callable[..., Any], parameter: inspect.Parameter, annotation: Any, app_scope: bool) -> str:
@@ -180,28 +170,3 @@ def _nothing_provides(function: Callable[..., Any], parameter: inspect.Parameter
     got = getattr(annotation, "__name__", str(annotation))
     remedy = "A function has one body, its first parameter: merge the two into one model, or say where the other comes from."
     return wrong(parameter.name, expected, f"'{got}'", remedy, place=place(function))
-
-
-def _header(name: str, kind: Any, parameter: inspect.Parameter) -> Provide:
-    optional = type(None) in get_args(kind) or parameter.default not in (inspect.Parameter.empty, INJECTED)
-    fallback = None if parameter.default in (inspect.Parameter.empty, INJECTED) else parameter.default
-
-    def provide(delivery: Delivery) -> object:
-        value = delivery.headers.get(name)
-        if value is None and not optional:
-            raise MissingHeader(wrong(name, "a header of this name", "none", "Send it, or annotate the parameter with `| None`.", place=delivery.handler))
-        return fallback if value is None else value
-
-    return provide
-
-
-class MissingHeader(Invalid):
-    """The message lacks a header that its function asks for."""
-
-
-def _key(kind: Any) -> Provide:
-    kinds = get_args(kind) or (kind,)
-    if bytes in kinds:
-        return lambda delivery: delivery.key
-    convert: Callable[[str], object] = int if int in kinds else str
-    return lambda delivery: None if delivery.key is None else convert(delivery.key.decode("utf-8", "surrogateescape"))

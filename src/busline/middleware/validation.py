@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from busline.core.chain import Step
-from busline.core.codec import BODY_LIMIT, Codec, check, explain
-from busline.core.errors import Invalid, Reject, excerpt, wrong
+from busline.core.clock import Clock
+from busline.core.codec import BODY_LIMIT, Codec, explain
+from busline.core.errors import Invalid, Reject, RetryLater, excerpt, wrong
 from busline.core.function import UNFINISHED
 from busline.core.handler import Ending, Invoke
 from busline.core.message import Delivery
+from busline.core.ports import UNKNOWN_LIMIT
 
 
 class Skipped:
@@ -21,10 +23,11 @@ class Skipped:
 
 SKIPPED = Skipped()
 Unwanted = Callable[[bytes], bool]
+Refuse = Callable[[Delivery, bytes, Exception], Exception]
 
 
-def validation(codec: Codec, invoke: Invoke, ending: Ending, *, unwanted: Unwanted | None = None) -> Step:
-    """`unwanted` knows the bodies of other types."""
+def validation(codec: Codec, invoke: Invoke, ending: Ending, *, refuse: Refuse, unwanted: Unwanted | None = None) -> Step:
+    """`refuse` says what becomes of a body that does not fit; `unwanted` knows the bodies of other types."""
     decode, count = codec.decode, bytes.count
     collect, take = ending.collect, ending.take
 
@@ -42,7 +45,7 @@ def validation(codec: Codec, invoke: Invoke, ending: Ending, *, unwanted: Unwant
             try:
                 value = decode(body)
             except (ValidationError, RecursionError) as error:
-                raise refusal(delivery, body, error) from error
+                raise refuse(delivery, body, error) from error
         given = await invoke(delivery, value)
         if given is not None and isinstance(given, UNFINISHED):
             return await take(delivery, given)
@@ -55,7 +58,7 @@ def validation(codec: Codec, invoke: Invoke, ending: Ending, *, unwanted: Unwant
 
 def _check(body: bytes, codec: Codec) -> None:
     try:
-        check(body, codec.name)
+        codec.check(body)
     except Invalid as error:
         raise Reject(str(error)) from error
 
@@ -65,3 +68,24 @@ def refusal(delivery: Delivery, body: bytes, error: Exception) -> Reject:
     reason = explain(error) if isinstance(error, ValidationError) else str(error)
     remedy = "Mend the sender or the model, then redrive it."
     return Reject(wrong("body", f"what '{delivery.handler}' takes", f"{excerpt(body)} ({reason})", remedy, place=delivery.position or delivery.id))
+
+
+def unfamiliar(clock: Clock) -> Refuse:
+    """Of a task: what has an argument that this version lacks waits for a worker that has it, as a job of an unknown task
+    does; nobody in a quarter of an hour, and it is dead."""
+
+    def refuse(delivery: Delivery, body: bytes, error: Exception) -> Exception:
+        lacks = _unknown_arguments(error)
+        age = clock.time() - delivery.message.since
+        if not lacks or age > UNKNOWN_LIMIT:
+            return refusal(delivery, body, error)
+        return RetryLater(min(max(age / 4, 1.0), 60.0), f"'{delivery.handler}' has no argument {', '.join(lacks)} here: another version may have it")
+
+    return refuse
+
+
+def _unknown_arguments(error: Exception) -> list[str]:
+    """The names that are too many, where nothing else is wrong."""
+    found = error.errors() if isinstance(error, ValidationError) else []
+    names = [str(one["loc"][0]) for one in found if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
+    return names if len(names) == len(found) else []

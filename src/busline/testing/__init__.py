@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 from busline.app import App, Setting
+from busline.assembly import recorder
 from busline.core.causes import in_words
 from busline.core.clock import Seconds
 from busline.core.counts import Counts
 from busline.core.errors import BuslineError, Invalid, wrong
-from busline.core.message import DeadLetter, Headers, KeyValue, Message, encode_headers, encode_key
+from busline.core.message import DeadLetter, KeyValue, Message, encode_headers, encode_key
 from busline.core.options import duration
 from busline.runtime.engines import Engines
 from busline.runtime.telling import Failure
@@ -54,15 +55,13 @@ class TestBus:
 
     async def publish(self, topic: Topic[T], value: T, *, key: KeyValue = None, headers: Mapping[str, str] | None = None) -> None:
         """Publishes, and returns when nothing runs and nothing is due. Raises what ended in the dead letters."""
-        given = topic.key_of(value, key)
-        await self._put(topic, topic.codec.encode(value), given, encode_headers(headers))
+        await self._put(topic, recorder(self._apps[0].bus(), topic, encode_headers(headers))(value, key))
 
     async def deliver(self, topic: Topic[Any], body: bytes | None, *, key: KeyValue = None, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
         """Puts in raw bytes, as another client would send them; otherwise as `publish`."""
-        await self._put(topic, body, key, tuple(headers))
+        await self._put(topic, self._apps[0].bus().message(body, key=encode_key(key), headers=tuple(headers)))
 
-    async def _put(self, topic: Topic[Any], body: bytes | None, key: KeyValue, headers: Headers) -> None:
-        message = self._apps[0].bus().message(body, key=encode_key(key), headers=headers)
+    async def _put(self, topic: Topic[Any], message: Message) -> None:
         await self._transport.publish(topic.address, [message])
         await self.settled()
 

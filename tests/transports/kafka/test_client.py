@@ -26,7 +26,8 @@ async def test_a_members_parts(desk: Desk) -> None:
     assert isinstance(consumer, AIOKafkaConsumer) and isinstance(consumer._coordinator, GroupCoordinator)
     coordinator, fetcher = consumer._coordinator, consumer._fetcher
     assert (coordinator.generation, bool(coordinator.member_id), coordinator.group_id) == (1, True, f"g{desk.mark}")
-    for name in ("_send_req", "coordinator_dead", "fetch_committed_offsets", "check_errors"):
+    assert coordinator.coordinator_id == 1
+    for name in ("_send_req", "coordinator_dead", "fetch_committed_offsets", "check_errors", "request_rejoin"):
         assert callable(getattr(coordinator, name))
     assert isinstance(fetcher, Fetcher) and isinstance(fetcher._records, dict) and isinstance(fetcher._fetch_task, asyncio.Task)
     for name in ("_notify", "_create_fetch_waiter"):

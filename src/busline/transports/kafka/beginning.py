@@ -1,6 +1,6 @@
 """Where a partition is read from when a member gets it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -23,6 +23,9 @@ class Beginning(NamedTuple):
     topic: bytes | None = None  # the topic's id
 
 
+Stored = Mapping[TopicPartition, tuple[int, str]]  # each position, and the text beside it
+
+
 class Beginnings:
     """Looked up in the group and in the logs. `fresh`: partitions on which the group was new when this process came;
     they begin as the subscription says. Any other without an offset has appeared since: it is read from its first."""
@@ -32,9 +35,13 @@ class Beginnings:
         self._start: Start = start
         self.fresh = frozenset(fresh)
 
-    async def of(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, Beginning]:
+    async def stored(self, places: Sequence[TopicPartition]) -> Stored:
+        """What the group has stored, for those of them for which it has."""
+        found: Stored = await self._consumer._coordinator.fetch_committed_offsets(places)
+        return found
+
+    async def of(self, places: Sequence[TopicPartition], stored: Stored) -> dict[TopicPartition, Beginning]:
         """Of those whose leader answers."""
-        stored = await self._consumer._coordinator.fetch_committed_offsets(places)
         first, end = await self._logs.first(places), await self._logs.end(places, UNCOMMITTED)
         starts = await self._logs.start(sorted(self.fresh.intersection(places) - stored.keys()), self._start)
         ids = await self._logs.ids({place.topic for place in places})

@@ -14,7 +14,7 @@ from busline.core.ports import Host, Subscription
 from busline.transports.kafka import client, lenient
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.assignor import NOBODY, KeepingAssignor
-from busline.transports.kafka.beginning import Beginning, Beginnings
+from busline.transports.kafka.beginning import Beginning, Beginnings, Stored
 from busline.transports.kafka.committer import Committer, Membership
 from busline.transports.kafka.diagnosis import explain, told, translated
 from busline.transports.kafka.fetched import Fetched, end_of, go_on_with
@@ -22,18 +22,18 @@ from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
 HEARTBEAT = 1.0
-COMMIT = 4.0  # seconds the last commit may take; the group waits a second longer than this and the drain
+COMMIT = 4.0  # seconds the last commit of a process may take
 LOOK = 0.25  # seconds between looks whether the group still waits for us while we drain
 FETCH_WAIT = 0.1  # seconds a fetch waits for news: a partition that is not part of it is asked for after it
 AGAIN = 0.5
 
 
 class Limits:
-    """How many seconds a member may be silent, and may finish what it has in hand; how far it may run beyond a record
-    that is not finished."""
+    """How many seconds a member may be silent; its functions may end in before their partitions move; what they did may
+    wait for the cluster. And how far it may run beyond a record that is not finished."""
 
-    def __init__(self, session: float, drain: float, span: int) -> None:
-        self.session, self.drain, self.span = session, drain, span
+    def __init__(self, session: float, drain: float, patience: float, span: int) -> None:
+        self.session, self.drain, self.patience, self.span = session, drain, patience, span
 
     def client(self) -> dict[str, int]:
         """As the client wants them. A join waits for the others' drain, so a request waits longer than that."""
@@ -64,6 +64,7 @@ class Member:
         self.trackers: dict[TopicPartition, Tracker] = {}
         self._leaving: dict[TopicPartition, Tracker] = {}  # what goes to others as soon as what is in hand of it has ended
         self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
+        self._assigned_by: int | None = None  # the coordinator that said what is ours
         self._still: set[TopicPartition] = set()  # those that stand still, and of which that was said
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
@@ -143,7 +144,7 @@ class Member:
         """Ends what is in hand of these, and says to the group that others may have them; but for those that came back."""
         self._host.release([delivery for one in trackers for delivery in one.held.values()])
         await self._drained(trackers)
-        await self.committer.finish(COMMIT, trackers)
+        await self.committer.finish(self._limits.patience, trackers)
         free = [one for one in trackers if self._leaving.get(one.place) is one]
         self.lose(free)
         for one in free:
@@ -154,9 +155,10 @@ class Member:
 
     async def _drained(self, trackers: Sequence[Tracker]) -> None:
         """Until nothing of them is in hand, the time is over, or they came back."""
-        end = time.monotonic() + self._limits.drain
-        while any(one.held and self._leaving.get(one.place) is one for one in trackers):
-            left = end - time.monotonic()
+        begun = time.monotonic()
+        while held := [delivery for one in trackers if self._leaving.get(one.place) is one for delivery in one.held.values()]:
+            runs = any(one.sends is not None for one in held)  # the others have ended, and wait for the cluster
+            left = begun + self._limits.drain + (0 if runs else self._limits.patience) - time.monotonic()
             if left <= 0:
                 return
             self.settled.clear()
@@ -179,7 +181,7 @@ class Member:
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Returns at once: as long as this is awaited the client sends no heartbeat."""
-        membership = Membership.of(self.consumer)
+        membership, self._assigned_by = Membership.of(self.consumer), self.consumer._coordinator.coordinator_id
         if membership.member != self.committer.membership.member:
             self._lose_all()
         places = sorted(assigned)
@@ -208,9 +210,10 @@ class Member:
 
     async def _adopt(self, trackers: Sequence[Tracker]) -> None:
         """Looks up where to begin, and begins with those that answer."""
+        stored = await self._stored([one.place for one in trackers])
         while waits := [one for one in trackers if not one.over and one.frontier is None]:
             try:
-                found = await self._beginnings.of([one.place for one in waits])
+                found = await self._beginnings.of([one.place for one in waits], stored)
             except (kafka.KafkaError, OSError, TimeoutError) as error:
                 log.warning("%s", translated(self._subscription.group or "", error))
                 found = {}
@@ -225,6 +228,20 @@ class Member:
             if any(one.committed < 0 for one in found.values()):
                 await self.committer.commit()  # a start is stored before anybody counts on it
             await asyncio.sleep(AGAIN if len(found) < len(waits) else 0)
+
+    async def _stored(self, places: Sequence[TopicPartition]) -> Stored:
+        """What the group has stored for them, asked once. A coordinator that takes over shows for some seconds what was
+        stored before: it is believed when it has written down itself whose they are, behind all that."""
+        while True:
+            try:
+                stored = await self._beginnings.stored(places)
+            except (kafka.KafkaError, OSError, TimeoutError) as error:
+                log.warning("%s", translated(self._subscription.group or "", error))
+            else:
+                if self.consumer._coordinator.coordinator_id == self._assigned_by:
+                    return stored
+                self.consumer._coordinator.request_rejoin()
+            await asyncio.sleep(AGAIN)
 
     def _begin(self, tracker: Tracker, beginning: Beginning) -> None:
         if beginning.deleted:

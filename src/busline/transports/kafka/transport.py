@@ -53,7 +53,7 @@ class KafkaTransport:
     ) -> None:
         self.servers = servers(url)
         self.clock: Clock = clock or SystemClock()
-        self._limits = Limits(session, drain, span)
+        self._limits = Limits(session, drain, patience, span)
         self._create, self._patience = create_topics, patience
         self._turn = count()
 

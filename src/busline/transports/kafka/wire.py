@@ -1,6 +1,6 @@
 """A message as a record: the plain body, key and headers, readable by any client.
 
-Headers: `content-type: application/json`, left out where the user gives one; `busline-id`; then the user's.
+Headers: `content-type: application/json`, left out where the message has one; `busline-id`; then the user's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from busline.core.errors import Invalid, wrong
-from busline.core.message import HEADER_LIMIT, Headers, Message
+from busline.core.message import CONTENT_TYPE, HEADER_LIMIT, Headers, Message
 
 ID = "busline-id"
-CONTENT_TYPE = "content-type"
 JSON = (CONTENT_TYPE, b"application/json")
 
 
