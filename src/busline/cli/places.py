@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from busline.app import App
 from busline.core.address import Address
-from busline.core.codec import Codec, check, explain
+from busline.core.codec import Codec, codec_of, explain
 from busline.core.errors import Invalid, wrong
 from busline.core.message import DeadLetter
 
@@ -42,7 +42,7 @@ def reader_of(app: App, letter: DeadLetter) -> Read | None:
     for one in app.all_subscribers():
         for topic, wanted in one.source.parts:
             if (topic.name, app.group_of(one)) == (letter.address, letter.group):
-                return _reading(topic.codec if wanted is None else Codec(wanted, topic.name))
+                return _reading(topic.codec if wanted is None else codec_of(wanted, topic.name, reads=True))
     for task in app.all_tasks():
         if task.name == letter.handler:
             return _reading(task.arguments.codec)
@@ -51,7 +51,7 @@ def reader_of(app: App, letter: DeadLetter) -> Read | None:
 
 def _reading(codec: Codec) -> Read:
     def read(body: bytes) -> Any:
-        check(body, codec.name)
+        codec.check(body)
         return codec.decode(body)
 
     return read
