@@ -84,6 +84,22 @@ async def test_what_was_meant_has_no_traceback_and_is_told_once(said: pytest.Log
     assert lines(said) == [f"'refuse' {job.id}, attempt 1, is in the dead letters: no address"] and said.records[0].exc_info is None
 
 
+async def test_a_filter_that_raises_takes_no_message_away(capsys: pytest.CaptureFixture[str]) -> None:
+    def raises(record: logging.LogRecord) -> bool:
+        raise KeyError("filter")
+
+    logging.getLogger("busline").addFilter(raises)
+    try:
+        async with in_memory(app, errors="keep") as bus:
+            await group.enqueue()
+            await bus.advance(10)
+            assert bus.counts(group)["dead"] == 1
+    finally:
+        logging.getLogger("busline").removeFilter(raises)
+
+    assert "KeyError: 'filter'" in capsys.readouterr().err
+
+
 async def test_a_lane_that_waits_says_for_what_and_until_when(said: pytest.LogCaptureFixture) -> None:
     async with in_memory(app, errors="keep") as bus:
         await bus.publish(numbers, 0)
