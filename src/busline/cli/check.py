@@ -92,8 +92,9 @@ def _task(task: Task[..., Any, Any], work: Work) -> dict[str, Any]:
 
 
 def _retry(retry: Retry) -> dict[str, Any]:
-    numbers = {name: seconds(value) if isinstance(value, timedelta) else value for name in NUMBERS if (value := getattr(retry, name)) is not None}
-    return numbers | {name: [one.__name__ for one in classes(getattr(retry, name))] for name in ("on", "never")}
+    numbers = {name: getattr(retry, name) for name in NUMBERS}
+    errors = {name: [one.__name__ for one in classes(getattr(retry, name))] for name in ("on", "never")}
+    return {name: seconds(value) if isinstance(value, timedelta) else value for name, value in numbers.items()} | errors
 
 
 # --- the plan as text ------------------------------------------------------------------------------------------

@@ -155,9 +155,11 @@ def _edited(body: str) -> str:
 def _check_body(app: App, letter: DeadLetter, body: bytes) -> None:
     read = reader_of(app, letter)
     if read is None:
-        raise Invalid(wrong(letter.id, f"a letter of a handler that '{app.name}' has", f"one of '{letter.handler}'", "Use the App that has it."))
+        got = f"one of '{letter.handler}'"
+        raise Invalid(wrong(letter.id, f"a letter of a handler that '{app.name}' has", got, "Use the App that has it."))
     if (why := refusal(read, body)) is not None:
-        raise Invalid(wrong("body", f"what '{letter.handler}' takes", f"{excerpt(body)} ({why})", "Correct it. Nothing was changed."))
+        got = f"{excerpt(body)} ({why})"
+        raise Invalid(wrong("body", f"what '{letter.handler}' takes", got, "Correct it. Nothing was changed."))
 
 
 async def _mended(app: App, id: str, body: bytes) -> bool:
@@ -257,4 +259,5 @@ def _stood(letter: DeadLetter, all_apps: bool) -> str:
 def _row(letter: DeadLetter, all_apps: bool) -> dict[str, str]:
     told = letter.error is None or letter.error in letter.reason
     reason = letter.reason if told else f"{letter.reason}: {letter.error_type}: {letter.error}"
-    return {"id": letter.id, "died": stamp(letter.died_at), "handler": letter.handler, "where": _stood(letter, all_apps), "reason": short(reason)}
+    row = {"id": letter.id, "died": stamp(letter.died_at), "handler": letter.handler}
+    return row | {"where": _stood(letter, all_apps), "reason": short(reason)}

@@ -53,7 +53,8 @@ class Exported(Collector):
     def _attempts(self) -> Iterator[Metric]:
         duration = HistogramMetricFamily("busline_duration_seconds", "Seconds that one attempt took.", labels=["handler"])
         failed = CounterMetricFamily("busline_failed", "Attempts that failed.", labels=["handler"])
-        errors = CounterMetricFamily("busline_errors", "Attempts that failed, by the type of their error.", labels=["handler", "error_type"])
+        labels = ["handler", "error_type"]
+        errors = CounterMetricFamily("busline_errors", "Attempts that failed, by the type of their error.", labels=labels)
         for name, one in list(self._metrics.handlers.items()):
             bounds = [*map(str, BUCKETS), "+Inf"]
             duration.add_metric([name], list(zip(bounds, accumulate(one.took), strict=True)), one.total)

@@ -72,8 +72,8 @@ def _decoded(body: bytes | None) -> Any:
 
 
 def _row(seen: Delivery) -> dict[str, str | None]:
-    body = None if seen.body is None else json.dumps(_decoded(seen.body), ensure_ascii=False)
-    own: dict[str, str | None] = {"sent": stamp(seen.message.since), "key": readable(seen.key), "body": None if body is None else short(body)}
+    body = None if seen.body is None else short(json.dumps(_decoded(seen.body), ensure_ascii=False))
+    own = {"sent": stamp(seen.message.since), "key": readable(seen.key), "body": body}
     if seen.in_lane:
         return {"position": seen.position, **own}
     return {"id": seen.id, "task": seen.message.task, "attempt": str(seen.attempt), **own}

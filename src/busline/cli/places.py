@@ -1,6 +1,6 @@
 """A topic or a queue by its name, and what its messages are read with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,10 +20,7 @@ def queues(app: App) -> dict[str, Address]:
 
 
 def queue(app: App, name: str) -> Address:
-    known = queues(app)
-    if name not in known:
-        raise Invalid(wrong(name, f"a queue of '{app.name}' ({', '.join(sorted(known)) or 'none'})", "another", "Correct the name."))
-    return known[name]
+    return _chosen(app, name, queues(app), "queue")
 
 
 def place(app: App, name: str) -> Address:
@@ -31,9 +28,13 @@ def place(app: App, name: str) -> Address:
     if name.startswith("queue:"):
         return queue(app, name.removeprefix("queue:"))
     topics = {topic.name: topic.address for topic in app.topics()}
-    known = queues(app) | topics
+    return _chosen(app, name, queues(app) | topics, "topic or queue")
+
+
+def _chosen(app: App, name: str, known: Mapping[str, Address], what: str) -> Address:
     if name not in known:
-        raise Invalid(wrong(name, f"a topic or queue of '{app.name}' ({', '.join(sorted(known)) or 'none'})", "another", "Correct the name."))
+        names = ", ".join(sorted(known)) or "none"
+        raise Invalid(wrong(name, f"a {what} of '{app.name}' ({names})", "another", "Correct the name."))
     return known[name]
 
 

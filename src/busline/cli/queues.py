@@ -50,7 +50,8 @@ def purge(words: tuple[str, ...], yes: bool, as_json: bool) -> None:
         raise Fail(wrong("purge", "--yes where nobody can be asked", "no terminal", "Add --yes."), USAGE)
     if not yes:
         depth = guarded(lambda: asyncio.run(_depth(app, address)))
-        click.confirm(f"Forget the {depth.waiting + depth.delayed + depth.retrying} jobs of '{words[-1]}' for ever?", abort=True, err=True)
+        count = depth.waiting + depth.delayed + depth.retrying
+        click.confirm(f"Forget the {count} jobs of '{words[-1]}' for ever?", abort=True, err=True)
     done = guarded(lambda: asyncio.run(_purged(app, address)))
     click.echo(json.dumps({"purged": done}) if as_json else f"purged {done}")
 

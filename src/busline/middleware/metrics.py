@@ -14,7 +14,8 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 @dataclass(slots=True)
 class Attempts:
-    """One handler's. `took`: how many ended within each of BUCKETS, and after them all; `total`: their seconds together; `errors`: by their type."""
+    """One handler's. `took`: how many ended within each of BUCKETS, and after them all; `total`: their
+    seconds together; `errors`: how many failed, by the type of the error."""
 
     took: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
