@@ -172,7 +172,9 @@ def _client(extra: str) -> Generator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise Invalid(wrong(f"{extra}://", "its client, an extra of busline", f"no module '{error.name}'", f'Type: pip install "busline[{extra}]"')) from error
+        raise Invalid(
+            wrong(f"{extra}://", "its client, an extra of busline", f"no module '{error.name}'", f'Type: pip install "pybusline[{extra}]"')
+        ) from error
 
 
 # --- URLs ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,11 @@ from pydantic import BaseModel, create_model
 
 from busline import App, Kafka, Redis, Topic
 from busline.asyncapi import document
+from busline.core.message import Delivery, Message
+from busline.core.outcome import Rejected
+from busline.transports.kafka.letter import letter, reference
+from tests.asyncapi import twin
+from tests.asyncapi.torture import Order
 from tests.asyncapi.torture import app as torture
 
 ROOT = Path(__file__).parents[2]
@@ -106,9 +111,66 @@ def test_it_is_the_same_in_every_process() -> None:
     code = "import json; from busline.asyncapi import document; from tests.asyncapi.torture import app; print(json.dumps(document(app)))"
     made = [
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
-        for seed in ("1", "2")
+        for seed in "123"
     ]
-    assert made[0] == made[1]
+    assert made[0] == made[1] == made[2]
+
+
+def test_names_that_would_share_a_key_have_a_key_each() -> None:
+    app, things = App("a", namespace="b"), Topic("things", twin.Order | Order)
+
+    @app.subscriber(things, name="one_two")
+    async def read(thing: twin.Order | Order) -> None: ...
+
+    @app.subscriber(things | Topic("two", int), name="one")
+    async def both(thing: object) -> None: ...
+
+    @app.task(name="do it", queue="c.d")
+    async def first() -> int:
+        return 1
+
+    @app.task(name="do_it", queue="c d")
+    async def second() -> int:
+        return 1
+
+    @app.task(name="d.do it", queue="c")
+    async def third() -> int:
+        return 1
+
+    made = document(app)
+
+    assert list(made["channels"]["topic_things"]["messages"]) == ["Order", "Order_2"]
+    assert sum(name.startswith("receive_") for name in made["operations"]) == 3
+    assert sum(name.startswith("run_") for name in made["operations"]) == 3
+    assert [one["address"] for name, one in made["channels"].items() if name.startswith("queue_")] == ["b.c.d", "b.c d", "b.c"]
+    assert len(made["components"]["messages"]) == 2 + 1 + 3 + 3
+
+
+def test_a_model_that_is_read_as_it_is_written_is_one_message() -> None:
+    app, orders = App("a"), Topic("orders", twin.Order)
+
+    @app.subscriber(orders, publish=orders)
+    async def again(order: twin.Order) -> twin.Order:
+        return order
+
+    made = document(app)
+
+    assert list(made["channels"]["topic_orders"]["messages"]) == ["Order"]
+    assert made["operations"]["send_again"]["messages"] == made["operations"]["receive_again"]["messages"]
+
+
+def test_a_dead_letter_has_the_headers_that_the_document_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torture, "_named", (Kafka("one:9092"), Redis("redis://host:6379")))
+    told = document(torture)["components"]["messages"]["dead_orders.v1.team_a.other.dead.letter"]["headers"]
+    outcome = Rejected("why", ValueError("this"))
+    full = Delivery(Message("1", None, key=b"k"), "orders.v1", 1, "orders.v1/0@1", None, None)
+    bare = Delivery(Message("1", b"{}"), "orders.v1", 1, "orders.v1/0@1", None, None)
+
+    whole = letter("g", full, outcome, 1.0)
+    found = {name for one in (whole, reference(whole, 1)) for name, _ in one.headers}
+    always = {name for name, _ in letter("g", bare, Rejected("why"), 1.0).headers}
+
+    assert found <= told["properties"].keys() and set(told["required"]) <= always
 
 
 KINDS = st.sampled_from([int, str, float, bool, bytes, int | None, list[int], dict[str, str], tuple[int, str], list[dict[str, int | None]]])

@@ -1,7 +1,6 @@
 """The page in a real browser: nothing from elsewhere, nothing that runs, nothing that is cut off."""
 
-import shutil
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from examples.flights.app import app as flights
 from examples.java import app as java
 from examples.shop import app as shop
 from examples.tenants import app as tenants
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from busline import Kafka, Redis
 from busline.asyncapi import document, page
@@ -20,19 +19,13 @@ from busline.asyncapi.html import markup, tag
 from busline.cli.http import Page as Answer
 from busline.cli.http import served
 from tests.asyncapi.torture import app as torture
+from tests.servers.chromium import browser
 from tests.servers.redis import free_port
+
+__all__ = ["browser"]
 
 APPS = {"shop": shop, "java": java, "flights": flights, "tenants": tenants, "photos": photos, "torture": torture}
 BAD = '</script></style><img src="https://evil.example/x" onerror="document.title=1">'
-
-
-@pytest.fixture
-async def browser() -> AsyncGenerator[Browser]:
-    found = next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
-    async with async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
 
 
 class Visit:
@@ -127,6 +120,8 @@ def test_what_is_no_markup_is_escaped() -> None:
         ({"type": "array", "items": {"$ref": "#/components/schemas/A"}}, 'array of <a href="#model-A">A</a>'),
         ({"type": "array", "items": [{"type": "integer"}, {"type": "string"}]}, "[integer, string]"),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "integer or null"),
+        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "integer (≥ <code>1</code>) or null"),
+        ({"type": "array", "items": {"type": "string", "maxLength": 9}}, "array of string (length ≤ <code>9</code>)"),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "map of number"),
         ({"enum": ["a", 1]}, "<code>&quot;a&quot;</code> or <code>1</code>"),
         ({"const": "cat"}, "<code>&quot;cat&quot;</code>"),

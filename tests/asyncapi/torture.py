@@ -70,6 +70,8 @@ class Order(BaseModel):
     took: timedelta = timedelta(0)
     discriminator: str = "a property of that name"
     customer_id: int = Field(alias="customerId")
+    tags: frozenset[str] = Field(frozenset({"alpha", "beta", "gamma", "delta"}), examples=[{"one", "two", "three", "four"}])
+    baskets: dict[str, list[set[Colour]] | None] = Field({"first": [set(Colour)], "none": None})
 
 
 app = App("torture & </script>", namespace="team a")

@@ -1,7 +1,11 @@
 """The document of an App, from the command line."""
 
 import json
+import os
+import subprocess
+import sys
 
+import pytest
 import yaml
 
 from tests.cli.conftest import Project
@@ -26,3 +30,22 @@ def test_a_file_that_cannot_be_written_is_named(shop: Project) -> None:
 
     assert result.exit_code == 2
     assert "'none/shop.json': expected a file that can be written, got No such file or directory. Name another with --output." in result.stderr
+
+
+@pytest.mark.parametrize("form", ["json", "html", "yaml"])
+def test_the_bytes_are_the_same_in_every_locale(form: str, shop: Project) -> None:
+    with (shop.folder / "shop.py").open("a", encoding="utf-8") as file:
+        file.write('\n\n@app.task\nasync def tell() -> None:\n    """Überall dasselbe, auch \\ud83d."""\n')
+    made = {written(shop, form, {}), written(shop, form, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})}
+
+    assert len(made) == 1 and "Überall".encode() in made.pop()
+
+
+def written(shop: Project, form: str, around: dict[str, str]) -> bytes:
+    """What the command prints, and writes into a file."""
+    command = [sys.executable, "-m", "busline", "docs", "shop:app", "--format", form]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LC_")} | around
+    printed = subprocess.run(command, cwd=shop.folder, env=environment, capture_output=True, check=True).stdout
+    subprocess.run([*command, "--output", "made"], cwd=shop.folder, env=environment, check=True)
+    assert (shop.folder / "made").read_bytes() == printed
+    return printed

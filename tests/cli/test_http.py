@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from busline.cli.http import liking
 from tests.cli.conftest import Project, read_until
 from tests.servers.redis import Server, free_port, running
 
@@ -208,7 +209,7 @@ def test_without_prometheus_the_page_says_what_to_install(project: Project) -> N
 
     status, said = ask(port, "/metrics")
 
-    assert status == 501 and 'pip install "busline[prometheus]"' in said["error"]
+    assert status == 501 and 'pip install "pybusline[prometheus]"' in said["error"]
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
 
@@ -259,3 +260,24 @@ def test_a_place_that_is_taken_or_wrong_is_one_text(project: Project) -> None:
         taken.returncode == 2 and "expected a free address of this machine, got [Errno 98] Address already in use. Choose another for --http." in taken.stderr
     )
     assert wrong.returncode == 2 and "'here': expected host:port, got another form." in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("accepts", "type"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "html"),
+        ("text/html", "html"),
+        ("text/*;q=0.5, application/json;q=0.4", "html"),
+        ("TEXT/HTML; Q=0.9, application/json;q=0.8", "html"),
+        ("text/html;charset=utf-8, */*", "html"),
+        ("", "json"),
+        ("*/*", "json"),
+        ("text/html;q=0", "json"),
+        ("text/html;q=0.1, */*;q=0.5", "json"),
+        ("application/json, text/html;q=0.9", "json"),
+        ("text/html;q=nan, application/json;q=0.1", "json"),
+        ("text/htmlx", "json"),
+    ],
+)
+def test_a_page_is_for_those_who_like_it_better(accepts: str, type: str) -> None:
+    assert ("html" if liking(accepts, "text/html") > liking(accepts, "application/json") else "json") == type

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from busline.transports.memory import MemoryTransport
 MyTransport = cache(MemoryTransport)  # one for each clock, which stands for one engine
 """
 FRAGMENTS = [(name, number) for name in ("jobs.md", "sends.md") for number in range(len(blocks(DOCS / name, "python")))]
+ANSWERS = re.compile(r"^```sh\n(?:(?!```).*\n)+```\n\n```text\n((?:(?!```).*\n)+)```$", re.MULTILINE)  # what stands right below commands
 PAGES = [page for page in sorted([*DOCS.glob("*.md"), ROOT / "README.md"]) if page.name != "tutorial.md" and blocks(page, "sh")]
 
 
@@ -108,6 +110,8 @@ def test_the_commands_of_a_page_work(page: Path, tmp_path: Path) -> None:
         worker.wait(30)
 
     assert done.returncode == 0, done.stderr
+    for shown in ANSWERS.findall(page.read_text()):
+        assert shown in done.stdout, done.stdout
 
 
 def environment() -> dict[str, str]:

@@ -14,10 +14,11 @@ from tests.docs.test_pages import DOCS, blocks
 
 @pytest.fixture
 def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The first program of a page, as a module."""
+    """A program of a page, the first unless said, as a module."""
+    page, number = request.param if isinstance(request.param, tuple) else (request.param, 0)
     module = ModuleType("shown")
     monkeypatch.setitem(sys.modules, "shown", module)
-    exec(blocks(DOCS / request.param, "python")[0], vars(module))
+    exec(blocks(DOCS / page, "python")[number], vars(module))
     return module
 
 
@@ -29,6 +30,40 @@ async def test_a_task_that_comes_from_celery(shown: ModuleType) -> None:
         assert not reminded.done()
         await bus.advance(10)
         assert await reminded == "sent to a@b.c at attempt 1"
+
+
+@pytest.mark.parametrize("shown", [("from-celery.md", 1)], indirect=True)
+async def test_a_chain_by_hand(shown: ModuleType) -> None:
+    async with in_memory(shown.app) as bus:
+        await shown.fetch.enqueue("http://a")
+        await bus.settled()
+        assert bus.enqueued(shown.store) == [{"page": "the page at http://a"}]
+
+
+@pytest.mark.parametrize("shown", [("from-celery.md", 2)], indirect=True)
+async def test_beat_by_hand(shown: ModuleType) -> None:
+    async with in_memory(shown.app) as bus:
+        again = asyncio.create_task(shown.plan())  # another worker
+        while bus.enqueued(shown.tidy) != [{}]:
+            await asyncio.sleep(0)
+        await bus.advance(48 * 3600)
+        assert bus.counts(shown.tidy)["handled"] == 1
+        again.cancel()
+
+
+@pytest.mark.parametrize("shown", ["from-arq.md"], indirect=True)
+async def test_a_task_that_comes_from_arq(shown: ModuleType) -> None:
+    answers = [httpx.Response(429), httpx.Response(200, text="four")]
+
+    async def http() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(lambda asked: answers.pop(0)))
+
+    async with in_memory(shown.app, override={shown.http: http}) as bus:
+        job = await shown.crawl.enqueue("http://example.org")
+        await bus.settled()
+        assert len(answers) == 1
+        await bus.advance(30)
+        assert await job.result() == 4
 
 
 @pytest.mark.parametrize("shown", ["from-faststream.md"], indirect=True)

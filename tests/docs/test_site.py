@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from playwright.async_api import Browser
 
 import busline
 import busline.asyncapi
@@ -22,10 +23,14 @@ from busline import App, Depends, Kafka, Queue, Redis, Retry, Router, Sqlite, To
 from busline.app import CANCEL, DRAIN
 from busline.cli.run import CLOSING
 from tests.docs.test_pages import DOCS, PAGES, ROOT, blocks
+from tests.servers.chromium import browser
+
+__all__ = ["browser"]
 
 ELSEWHERE = ("tutorial.md", "redis.md", "sqlite.md", "sends.md", "jobs.md", "testing.md")  # run by tests of their own
 RUN = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]  # each block of theirs is a whole program
 FOREIGN = re.compile(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="?(?:https?:)?//[^>]*')
+CUT_OFF = "what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText)"
 VALUES = {"KeyValue", "Seconds"}  # aliases: told in a sentence
 INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "STOPSIGNAL", "CMD", "EXPOSE"}
 
@@ -46,7 +51,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("link", ["nowhere.md", "tutorial.md#nowhere", "nowhere.png"])
 def test_a_broken_link_stops_the_build(link: str, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "scripts").mkdir()
+    for name in ("mkdocs.yml", "scripts/columns.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     for page in DOCS.glob("*.md"):
         (tmp_path / "docs" / page.name).write_text("# Reference\n" if page.name == "reference.md" else page.read_text())
     with (tmp_path / "docs" / "why.md").open("a") as why:
@@ -61,6 +68,32 @@ def test_nothing_on_the_site_comes_from_elsewhere(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert pages
     assert [(page.name, found[0]) for page in pages if (found := FOREIGN.search(page.read_text()))] == []
+
+
+@pytest.mark.server
+async def test_no_line_is_cut_on_a_desk_and_no_table_on_a_phone(site: Path, browser: Browser) -> None:
+    papers = {await cut_off(site, browser, 1280, "light"), await cut_off(site, browser, 390, "dark")}
+
+    assert len(papers) == 2, "light and dark, as the system is"
+
+
+async def cut_off(site: Path, browser: Browser, width: int, theme: Any) -> str:
+    """Fails where something is. Returns the colour of the paper."""
+    view = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
+    for page in sorted(site.rglob("index.html")):
+        await view.goto(page.as_uri())
+        assert await view.evaluate(CUT_OFF, "pre > code" if width == 1280 else "table") == [], page
+        assert await view.evaluate("document.documentElement.scrollWidth") == width, page
+    paper = await view.evaluate("getComputedStyle(document.body).backgroundColor")
+    return str(paper)
+
+
+@pytest.mark.server
+async def test_what_is_typed_can_be_copied(site: Path, browser: Browser) -> None:
+    view = await browser.new_page()
+    await view.goto((site / "tutorial" / "index.html").as_uri())
+
+    assert await view.locator("button[data-md-type=copy]:visible").count() == await view.locator(".highlight:not(.language-text)").count() > 0
 
 
 def test_every_public_name_has_its_place_in_the_reference(site: Path) -> None:
@@ -102,7 +135,7 @@ def programs(page: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def test_the_command_reads_the_programs_of_the_pages(tmp_path: Path) -> None:
-    for name in ("fastapi.md", "from-celery.md", "from-faststream.md"):
+    for name in ("fastapi.md", "from-celery.md", "from-arq.md", "from-faststream.md"):
         (tmp_path / "shop.py").write_text(blocks(DOCS / name, "python")[0])
         done = subprocess.run([sys.executable, "-m", "busline", "check", "shop:app"], capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its files are written, its commands run, its outputs compared, in its order."""
+"""The tutorial does what it says, from the wheel and from the sdist: its files are written, its commands run, its outputs compared."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import split
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# file: (\S+)\n")
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 FOREIGN = ("BUSLINE_", "KUBERNETES_", "ECS_", "K_SERVICE")
 FOR_EVER = (["busline", "run", "shop:app"], ["busline", "run", "shop:app", "--create-topics"])
 
@@ -23,12 +25,12 @@ FOR_EVER = (["busline", "run", "shop:app"], ["busline", "run", "shop:app", "--cr
 class Reader:
     """Somebody who does what the page says, with a terminal for the worker and one for the rest."""
 
-    def __init__(self, folder: Path, python: Path, sources: str) -> None:
-        self.folder, self.python = folder, str(python)
+    def __init__(self, folder: Path, environment: Path) -> None:
+        self.folder, self.commands = folder, environment / "bin"
         self.worker: subprocess.Popen[bytes] | None = None
         self.said = ""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        self.environment = {**kept, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = {**kept, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def write(self, text: str) -> None:
         named = FILE.match(text)
@@ -39,15 +41,20 @@ class Reader:
     def type(self, line: str) -> None:
         words = split(line)
         if words in FOR_EVER:
-            self.worker = subprocess.Popen([self.python, "-m", *words], cwd=self.folder, env=self.environment, stderr=subprocess.DEVNULL)
+            self.worker = subprocess.Popen([self.commands / words[0], *words[1:]], cwd=self.folder, env=self.environment, stderr=subprocess.DEVNULL)
         elif words[0] in ("busline", "pytest"):
-            self.said = self.run(*words)
+            self.said = self.run(str(self.commands / words[0]), *words[1:])
         else:
             assert words[:2] == ["pip", "install"], line
+            self.pip("install", *words[2:])
+
+    def pip(self, *words: str) -> None:
+        said = self.run(*PIP, "--python", str(self.commands / "python"), *words, "-q")
+        assert "ERROR" not in said, said
 
     def run(self, *words: str) -> str:
         """What it prints; an error's text where there is nothing else."""
-        done = subprocess.run([self.python, "-m", *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0 or not done.stdout, done.stdout + done.stderr
         return done.stdout or done.stderr
 
@@ -61,14 +68,39 @@ class Reader:
             worker.send_signal(signal.SIGINT)
             assert worker.wait(30) == 0
 
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker.wait()
 
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    reader = Reader(tmp_path, Path(sys.executable), str(ROOT / "src"))
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, the wheel, and the wheel that comes out of the sdist."""
+    dist = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", dist], cwd=ROOT, capture_output=True, check=True)
+    (sdist,) = dist.glob("*.tar.gz")
+    command = [*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(dist / "sdist"), str(sdist)]
+    subprocess.run(command, capture_output=True, check=True)
+    return dist
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty one."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment)
+    return environment
+
+
+@pytest.fixture(params=[".", "sdist"], ids=["wheel", "sdist"])
+def reader(dist: Path, environment: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
+    (wheel,) = (dist / request.param).glob("pybusline-*.whl")
+    reader = Reader(tmp_path, environment)
+    reader.pip("install", str(wheel))
     yield reader
-    if reader.worker is not None:
-        reader.worker.kill()
-        reader.worker.wait()
+    reader.close()
+    reader.pip("uninstall", "-y", "pybusline")
 
 
 def test_the_tutorial_does_what_it_says(reader: Reader) -> None:
@@ -85,5 +117,6 @@ def test_the_tutorial_does_what_it_says(reader: Reader) -> None:
 
     assert kinds == {"python", "sh", "text", "console"}
     assert "2 passed" in reader.said
-    assert json.loads(reader.run("busline", "inspect", "shop:app", "--json"))["dead"] == {}
+    reader.type("busline inspect shop:app --json")
+    assert json.loads(reader.said)["dead"] == {}
     assert (reader.folder / ".busline" / "bus.db").exists()

@@ -97,7 +97,7 @@ async def test_a_client_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "aiokafka", None)
 
     assert await said(make("kafka://host", "memory://")) == (
-        "'kafka://': expected its client, an extra of busline, got no module 'aiokafka'. Type: pip install \"busline[kafka]\""
+        "'kafka://': expected its client, an extra of busline, got no module 'aiokafka'. Type: pip install \"pybusline[kafka]\""
     )
 
 

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from busline.app import App
 from busline.asyncapi.examples import example
-from busline.asyncapi.schemas import Mode, Wanted, safe, schemas
+from busline.asyncapi.ids import Ids, safe
+from busline.asyncapi.schemas import Mode, Wanted, schemas
 from busline.core.depends import Header
 from busline.core.markers import asked, defaultless
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
@@ -25,7 +26,10 @@ from busline.topic import Topic
 VERSION = "3.1.0"
 ID = "#/components/correlationIds/id"
 JSON, BYTES = "application/json", "application/octet-stream"
-NOTES = {"group": True, "position": True, "reason": True, "attempts": True, "died-at": True, "handler": True, "error-type": False, "error": False}
+NOTES = {
+    "group": True, "position": True, "reason": True, "attempts": True, "at": True, "died-at": True, "handler": True,
+    "error-type": False, "error": False, "details": False, "key": False, "tombstone": False, "elsewhere": False,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -59,6 +63,7 @@ class _Writer:
         self._described: dict[str, dict[str, Described]] = {}  # by channel
         self._operations: dict[str, Any] = {}
         self._channels: dict[str, Any] = {}
+        self._ids, self._in_channel = Ids(), dict[str, Ids]()
 
     def write(self) -> dict[str, Any]:
         for topic in self._app.topics():
@@ -66,7 +71,7 @@ class _Writer:
         for subscriber in self._app.all_subscribers():
             self._subscriber(subscriber)
         for topic in self._app.publishes:
-            self._send(f"publish_{safe(topic.name)}", topic.name, topic)
+            self._send(self._ids.of(f"publish_{topic.name}", ("publish", topic.name)), topic.name, topic)
         for task in self._app.all_tasks():
             self._task(task)
         messages, models = self._messages()
@@ -101,18 +106,25 @@ class _Writer:
     # --- topics --------------------------------------------------------------------------------------------
 
     def _topic(self, topic: Topic[Any]) -> None:
-        id = _topic_id(topic)
-        channel: dict[str, Any] = {"address": topic.name, "title": topic.name, "servers": self._on("streams"), "messages": {}}
+        id = self._topic_id(topic)
+        self._channel(id, topic.name, topic.name, "streams")
         if self._on_kafka():
-            channel["bindings"] = {"kafka": _kafka_channel(topic)}
-        self._channels[id], self._described[id] = channel, {}
+            self._channels[id]["bindings"] = {"kafka": _kafka_channel(topic)}
+
+    def _topic_id(self, topic: Topic[Any]) -> str:
+        return self._ids.of(f"topic_{topic.name}", ("topic", topic.name))
+
+    def _channel(self, id: str, address: str | None, title: str, server: str) -> None:
+        self._channels[id] = {"address": address, "title": title, "servers": self._on(server), "messages": {}}
+        self._described[id], self._in_channel[id] = {}, Ids()
 
     def _describe(self, topic: Topic[Any], model: Any, mode: Mode, headers: Mapping[str, bool]) -> list[str]:
         """The messages of a topic's types, one for each member of a union. Returns their ids in the channel."""
-        known, ids = self._described[_topic_id(topic)], list[str]()
+        channel, ids = self._topic_id(topic), list[str]()
+        known = self._described[channel]
         for member in _members(model):
             name = _name(member)
-            id = safe(name) if mode == "validation" else f"{safe(name)}.sent"
+            id = self._in_channel[channel].of(name if mode == "validation" else f"{name}.sent", (member, mode))
             one = known.setdefault(id, Described(id, name, mode, TypeAdapter(member), member, topic.key is not None))
             one.headers.update({header: needed or one.headers.get(header, False) for header, needed in headers.items()})
             ids.append(id)
@@ -124,16 +136,18 @@ class _Writer:
         several = len(subscriber.source.parts) > 1
         for topic, wanted in subscriber.source.parts:
             ids = self._describe(topic, topic.model if wanted is None else wanted, "validation", _headers(subscriber.function, subscriber.around))
-            id = f"receive_{safe(subscriber.full_name)}" + (f"_{safe(topic.name)}" if several else "")
-            self._operations[id] = self._operation("receive", subscriber.full_name, subscriber.function, _topic_id(topic), ids) | self._group(subscriber)
+            name = f"{subscriber.full_name}_{topic.name}" if several else subscriber.full_name
+            id = self._ids.of(f"receive_{name}", ("receive", subscriber.full_name, topic.name))
+            self._operations[id] = self._operation("receive", subscriber.full_name, subscriber.function, self._topic_id(topic), ids) | self._group(subscriber)
         if self._on_kafka():
             self._dead_letters(subscriber)
         if subscriber.publish is not None:
-            self._send(f"send_{safe(subscriber.full_name)}", subscriber.full_name, subscriber.publish)
+            id = self._ids.of(f"send_{subscriber.full_name}", ("send", subscriber.full_name))
+            self._send(id, subscriber.full_name, subscriber.publish)
 
     def _send(self, id: str, name: str, topic: Topic[Any]) -> None:
         ids = self._describe(topic, topic.model, "serialization", {})
-        self._operations[id] = self._operation("send", name, None, _topic_id(topic), ids)
+        self._operations[id] = self._operation("send", name, None, self._topic_id(topic), ids)
 
     def _operation(self, action: str, name: str, function: Any, channel: str, ids: Sequence[str]) -> dict[str, Any]:
         found: dict[str, Any] = {"action": action, "title": name, "channel": {"$ref": f"#/channels/{channel}"}}
@@ -141,7 +155,7 @@ class _Writer:
             found |= {"summary": about.splitlines()[0], "description": about}
         if len(words := name.split(".")) > 1:
             found["tags"] = [{"name": word} for word in words[:-1]]
-        return found | {"messages": [{"$ref": f"#/channels/{channel}/messages/{id}"} for id in ids]}
+        return found | {"messages": [_of_channel(channel, id) for id in ids]}
 
     def _group(self, subscriber: Subscriber) -> dict[str, Any]:
         policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
@@ -157,16 +171,18 @@ class _Writer:
         headers = {f"busline-{name}": needed for name, needed in NOTES.items()}
         for topic, _ in subscriber.source.parts:
             name = f"{topic.name}.{self._app.group_of(subscriber)}.dead"
-            id, settings = f"dead_{safe(name)}", {"topic": name, "partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}}
-            self._channels[id] = {"address": name, "title": name, "servers": self._on("streams"), "messages": {}, "bindings": {"kafka": settings}}
+            id = self._ids.of(f"dead_{name}", ("dead", name))
+            self._channel(id, name, name, "streams")
+            self._channels[id]["bindings"] = {"kafka": {"topic": name, "partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}}}
             one = Described("letter", f"{subscriber.full_name} dead letter", "validation", TypeAdapter(Any), Any, True, headers, BYTES)
             self._described[id] = {one.id: one}
-            self._operations[f"bury_{safe(name)}"] = self._operation("send", subscriber.full_name, None, id, [one.id])
+            self._operations[self._ids.of(f"bury_{name}", ("bury", name))] = self._operation("send", subscriber.full_name, None, id, [one.id])
 
     # --- tasks ---------------------------------------------------------------------------------------------
 
     def _task(self, task: Task[..., Any, Any]) -> None:
-        channel, id = self._queue(task), safe(task.name)
+        channel = self._queue(task)
+        id = self._in_channel[channel].of(task.name, task)
         adapter = task.arguments.codec.adapter
         self._described[channel][id] = Described(id, task.name, "validation", adapter, task.function, headers=_headers(task.function, task.around))
         router: Any = task.home
@@ -174,14 +190,14 @@ class _Writer:
         found = self._operation("receive", task.name, task.function, channel, [id]) | {"x-busline-retry": _retry(policy)}
         if task.keep_result:
             found |= {"reply": self._reply(task), "x-busline-keep-result": task.keep_result}
-        self._operations[f"run_{id}"] = found
+        self._operations[self._ids.of(f"run_{task.name}", ("run", task.name))] = found
 
     def _queue(self, task: Task[..., Any, Any]) -> str:
         name = task.queue_address().name
-        id = f"queue_{safe(name)}"
+        id = self._ids.of(f"queue_{name}", ("queue", name))
         if id not in self._channels:
-            self._channels[id] = {"address": name, "title": name, "servers": self._on("jobs"), "messages": {}} | self._list(name)
-            self._described[id] = {}
+            self._channel(id, name, name, "jobs")
+            self._channels[id] |= self._list(name)
         return id
 
     def _list(self, queue: str) -> dict[str, Any]:
@@ -190,24 +206,44 @@ class _Writer:
 
     def _reply(self, task: Task[..., Any, Any]) -> dict[str, Any]:
         """The result of a job: kept by the jobs engine under the job's id."""
-        id, name = f"result_{safe(task.name)}", f"{task.name} result"
-        self._channels[id] = {"address": None, "title": name, "servers": self._on("jobs"), "messages": {}}
+        id, name = self._ids.of(f"result_{task.name}", ("result", task.name)), f"{task.name} result"
+        self._channel(id, None, name, "jobs")
         adapter = task.result_codec.adapter
         self._described[id] = {id: Described(id, name, "serialization", adapter, task.function)}
-        return {"channel": {"$ref": f"#/channels/{id}"}, "messages": [{"$ref": f"#/channels/{id}/messages/{id}"}]}
+        return {"channel": {"$ref": f"#/channels/{id}"}, "messages": [_of_channel(id, id)]}
 
     # --- messages ------------------------------------------------------------------------------------------
 
     def _messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        every = [(channel, one) for channel, described in self._described.items() for one in described.values()]
-        found, models = schemas(Wanted(f"{channel}.{one.id}", one.mode, one.adapter) for channel, one in every)
-        messages = {}
-        for channel, one in every:
-            id = f"{channel}.{one.id}"
-            one.headers = dict.fromkeys(("traceparent", *self._app.propagate), False) | one.headers
-            messages[id] = _message(one, found[id], models)
-            self._channels[channel]["messages"][one.id] = {"$ref": f"#/components/messages/{id}"}
+        ids, messages = Ids(), dict[str, Any]()
+        every = {(channel, one.id): one for channel, described in self._described.items() for one in described.values()}
+        names = {place: ids.of(".".join(place), place) for place in every}
+        found, models = schemas(Wanted(names[place], one.mode, one.adapter) for place, one in every.items())
+        for channel, described in self._described.items():
+            self._unite(channel, described, {id: found[names[channel, id]] for id in described})
+            for one in described.values():
+                id = names[channel, one.id]
+                one.headers = dict.fromkeys(("traceparent", *self._app.propagate), False) | one.headers
+                messages[id] = _message(one, found[id], models)
+                self._channels[channel]["messages"][one.id] = {"$ref": f"#/components/messages/{id}"}
         return messages, models
+
+    def _unite(self, channel: str, described: dict[str, Described], payloads: Mapping[str, Any]) -> None:
+        """What is read as it is written is one message of the channel."""
+        sent = [one for one in described.values() if one.mode == "serialization"]
+        for one in sent:
+            same = [other for other in described.values() if other is not one and other.model == one.model]
+            if same and payloads[same[0].id] == payloads[one.id]:
+                del described[one.id]
+                self._instead(_of_channel(channel, one.id), _of_channel(channel, same[0].id))
+
+    def _instead(self, old: dict[str, str], new: dict[str, str]) -> None:
+        for operation in self._operations.values():
+            operation["messages"] = [new if one == old else one for one in operation["messages"]]
+
+
+def _of_channel(channel: str, id: str) -> dict[str, str]:
+    return {"$ref": f"#/channels/{channel}/messages/{id}"}
 
 
 def _message(one: Described, payload: dict[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,10 +291,6 @@ def _members(model: Any) -> Iterator[Any]:
 def _name(model: Any) -> str:
     inner = get_args(model)[0] if get_origin(model) is Annotated else model
     return str(getattr(inner, "__name__", inner)) if not get_args(inner) else str(inner).replace("typing.", "")
-
-
-def _topic_id(topic: Topic[Any]) -> str:
-    return f"topic_{safe(topic.name)}"
 
 
 def _headers(function: Any, around: Mapping[str, Any]) -> dict[str, bool]:

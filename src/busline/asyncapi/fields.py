@@ -32,9 +32,18 @@ def _default(schema: Any) -> Html:
 def _notes(schema: Any) -> Html:
     if not isinstance(schema, Mapping):
         return markup()
-    limits = [markup(words, " ", code(schema[name])) for name, words in LIMITS.items() if name in schema]
-    about = schema.get("description")
+    limits, about = _limits(schema), schema.get("description")
     return markup(tag("span", about, class_="about") if about else None, " " if about and limits else None, joined(", ", limits))
+
+
+def _limits(schema: Mapping[str, Any]) -> list[Html]:
+    return [markup(words, " ", code(schema[name])) for name, words in LIMITS.items() if name in schema]
+
+
+def _within(schema: Any) -> Html:
+    """The type of a part in words, with its limits."""
+    limits = _limits(schema) if isinstance(schema, Mapping) else []
+    return markup(kind(schema), " (", joined(", ", limits), ")") if limits else kind(schema)
 
 
 def kind(schema: Any) -> Html:
@@ -46,7 +55,7 @@ def kind(schema: Any) -> Html:
         return tag("a", name, href=f"#model-{name}")
     for several, between in (("anyOf", " or "), ("oneOf", " or "), ("allOf", " and ")):
         if several in schema:
-            return joined(between, [kind(one) for one in schema[several]])
+            return joined(between, [_within(one) for one in schema[several]])
     if "const" in schema:
         return code(json.dumps(schema["const"], ensure_ascii=False))
     if "enum" in schema:
@@ -60,7 +69,7 @@ def _typed(schema: Mapping[str, Any]) -> Html:
             return _array(schema)
         case "object" if "properties" not in schema:
             inner = schema.get("additionalProperties")
-            return markup("map of ", kind(inner)) if isinstance(inner, Mapping) else markup("object")
+            return markup("map of ", _within(inner)) if isinstance(inner, Mapping) else markup("object")
         case str(name):
             form = schema.get("format") or schema.get("contentEncoding")
             return markup(name, f" ({form})" if form else None)
@@ -74,5 +83,5 @@ def _typed(schema: Mapping[str, Any]) -> Html:
 def _array(schema: Mapping[str, Any]) -> Html:
     items = schema.get("items")
     if isinstance(items, list):
-        return markup("[", joined(", ", [kind(one) for one in items]), "]")
-    return markup("array of ", kind(items)) if isinstance(items, Mapping) else markup("array")
+        return markup("[", joined(", ", [_within(one) for one in items]), "]")
+    return markup("array of ", _within(items)) if isinstance(items, Mapping) else markup("array")

@@ -17,7 +17,7 @@ VIEWPORT = '<meta charset="utf-8"><meta name="viewport" content="width=device-wi
 
 @cache
 def style() -> str:
-    return (Path(__file__).parent / "page.css").read_text()
+    return (Path(__file__).parent / "page.css").read_text("utf-8")
 
 
 @cache

@@ -1,17 +1,16 @@
 """JSON Schemas of many types at once: models stand once in the components, in the form that AsyncAPI reads."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
+from busline.asyncapi.sets import ordered
+
 Mode: TypeAlias = Literal["validation", "serialization"]
 Schema: TypeAlias = dict[str, Any]
 REF = "#/components/schemas/{model}"
-VALUES = ("const", "default", "enum", "examples")
-UNSAFE = re.compile(r"[^\w.\-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +28,37 @@ def schemas(wanted: Iterable[Wanted]) -> tuple[dict[str, Schema], dict[str, Sche
     if not inputs:
         return {}, {}
     found, whole = TypeAdapter.json_schemas(inputs, ref_template=REF)
-    models = whole.get("$defs", {})
-    return {id: readable(schema) for (id, _), schema in found.items()}, {name: readable(model) for name, model in models.items()}
+    reader = _Reader(whole.get("$defs", {}))
+    return {id: reader.read(schema) for (id, _), schema in found.items()}, {name: reader.read(model) for name, model in reader.models.items()}
 
 
-def readable(schema: Any) -> Any:
-    """The same in AsyncAPI's form: a discriminator is a name, a tuple's parts are a list of items."""
-    if isinstance(schema, list):
-        return [readable(one) for one in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return dict(_part(name, part) for name, part in schema.items())
+class _Reader:
+    """Turns schemas into AsyncAPI's form: a discriminator is a name, a tuple's parts are a list of items. Values of sets
+    are sorted."""
 
+    def __init__(self, models: Mapping[str, Schema]) -> None:
+        self.models = models
 
-def _part(name: str, part: Any) -> tuple[str, Any]:
-    if name == "discriminator":
-        return name, part["propertyName"]
-    if name == "prefixItems":
-        return "items", readable(part)
-    if name in ("properties", "patternProperties"):  # names of the user's, each with a schema
-        return name, {own: readable(one) for own, one in part.items()}
-    return name, part if name in VALUES else readable(part)
+    def read(self, schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [self.read(one) for one in schema]
+        if not isinstance(schema, Mapping):
+            return schema
+        return dict(self._part(name, part, schema) for name, part in schema.items())
 
-
-def safe(name: str) -> str:
-    """A name as a key of a document."""
-    return UNSAFE.sub("_", name)
+    def _part(self, name: str, part: Any, schema: Mapping[str, Any]) -> tuple[str, Any]:
+        match name:
+            case "discriminator":
+                return name, part["propertyName"]
+            case "prefixItems":
+                return "items", self.read(part)
+            case "properties" | "patternProperties":  # names of the user's, each with a schema
+                return name, {own: self.read(one) for own, one in part.items()}
+            case "default" | "const":
+                return name, ordered(part, schema, self.models)
+            case "examples":
+                return name, [ordered(one, schema, self.models) for one in part]
+            case "enum":
+                return name, part
+            case _:
+                return name, self.read(part)

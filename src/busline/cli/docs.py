@@ -9,6 +9,7 @@ import click
 from busline.asyncapi import document, page
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
+from busline.cli.http import encoded
 from busline.core.errors import wrong
 
 
@@ -20,12 +21,12 @@ from busline.core.errors import wrong
 def command(app: str | None, form: str, output: Path | None, app_version: str) -> None:
     """Print what APP (module:app) reads and writes, as an AsyncAPI 3.1 document, or as a page. Opens no engine."""
     found = find(app)
-    text = _written(guarded(lambda: document(found, version=app_version)), form)
+    made = encoded(_written(guarded(lambda: document(found, version=app_version)), form))
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(made, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_bytes(made)
     except OSError as error:
         raise Fail(wrong(output, "a file that can be written", error.strerror or str(error), "Name another with --output."), USAGE) from error
 
@@ -38,5 +39,5 @@ def _written(found: dict[str, Any], form: str) -> str:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise Fail(wrong("yaml", "its library, an extra of busline", "no module 'yaml'", 'Type: pip install "busline[yaml]"'), USAGE) from error
+        raise Fail(wrong("yaml", "its library, an extra of busline", "no module 'yaml'", 'Type: pip install "pybusline[yaml]"'), USAGE) from error
     return str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, TypeAlias
 
 from busline.core.errors import Invalid, wrong
+
+WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
 class Page(NamedTuple):
@@ -21,6 +24,30 @@ class Page(NamedTuple):
 
 
 Pages: TypeAlias = dict[str, Callable[[str], Page]]  # asked with what the client accepts
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8, whatever the locale. What UTF-8 does not have, half a character, is written out."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def liking(accepts: str, type: str) -> tuple[float, int]:
+    """How much a client that accepts this likes a type: its weight, and how closely the type was named."""
+    named, weight = max((_named(type, word), _weight(word)) for word in accepts.lower().split(","))
+    return (weight, named) if named and weight else (0.0, 0)
+
+
+def _named(type: str, word: str) -> int:
+    """3: by its name, 2: by its kind, 1: as anything, 0: not at all."""
+    return {type: 3, f"{type.partition('/')[0]}/*": 2, "*/*": 1}.get(word.partition(";")[0].strip(), 0)
+
+
+def _weight(word: str) -> float:
+    for part in word.split(";")[1:]:
+        name, _, value = part.partition("=")
+        if name.strip() == "q":
+            return float(value) if WEIGHT.fullmatch(value.strip()) else 0.0
+    return 1.0
 
 
 def as_json(status: int, data: object) -> Page:
@@ -60,10 +87,10 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            self._answer(as_json(404, {"pages": sorted(pages)}) if page is None else page(self.headers.get("Accept", "")))
+            self._answer(as_json(404, {"pages": sorted(pages)}) if page is None else page(", ".join(self.headers.get_all("Accept", []))))
 
         def _answer(self, page: Page) -> None:
-            body = page.text.encode()
+            body = encoded(page.text)
             self.send_response(page.status)
             self.send_header("Content-Type", f"{page.type}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))

@@ -19,7 +19,7 @@ from busline.asyncapi import document, page, policy
 from busline.cli.ending import Ending
 from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
-from busline.cli.http import Page, Pages, as_json, served
+from busline.cli.http import Page, Pages, as_json, liking, served
 from busline.cli.logs import FORMATS, LEVELS, configure
 from busline.cli.signals import handle
 from busline.core.errors import Invalid, Unavailable, wrong
@@ -145,16 +145,18 @@ class Runner:
         }
 
     def _described(self, accepts: str) -> Page:
-        """For a browser as a page, else as JSON."""
+        """As a page for those who like one better, such as browsers, else as JSON."""
         if self._document is None:
             self._document = document(self.app)
-        return Page(200, "text/html", page(self._document), policy()) if "text/html" in accepts else as_json(200, self._document)
+        if liking(accepts, "text/html") > liking(accepts, "application/json"):
+            return Page(200, "text/html", page(self._document), policy())
+        return as_json(200, self._document)
 
     def _metrics(self, stack: ExitStack) -> Pages:
         try:
             from busline.cli.metrics import Exported, exported, text
         except ModuleNotFoundError:
-            lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "busline[prometheus]"')}
+            lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "pybusline[prometheus]"')}
             return {"/metrics": lambda _: as_json(501, lacks)}
         metrics = self.app.setting.metrics = Metrics()
         stack.enter_context(exported(Exported(metrics, self._seen, lambda: not self._lacks())))
