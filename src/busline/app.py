@@ -27,6 +27,7 @@ from busline.core.chunks import chunks
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
+from busline.core.options import word
 from busline.core.policy import Retry
 from busline.core.ports import Transport
 from busline.core.served import Served, Serves
@@ -68,9 +69,9 @@ class Setting:
 
 
 class App(Router):
-    """Streams and jobs of one service. `async with app` opens it for sending; `app.running()` also consumes. Opening
-    raises Unavailable where its engine is away: for sending after 10 s. Of two engines each is opened for sending when it
-    is first needed.
+    """Streams and jobs of one service. `async with app` opens it for sending, or joins what is open already;
+    `app.running()` also consumes. Opening raises Unavailable where its engine is away: for sending after 10 s. Of two
+    engines each is opened for sending when it is first needed.
 
     `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
     the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
@@ -95,6 +96,8 @@ class App(Router):
         propagate: Sequence[str] = (),
         lifespan: "Callable[[App], AbstractAsyncContextManager[object]] | None" = None,
     ) -> None:
+        if word("name", name) is None:
+            raise Invalid(wrong("name", "a name for the App", "None", 'Write App("shop").'))
         super().__init__(middleware=middleware, retry=retry)
         self.name, self.publishes, self.namespace = name, tuple(publishes), namespace
         self.setting = Setting()
@@ -105,6 +108,7 @@ class App(Router):
         self.importable = around.f_code.co_name == "<module>"
         self._bus: Bus | None = None
         self._owner: Owner | None = None
+        self._entered = deque[Owner]()  # by `async with app`; who leaves first leaves what was entered first
         self._consuming_now: Consuming | None = None
         self._announced: set[str] = set()
 
@@ -114,11 +118,16 @@ class App(Router):
     # --- opening -------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._open(self._sending)
+        """Opens it for sending, or joins those who have it open; it closes when the last of them has left."""
+        owner = None
+        while self._owner is not None and owner is None:
+            owner = await self._join(self._owner)
+        self._entered.append(owner or await self._open(self._sending))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
+        if self._entered:  # none in a forked child: what it has left is the parent's
+            await self._leave(self._entered.popleft())
 
     @asynccontextmanager
     async def running(self, run: Run | None = None) -> AsyncGenerator[Self]:
@@ -127,36 +136,58 @@ class App(Router):
         Left, it drains: nothing new starts, what runs has 20 s to end. Raises ConfigError with every wrong
         declaration, and whatever ended the consuming for good.
         """
-        await self._open(partial(self._consuming, run or Run()))
+        owner = await self._open(partial(self._consuming, run or Run()))
         try:
             yield self
         finally:
-            await self._close()
+            await self._close(owner)
 
     async def ended(self) -> None:
         """Returns when something that `running` runs ended by itself: leaving `running` then raises why."""
         if self._consuming_now is not None:
             await self._consuming_now.ended()
 
-    async def _open(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+    async def _open(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> Owner:
         self._refuse_second()
-        self._owner = Owner(body)
+        owner = self._owner = Owner(body)
         _open_here.add(self)
         try:
-            opened = await self._owner.open()
+            opened = await owner.open()
             self._consuming_now = opened if isinstance(opened, Consuming) else None
         except BaseException:  # a cancellation, too, leaves the App closed
-            self._forget()
+            if self._owner is owner:
+                self._forget()
             raise
+        return owner
+
+    async def _join(self, owner: Owner) -> Owner | None:
+        """Holds open what somebody else opened; None where that came to nothing."""
+        if not owner.is_of_this_loop():
+            remedy = "Use it in the loop that opened it; a test calls a web service by httpx.ASGITransport, for a TestClient has a loop of its own."
+            raise Invalid(wrong(self.name, "an App of this event loop", "one that is open in another", remedy))
+        owner.holders += 1
+        try:
+            opened = await owner.opened()
+        except BaseException:
+            await self._leave(owner)
+            raise
+        if not opened and self._owner is owner:
+            self._forget()
+        return owner if opened else None
 
     def _forget(self) -> None:
         self._owner = self._bus = self._consuming_now = None
         _open_here.discard(self)
 
-    async def _close(self) -> None:
-        owner, self._owner = self._owner, None
-        _open_here.discard(self)
-        if owner is not None:
+    async def _leave(self, owner: Owner) -> None:
+        owner.holders -= 1
+        if not owner.holders:
+            await self._close(owner)
+
+    async def _close(self, owner: Owner) -> None:
+        if self._owner is owner:
+            self._owner = None
+            _open_here.discard(self)
             await owner.close()
 
     @asynccontextmanager
@@ -196,11 +227,21 @@ class App(Router):
             watching.append(timing(SKIPPED))
         assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems)
         plan = assembly.plan(run)
+        if not problems and self.setting.engines is None:  # in a test the line that sends them is refused
+            problems += self._secrets()
         if problems:
             raise ConfigError(problems)
         if self._lifespan is not None:
             plan.lifespan = partial(self._lifespan, self)
         return bus, plan
+
+    def _secrets(self) -> Iterator[str]:
+        """What it sends, and cannot write."""
+        sent = {one.publish for one in self.all_subscribers() if one.publish is not None}
+        for topic in dict.fromkeys([*sent, *self.publishes]):
+            yield from topic.codec.secrets
+        for task in self.all_tasks():
+            yield from (*task.arguments.codec.secrets, *(task.result_codec.secrets if task.keep_result else ()))
 
     def _wrong_headers(self) -> Iterator[str]:
         if isinstance(self.propagate, str):
@@ -225,7 +266,9 @@ class App(Router):
 
     def _refuse_second(self) -> None:
         if self._owner is not None:
-            raise Invalid(wrong(self.name, "an App that is closed", "one that is open", "Leave the other `async with` first; inside it, just use the App."))
+            raise Invalid(
+                wrong(self.name, "an App that is closed", "one that is open", "Leave the other first; inside it, just use the App, or open it for sending.")
+            )
 
     # --- engines -------------------------------------------------------------------------------------------
 
@@ -373,6 +416,7 @@ def _in_forked_child() -> None:
     for app in list(_open_here):
         _of_parent.extend((app._owner, app._bus, app._consuming_now))
         app._forget()
+        app._entered.clear()
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

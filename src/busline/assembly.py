@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from busline.checks import check_body, check_returned, check_returns, check_waits
 from busline.core.address import Address
 from busline.core.causes import told
 from busline.core.chain import Middleware, Step, chain
@@ -18,10 +19,11 @@ from busline.core.function import kind_of
 from busline.core.handler import Collect, Ending, Handler, Invoke, invoke
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, KeyValue, Message, encode_key, typed
+from busline.core.options import Mistakes
 from busline.core.outcome import Keep, Outcome, Rejected
-from busline.core.policy import LANE_LIMIT, STREAM_RETRY, TASK_RETRY
+from busline.core.policy import STREAM_RETRY, TASK_RETRY
 from busline.core.ports import Start, Subscription
-from busline.core.signature import Given, Reader, hints, parameters, place, replaced
+from busline.core.signature import Given, Injected, Reader, hints, parameters, place, replaced
 from busline.middleware.retries import Judge, retries
 from busline.middleware.validation import SKIPPED, refusal, unfamiliar, validation
 from busline.router import Router, Subscriber, where
@@ -86,8 +88,7 @@ class Assembly:
         try:
             return build()
         except Invalid as error:
-            if str(error) not in self.problems:
-                self.problems.append(str(error))
+            self.problems += [one for one in str(error).splitlines() if one not in self.problems]
             return None
 
     # --- checks --------------------------------------------------------------------------------------------
@@ -145,8 +146,6 @@ class Assembly:
 
     def _stream_limit(self, subscriber: Subscriber) -> int:
         given = subscriber.concurrency
-        if given is not None and not (isinstance(given, int) and given >= 1):
-            raise Invalid(wrong(subscriber.full_name, "concurrency=1 or more", str(given), "Leave it out for the default.", place=where(subscriber)))
         if subscriber.order != "partition":
             return given or DEFAULT_CONCURRENCY
         partitions = sum(topic.partitions or self._unsaid() for topic, _ in subscriber.source.parts)
@@ -166,21 +165,18 @@ class Assembly:
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
         function = replaced(self.replaced, subscriber.function)
-        own = parameters(function)
-        if not own:
-            raise Invalid(wrong(subscriber.full_name, "a first parameter for the body", "none", "Add one.", place=place(function)))
-        injected = reader.injected(function, own[1:], hints(function, subscriber.around))
-        kind = kind_of(function)
-        if kind.yields and subscriber.publish is None:
-            raise Invalid(wrong(subscriber.full_name, "publish= for what it yields", "none", "Name the topic.", place=place(function)))
+        policy, kind = subscriber.retry or subscriber.router.policy() or STREAM_RETRY, kind_of(function)
+        with Mistakes() as mistakes:
+            types, own = hints(function, subscriber.around), parameters(function)
+            mistakes.of(check_body, subscriber, function, own, types)
+            mistakes.of(check_returned, subscriber, function, types)
+            mistakes.of(check_waits, policy, place(function))
+            mistakes.of(self._stream_limit, subscriber)
+            injected = mistakes.of(reader.injected, function, own[1:], types) or Injected()
         ending = Ending(None if subscriber.publish is None else self._publisher(subscriber.publish), each=True)
         call, left = invoke(function, injected, ending, spread=False)
         steps = {topic.name: self._step(topic, wanted, call, left) for topic, wanted in subscriber.source.parts}
         first = next(iter(steps.values())) if len(steps) == 1 else _by_address(steps)
-        policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
-        if policy.total() > LANE_LIMIT:
-            remedy = "Lower max_delay= or attempts=: everything behind the record waits meanwhile."
-            raise Invalid(wrong("retry", f"at most {LANE_LIMIT:g} s of waiting in a lane", f"up to {policy.total():g} s", remedy, place=place(function)))
         judge = Judge(policy, self.bus.clock, in_lane=True)
         run = self._attempt(subscriber.full_name, subscriber.router, first, judge, self.group(subscriber))
         return Handler(subscriber.full_name, run, judge.failed, subscriber.timeout, kind.threaded)
@@ -224,17 +220,17 @@ class Assembly:
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
         function = self.replaced.get(task) or replaced(self.replaced, task.function)
-        kind = kind_of(function)
-        if kind.yields:
-            raise Invalid(wrong(task.name, "a function that returns", "one that yields", "Return a list instead.", place=place(function)))
-        arguments = task.arguments
-        types = hints(function, task.around)
-        rest = [one for one in parameters(function) if one.name not in arguments.names]
-        injected = reader.injected(function, rest, types)
+        kind, keep = kind_of(function), task.keep_result
+        with Mistakes() as mistakes:
+            mistakes.of(check_returns, task.name, kind, place(function))
+            arguments = mistakes.of(lambda: task.arguments)
+            results = mistakes.of(lambda: task.result_codec) if keep else None
+            rest = [one for one in parameters(function) if arguments is None or one.name not in arguments.names]
+            injected = Injected() if arguments is None else mistakes.of(reader.injected, function, rest, hints(function, task.around))
+        assert arguments is not None and injected is not None
         router = task.home
         assert isinstance(router, Router)
-        keep = task.keep_result
-        collect = _keeper(task.result_codec, keep) if keep else None
+        collect = None if results is None else _keeper(results, keep)
         call, left = invoke(function, injected, Ending(collect), spread=True)
         policy = task.declared.retry or router.policy() or TASK_RETRY
         judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)

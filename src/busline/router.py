@@ -1,5 +1,6 @@
 """Router: the two decorators, and what they collect."""
 
+import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,12 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 
 from busline.core.chain import Middleware
 from busline.core.clock import Seconds
-from busline.core.errors import ConfigError, wrong
+from busline.core.errors import ConfigError, Invalid, excerpt, wrong
 from busline.core.message import Delivery
-from busline.core.options import duration_or_none, kind
+from busline.core.options import Mistakes, duration_or_none, kind, one_of, whole_or_none, word
 from busline.core.policy import Retry
 from busline.core.ports import Order
-from busline.core.signature import Given, declared_late, local_names, place
+from busline.core.signature import Given, check_function, declared_late, local_names, place
 from busline.runtime.bus import Bus
 from busline.task import Declared, Queue, Task
 from busline.topic import Source, Topic
@@ -74,7 +75,10 @@ class Router:
     """Subscribers and tasks that belong together: a prefix for their names, middleware and a retry policy for all."""
 
     def __init__(self, *, prefix: str = "", middleware: Sequence[Middleware] = (), retry: Retry | None = None) -> None:
-        kind("retry", retry, Retry, "a Retry")
+        with Mistakes() as mistakes:
+            mistakes.of(word, "prefix", prefix or None)
+            mistakes.of(kind, "retry", retry, Retry, "a Retry")
+            mistakes.of(_check_middleware, middleware)
         self.prefix, self.middleware, self.retry = prefix, tuple(middleware), retry
         self.subscribers: list[Subscriber] = []
         self.tasks: list[Task[..., Any, Any]] = []
@@ -135,11 +139,22 @@ class Router:
         `start`: where a new group begins. `timeout`: seconds for one attempt.
         """
         around = dict(local_names(2))
+        if inspect.isroutine(source):
+            remedy = "Write @app.subscriber(topic)."
+            raise Invalid(wrong("source", "a Topic, or several joined by |", "the function itself", remedy, place=place(source)))
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             at = place(function)
-            kind("retry", retry, Retry, "a Retry", place=at)
-            limit = duration_or_none("timeout", timeout, zero=False, place=at)
+            with Mistakes(heard=True) as mistakes:
+                mistakes.of(check_function, function, at)
+                mistakes.of(_check_source, source, at)
+                mistakes.of(kind, "publish", publish, Topic, "a Topic", place=at)
+                mistakes.of(one_of, "order", order, ("partition", "key", "none"), place=at)
+                mistakes.of(whole_or_none, "concurrency", concurrency, place=at)
+                limit = _check_common(mistakes, at, name, retry, timeout)
+                mistakes.of(word, "group", group, place=at)
+            if mistakes.found:
+                return function
             known = name or _name(function)
             self.subscribers.append(Subscriber(function, source, self, known, publish, group, order, concurrency, start, retry, limit, around))
             return function
@@ -180,16 +195,17 @@ class Router:
         """
         around = dict(local_names(2))
 
-        def declare(function: Callable[..., Any]) -> Task[..., Any, Any]:
+        def declare(function: Callable[..., Any]) -> Any:
             at = place(function)
-            kind("retry", retry, Retry, "a Retry", place=at)
-            declared = Declared(
-                name or _name(function),
-                queue.name if isinstance(queue, Queue) else queue,
-                retry,
-                duration_or_none("timeout", timeout, zero=False, place=at),
-                duration_or_none("keep_result", keep_result, place=at),
-            )
+            line = queue.name if isinstance(queue, Queue) else queue
+            with Mistakes(heard=True) as mistakes:
+                mistakes.of(check_function, function, at)
+                mistakes.of(word, "queue", line, place=at)
+                limit = _check_common(mistakes, at, name, retry, timeout)
+                keep = mistakes.of(duration_or_none, "keep_result", keep_result, place=at)
+            if mistakes.found:
+                return function
+            declared = Declared(name or _name(function), line, retry, limit, keep)
             task: Task[..., Any, Any] = Task(function, self, declared, around, late=declared_late(function))
             self.tasks.append(task)
             return task
@@ -265,6 +281,25 @@ class Router:
         yield from self.tasks
         for router in self.routers:
             yield from router.all_tasks()
+
+
+def _check_middleware(middleware: Any) -> None:
+    if not isinstance(middleware, Sequence) or not all(map(callable, middleware)):
+        remedy = "Write middleware=[one, other]."
+        raise Invalid(wrong("middleware", "a list of functions of a delivery and the rest of the chain", excerpt(middleware), remedy))
+
+
+def _check_source(source: Any, at: str) -> None:
+    if not isinstance(source, Source):
+        remedy = 'Declare one: orders = Topic("orders", Order).'
+        raise Invalid(wrong("source", "a Topic, or several joined by |", excerpt(source), remedy, place=at))
+
+
+def _check_common(mistakes: Mistakes, at: str, name: Any, retry: Any, timeout: Any) -> float | None:
+    """What subscribers and tasks have in common. Returns the deadline in seconds."""
+    mistakes.of(word, "name", name, place=at)
+    mistakes.of(kind, "retry", retry, Retry, "a Retry", place=at)
+    return mistakes.of(duration_or_none, "timeout", timeout, zero=False, place=at)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -92,6 +92,7 @@ class Task(Generic[P, C, R]):
         self.late = late  # declared after the import: other processes do not have it
         self._sending = Sending()
         self._arguments: Arguments | None = None
+        self._injected = [one.name for one in inspect.signature(function).parameters.values() if one.default is INJECTED]
         self._keep: float | None = None
         self.__doc__ = function.__doc__
         self.__name__ = declared.name
@@ -101,7 +102,17 @@ class Task(Generic[P, C, R]):
         return f"<Task {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        """Calls the function. Raises TypeError for an injected parameter that is left out: nobody is there to inject it."""
+        if self._injected and (left := self._left_out(args, kwargs)):
+            raise TypeError(wrong(self.name, f"{', '.join(f'{one}=' for one in left)} in a direct call", "none", "Pass what busline would inject."))
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # C is what the function returns
+
+    def _left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+        try:
+            given = inspect.signature(self.function).bind_partial(*args, **kwargs).arguments
+        except TypeError:  # the call itself says it
+            return []
+        return [one for one in self._injected if given.get(one, INJECTED) is INJECTED]
 
     @property
     def name(self) -> str:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, overload
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints, overload
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -13,9 +14,11 @@ from typing_extensions import TypeForm
 from busline.core.address import Address
 from busline.core.clock import Seconds
 from busline.core.codec import Codec, codec_of
-from busline.core.errors import Invalid, wrong
+from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.fits import UNIONS
 from busline.core.message import KeyValue
-from busline.core.options import MOST, duration_or_none
+from busline.core.options import MOST, Mistakes, duration_or_none, kind, word
+from busline.core.texts import Text
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -77,9 +80,13 @@ class Topic(Source[T]):
         retention: Seconds | None = None,
         compact: bool = False,
     ) -> None:
+        with Mistakes() as mistakes:
+            mistakes.of(word, "name", name if name is not None else "")
+            mistakes.of(_check_key, key, str(name))
+            mistakes.of(kind, "compact", compact, bool, "True or False", place=str(name))
+            seconds = mistakes.of(duration_or_none, "retention", retention, zero=False, place=str(name))
         self.name, self.model, self.key = name, model, key
-        self.partitions, self.compact = partitions, compact
-        self.retention = duration_or_none("retention", retention, zero=False, place=str(name))
+        self.partitions, self.compact, self.retention = partitions, compact, seconds
         super().__init__(((self, None),))
 
     def __repr__(self) -> str:
@@ -104,12 +111,11 @@ class Topic(Source[T]):
             yield wrong(self.name, "a topic's name of letters, digits, '.', '_' and '-'", "another", "Name one topic; patterns are not supported.")
         if self.partitions is not None and not (isinstance(self.partitions, int) and 1 <= self.partitions <= MOST):
             yield wrong(self.name, "partitions=1 or more", str(self.partitions), "Leave it out for the engine's default.")
-        if isinstance(self.key, str) and self.key not in getattr(self.model, "model_fields", {self.key: None}):
-            yield wrong(self.key, f"a field of '{getattr(self.model, '__name__', self.model)}'", "none of that name", "Correct key=.", place=self.name)
-        try:
-            _ = self.codec
-        except Invalid as error:
-            yield str(error)
+        mistakes = Mistakes()
+        if isinstance(self.key, str):
+            mistakes.of(_check_field, self.model, self.key, self.name)
+        mistakes.of(lambda: self.codec)
+        yield from mistakes.found
 
     def key_of(self, value: Any, given: KeyValue) -> KeyValue:
         """The key of a value: the one given, else by the declaration."""
@@ -125,6 +131,30 @@ class Topic(Source[T]):
         """Raises Invalid for a message without a key in a compact topic."""
         if self.compact and key is None:
             raise Invalid(wrong(self.name, "a key, because the topic is compact", "None", "Pass key=, or declare key= on the Topic."))
+
+
+def _check_key(key: Any, place: str) -> None:
+    if not (key is None or isinstance(key, str) or callable(key)):
+        raise Invalid(wrong("key", "the name of a field, or a function of the value", excerpt(key), "Correct it.", place=place))
+
+
+def _check_field(model: Any, key: str, place: str) -> None:
+    """Of each type that a topic carries: it has the field, and the field is one text."""
+    for one in _members(get_args(model)[0] if get_origin(model) is Annotated else model):
+        fields = _fields(one)
+        if fields is not None and key not in fields:
+            raise Invalid(wrong(key, f"a field of '{one.__name__}'", "none of that name", "Correct key=.", place=place))
+        if fields is not None:
+            Text(fields[key], key, place)
+
+
+def _fields(model: type) -> Mapping[str, Any] | None:
+    """The types of its fields; None where it has none."""
+    if (fields := getattr(model, "model_fields", None)) is not None:
+        return {name: field.annotation for name, field in fields.items()}
+    if is_dataclass(model) or hasattr(model, "__required_keys__"):
+        return get_type_hints(model)
+    return None
 
 
 def unwanted(topic: Topic[Any], wanted: Any) -> Callable[[bytes], bool]:
@@ -161,7 +191,8 @@ def _union(topic: Topic[Any]) -> tuple[str, list[type]]:
 
 
 def _members(union: Any) -> list[type]:
-    return [one for one in (get_args(union) or (union,)) if isinstance(one, type)]
+    members = get_args(union) if get_origin(union) in UNIONS else (union,)
+    return [one for one in members if isinstance(one, type) and one is not type(None)]
 
 
 def _tags(model: type, name: str) -> list[object]:

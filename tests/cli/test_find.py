@@ -255,4 +255,4 @@ def test_every_mistake_of_an_app_is_said_at_once(project: Project) -> None:
 
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert all(part in result.stderr for part in ("'a b'", "wrong.nothing", "concurrency=1 or more"))
+    assert all(part in result.stderr for part in ("'a b'", "wrong.nothing", "'concurrency' at wrong.never", "wrong.py, line 10"))

@@ -82,9 +82,11 @@ async def test_pieces_run_in_their_surroundings(name: str, number: int) -> None:
 
 
 def test_the_tests_of_the_page_about_tests_pass(tmp_path: Path) -> None:
-    story, running, contract = blocks(DOCS / "testing.md", "python")
+    story, web, running, contract = blocks(DOCS / "testing.md", "python")
     (tmp_path / "shop.py").write_text(blocks(DOCS / "index.md", "python")[0])
     (tmp_path / "test_story.py").write_text(story)
+    (tmp_path / "api.py").write_text(blocks(DOCS / "fastapi.md", "python")[0])
+    (tmp_path / "test_web.py").write_text(web)
     (tmp_path / "test_contract.py").write_text(MINE + contract)
     inner = "\n".join("    " + line for line in running.splitlines())
     (tmp_path / "test_running.py").write_text(f"from shop import app, send_receipt\n\nasync def test_running() -> None:\n{inner}\n")

@@ -11,7 +11,7 @@ from examples.java import app as java
 from fastapi import Depends as FastDepends
 from pydantic import BaseModel, Field
 
-from busline import App, CallNext, Delivery, Depends, Header, Key, Reject, Retry, RetryLater, Router, Topic
+from busline import App, CallNext, Delivery, Depends, Header, Invalid, Key, Reject, Retry, RetryLater, Router, Topic
 from busline.app import Setting
 from busline.runtime.engines import Engines
 from busline.testing.clock import SimClock
@@ -288,8 +288,10 @@ async def test_an_app_opens_again_and_again(tell: Tell) -> None:
     for n in range(3):
         async with tell(app) as story:
             await story.publish(one_lane, Item(n=n))
-            with pytest.raises(Exception, match="'a': expected an App that is closed"):
-                await app.__aenter__()
+            async with app:  # joins
+                pass
+            with pytest.raises(Invalid, match="'a': expected an App that is closed"):
+                await app.running().__aenter__()
     assert seen == [0, 1, 2]
 
 

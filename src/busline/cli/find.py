@@ -1,32 +1,44 @@
 """Finding the App: `module:app`, or what BUSLINE_APP or [tool.busline] in a pyproject.toml names."""
 
 import importlib
+import inspect
 import os
 import re
 import sys
 import tomllib
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+import busline
 from busline.app import App
+from busline.assembly import Run
 from busline.cli.fail import USAGE, Fail
 from busline.core.errors import BuslineError, ConfigError, wrong
+from busline.core.options import HEARD
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:([^\W\d]\w*(\.[^\W\d]\w*)*)?)?")
 PACKAGE = str(Path(__file__).parent.parent)
+LIBRARIES = (PACKAGE, sys.prefix, sys.base_prefix, "<")  # where what stands is not the user's
 UNNAMED = "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.busline] in pyproject.toml."
 
 
 def find(path: str | None) -> App:
     """The App. Ends the command with one clear text, or the user's own traceback, if there is none."""
+    mistakes: list[str] = []
+    hearing = HEARD.set(lambda said: mistakes.append(said + _at(traceback.extract_stack())))
     try:
         app = _load(path, Path.cwd()) if path else _load(*_default())
+        if mistakes:
+            raise Fail("\n".join([*mistakes, *_problems(app)]), USAGE)
         app.setting.patience = 0.0  # a command says at once what is away; `run` has a wait of its own
         return app
     except ConfigError as error:
         raise Fail(str(error), USAGE) from error
+    finally:
+        HEARD.reset(hearing)
 
 
 def named_app(word: str) -> bool:
@@ -119,13 +131,39 @@ def _missing(error: ModuleNotFoundError, path: str) -> str:
 
 
 def _failed(error: Exception, own: TracebackType | None, name: str) -> Fail:
-    """The user's own traceback; an error of busline needs only the place."""
+    """The user's own traceback; an error of busline, or a call of it that Python refuses, needs only the place."""
+    at = _at(traceback.extract_tb(own))
     if isinstance(error, BuslineError):
-        frames = [one for one in traceback.extract_tb(own) if not one.filename.startswith(PACKAGE)]
-        at = f"\n  in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
         return Fail(f"{error}{at}", USAGE)
+    if isinstance(error, TypeError) and (known := _options(str(error))) is not None:
+        name, options = known
+        return Fail(wrong(name, f"its own options ({', '.join(options)})", f"a call that Python refuses: {error}", "Correct it.") + at, USAGE)
     traceback.print_exception(type(error), error, own)
     return Fail(f"'{name}' could not be imported: the error above is its own.", USAGE)
+
+
+def _at(frames: traceback.StackSummary) -> str:
+    """The innermost place of the user's."""
+    return next((f"\n  in {one.filename}, line {one.lineno}" for one in reversed(frames) if not one.filename.startswith(LIBRARIES)), "")
+
+
+def _problems(app: App) -> Sequence[str]:
+    """What else is wrong with it, as its start would say."""
+    try:
+        app.assemble(Run())
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _options(refused: str) -> tuple[str, list[str]] | None:
+    """Of what Python says of a call that does not fit: what of busline was called, and the options that it has."""
+    name, _, method = refused.partition("(")[0].partition(".")
+    kind = getattr(busline, name, None)
+    found = kind if method in ("", "__init__") else getattr(kind, method, None)
+    if not callable(found):
+        return None
+    return name if found is kind else method, [one for one in inspect.signature(found).parameters if one != "self"]
 
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:

@@ -8,6 +8,8 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from busline.core.codec import Codec
+from busline.core.errors import Invalid
+from busline.core.options import Mistakes
 
 
 class Arguments:
@@ -19,7 +21,13 @@ class Arguments:
         self._only_in_place = frozenset(one.name for one in own if one.kind is inspect.Parameter.POSITIONAL_ONLY)
         self._required = frozenset(one.name for one in own if one.default is inspect.Parameter.empty)
         self.names = frozenset(one.name for one in own)
-        self.codec = Codec(_as_dict(name, own, types), name)
+        try:
+            self.codec = Codec(_as_dict(name, own, types), name)
+        except Invalid:
+            with Mistakes() as mistakes:  # which of them it is
+                for one in own:
+                    mistakes.of(Codec, types.get(one.name, Any), one.name, reads=True, place=name)
+            raise
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, defaults left to the function. Raises TypeError as a call would."""

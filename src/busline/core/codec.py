@@ -27,16 +27,18 @@ MEND = "Change its type, or its validators and serializers, so that it reads wha
 class Codec:
     """Compiled once per type. `decode` is the validator's own method, bound: it reads the bytes directly.
 
-    `reads`: only that. A type that never comes back as it went out cannot be written, and raises Invalid.
+    `reads`: only that. A type that never comes back as it went out cannot be written, and raises Invalid; with `secrets`
+    it can be read, and Invalid is raised where it is written.
     """
 
-    __slots__ = ("_dump", "_load", "_models", "_sure", "adapter", "decode", "mime", "name", "nullable")
+    __slots__ = ("_dump", "_load", "_models", "_sure", "adapter", "decode", "mime", "name", "nullable", "secrets")
 
-    def __init__(self, model: Any, name: str, *, reads: bool = False) -> None:
-        adapter = _adapter(model, name)
+    def __init__(self, model: Any, name: str, *, reads: bool = False, place: str = "") -> None:
+        adapter = _adapter(model, name, place)
         survey = Survey(adapter.core_schema)
         if survey.problems and not reads:
             raise Invalid("\n".join(_said(one.path, name, *one[1:]) for one in survey.problems))
+        self.secrets = [_said(one.path, name, *one[1:]) for one in survey.secrets]
         if survey.binary:
             _in_base64(adapter)
         self.name, self.adapter, self.mime = name, adapter, JSON
@@ -54,6 +56,8 @@ class Codec:
     def encode(self, value: object) -> bytes:
         """The value as JSON. Raises Invalid for a value that does not fit the type, would not come back equal, holds NaN
         or an infinity, or makes a body over the limit."""
+        if self.secrets:
+            raise Invalid(self.secrets[0])
         try:
             fitting = self._load(value)
             body = self._dump(fitting, by_alias=True, warnings="error")
@@ -117,13 +121,14 @@ def codec_of(model: Any, name: str, *, reads: bool = False) -> Codec:
     return Raw(model, name) if bare in (bytes, str) else Codec(model, name, reads=reads)
 
 
-def _adapter(model: Any, name: str) -> TypeAdapter[Any]:
+def _adapter(model: Any, name: str, place: str) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(model)
         adapter.rebuild(raise_errors=True)
         return adapter
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
-        raise Invalid(wrong(name, "a type that pydantic can validate", excerpt(model), f"pydantic says: {str(error).splitlines()[0]}")) from error
+        remedy = f"pydantic says: {str(error).splitlines()[0]}"
+        raise Invalid(wrong(name, "a type that pydantic can validate", excerpt(model), remedy, place=place)) from error
 
 
 def _in_base64(adapter: TypeAdapter[Any]) -> None:

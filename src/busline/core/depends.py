@@ -1,13 +1,16 @@
 """What a function may ask for beside its body: the markers, and dependencies opened in order."""
 
+import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
+from busline.core.errors import Invalid, excerpt, wrong
 from busline.core.function import Function, Kind, awaited, kind_of, opened
 from busline.core.message import Delivery
+from busline.core.options import one_of
 from busline.core.threads import in_thread
 
 Provide: TypeAlias = Callable[[Delivery], object]
@@ -45,6 +48,14 @@ class Depends:
 
     dependency: Callable[..., object]
     scope: Literal["delivery", "app"] = "delivery"
+
+    def __post_init__(self) -> None:
+        one_of("scope", self.scope, ("delivery", "app"))
+        if not callable(self.dependency):
+            if inspect.iscoroutine(self.dependency):
+                self.dependency.close()
+            remedy = "Write its name, without parentheses: Depends(session)."
+            raise Invalid(wrong("Depends", "a function or a class", excerpt(self.dependency), remedy))
 
 
 @dataclass(eq=False, slots=True)

@@ -9,10 +9,11 @@ from typing import Any, get_type_hints
 
 from busline.core import texts
 from busline.core.depends import INJECTED, Depends, Header, Key, Node, Provide, itself
-from busline.core.errors import Invalid, wrong
+from busline.core.errors import Invalid, excerpt, wrong
 from busline.core.function import bound, innermost
 from busline.core.markers import Asked, asked, defaultless
 from busline.core.message import Delivery
+from busline.core.options import Mistakes
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Given = Mapping[type, object]
@@ -32,6 +33,16 @@ def place(function: Callable[..., Any]) -> str:
     inner = innermost(function)
     name = getattr(inner, "__qualname__", type(inner).__qualname__)
     return f"{getattr(inner, '__module__', type(inner).__module__)}.{name}"
+
+
+def check_function(function: Any, at: str) -> None:
+    """Raises Invalid for what cannot be called, and for a method in the body of its class, which has no object yet."""
+    if not callable(function):
+        raise Invalid(wrong("function", "a function", excerpt(function), "Write options by name, as in name=.", place=at))
+    owner, _, name = getattr(function, "__qualname__", "").rpartition(".")
+    if owner and not owner.endswith("<locals>") and inspect.isfunction(function) and [*inspect.signature(function).parameters][:1] in (["self"], ["cls"]):
+        remedy = "Put it at the top of the module, or declare the bound method of an object."
+        raise Invalid(wrong(name, "a function", f"a method of '{owner}', which nobody has an object for", remedy, place=at))
 
 
 def local_names(depth: int) -> Mapping[str, Any]:
@@ -103,16 +114,19 @@ class Reader:
     def injected(self, function: Callable[..., Any], rest: Sequence[inspect.Parameter], types: Mapping[str, Any], *, app_scope: bool = False) -> Injected:
         """Where each of these parameters comes from. Raises Invalid for one that nothing provides."""
         found = Injected()
-        for parameter in rest:
-            annotation = types.get(parameter.name, Any)
-            wanted = asked(annotation, parameter.default, parameter.name, place(function))
-            if isinstance(wanted.marker, Depends):
-                self._depend(found, parameter.name, wanted.marker, function, app_scope)
-            elif provide := self._provide(wanted, parameter, app_scope, place(function)):
-                found.provided[parameter.name] = provide
-            elif parameter.default is INJECTED or parameter.default is inspect.Parameter.empty:
-                raise Invalid(_nothing_provides(function, parameter, annotation, app_scope))
+        with Mistakes() as mistakes:
+            for parameter in rest:
+                mistakes.of(self._inject, found, function, parameter, types.get(parameter.name, Any), app_scope)
         return found
+
+    def _inject(self, found: Injected, function: Callable[..., Any], parameter: inspect.Parameter, annotation: Any, app_scope: bool) -> None:
+        wanted = asked(annotation, parameter.default, parameter.name, place(function))
+        if isinstance(wanted.marker, Depends):
+            self._depend(found, parameter.name, wanted.marker, function, app_scope)
+        elif provide := self._provide(wanted, parameter, app_scope, place(function)):
+            found.provided[parameter.name] = provide
+        elif parameter.default is INJECTED or parameter.default is inspect.Parameter.empty:
+            raise Invalid(_nothing_provides(function, parameter, annotation, app_scope))
 
     def _depend(self, found: Injected, name: str, marker: Depends, function: Callable[..., Any], app_scope: bool) -> None:
         if app_scope and marker.scope != "app":

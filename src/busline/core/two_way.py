@@ -34,11 +34,13 @@ class Problem(NamedTuple):
 
 
 class Survey:
-    """What the core schema of a type tells. `problems`: parts that never come back equal. `sure`: all others always do,
-    as long as nobody derives from `models`, and nothing else is put into their place. `binary`: there are bytes in it."""
+    """What the core schema of a type tells. `problems`: parts that never come back equal; `secrets`: those of them that
+    are read well, when somebody else has written them. `sure`: all others always do, as long as nobody derives from `models`. `binary`: there
+    are bytes in it."""
 
     def __init__(self, schema: Schema) -> None:
         self.problems: list[Problem] = []
+        self.secrets: list[Problem] = []
         self.sure, self.binary = True, False
         self.models: list[type] = []
         self._definitions: dict[str, Schema] = {}
@@ -69,7 +71,7 @@ class Survey:
         function = schema["serialization"].get("function")
         if getattr(function, "__module__", "") == "pydantic.types" and "secret" in function.__name__:
             remedy = "Send it in another way, or give the field a serializer that writes the value."
-            self._never(path, "a value that can be written", "a secret, which is written as asterisks", remedy)
+            self.secrets.append(Problem(path, "a value that can be written", "a secret, which is written as asterisks", remedy))
         self.sure = False
 
     # --- each kind of schema -------------------------------------------------------------------------------

@@ -301,6 +301,7 @@ class Owner:
 
     def __init__(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._body = body
+        self.holders = 1  # who wants it open
         self._stop = asyncio.Event()
         self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._task = asyncio.get_running_loop().create_task(self._own(), name="busline owner")
@@ -327,6 +328,14 @@ class Owner:
                 self._task.cancel()
             await self.close()
             raise
+
+    def is_of_this_loop(self) -> bool:
+        return self._ready.get_loop() is asyncio.get_running_loop()
+
+    async def opened(self) -> bool:
+        """Whether it opens, for those who did not ask for it first. Waits until that is known."""
+        await asyncio.wait((self._ready,))
+        return not self._ready.cancelled() and self._ready.exception() is None
 
     async def close(self) -> None:
         """Leaves the body and waits for it. Raises what went wrong in it."""
