@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -26,7 +25,7 @@ from busline.assembly import Assembly, Functions, Run, Watch, recorder, tracing
 from busline.core.chain import Middleware
 from busline.core.chunks import chunks
 from busline.core.clock import Clock, SystemClock
-from busline.core.errors import ConfigError, Invalid, Unavailable, wrong
+from busline.core.errors import ConfigError, Invalid, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
 from busline.core.options import word
 from busline.core.policy import Retry
@@ -39,7 +38,7 @@ from busline.middleware.timing import timing
 from busline.middleware.validation import SKIPPED
 from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
-from busline.runtime.bus import Bus, Consuming, Owner, Plan
+from busline.runtime.bus import Bus, Consuming, Opening, Owner, Plan, unheard
 from busline.runtime.engines import Engines
 from busline.runtime.telling import Listen
 from busline.task import Call, Job, Jobs, enqueue_all
@@ -51,7 +50,6 @@ R = TypeVar("R")
 ON_THE_WAY = 4  # chunks
 DRAIN, CANCEL = 20.0, 2.0
 PATIENCE = 10.0  # seconds in which an engine that is away may come, when the App is opened for sending
-TRY_EVERY = 0.2
 
 
 @dataclass(slots=True)
@@ -66,12 +64,14 @@ class Setting:
     patience: float = PATIENCE
     tracer_provider: Any = None  # instead of the one that is set for all
     listen: Listen | None = None  # hears of each attempt that failed
+    note: Callable[[str], object] = unheard  # is told what the opening waits for
     metrics: Metrics | None = None
 
 
 class App(Router):
     """Streams and jobs of one service. `async with app` opens it for sending, or joins what is open already;
-    `app.running()` also consumes. Opening raises Unavailable where an engine is away: for sending after 10 s.
+    `app.running()` also consumes. Opening raises Unavailable where its engine is away: for sending after 10 s. Of two
+    engines each is opened for sending when it is first needed.
 
     `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
     the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
@@ -192,23 +192,13 @@ class App(Router):
 
     @asynccontextmanager
     async def _sending(self) -> AsyncGenerator[Bus]:
-        async with AsyncExitStack() as stack:
-            bus = self._bus = await self._opened_bus(stack)
-            stack.callback(self._forget_bus)
-            yield bus
-
-    async def _opened_bus(self, stack: AsyncExitStack) -> Bus:
-        """With its engines open. One that is away is waited for, for a moment."""
-        end = time.monotonic() + self.setting.patience
-        while True:
-            bus, _ = self.assemble(Run())
+        bus, _ = self.assemble(Run(), self.setting.patience)
+        async with bus.sending():
+            self._bus = bus
             try:
-                await stack.enter_async_context(bus.opened())
-                return bus
-            except Unavailable:
-                if time.monotonic() >= end:
-                    raise
-            await asyncio.sleep(TRY_EVERY)
+                yield bus
+            finally:
+                self._forget_bus()
 
     @asynccontextmanager
     async def _consuming(self, run: Run) -> AsyncGenerator[Consuming]:
@@ -224,12 +214,14 @@ class App(Router):
     def _forget_bus(self) -> None:
         self._bus = None
 
-    def assemble(self, run: Run) -> tuple[Bus, Plan]:
-        """Compiles the declarations. Raises ConfigError with all that is wrong with them."""
+    def assemble(self, run: Run, patience: float = 0.0) -> tuple[Bus, Plan]:
+        """Compiles the declarations. `patience`: seconds in which an engine may come. Raises ConfigError with all that is
+        wrong with them."""
         problems = list(self._wrong_headers())
         engines = self._engines(problems, run.create_topics)
         traces = tracing(engines, self.setting.tracer_provider)
-        bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces, listen=self.setting.listen)
+        opening = Opening(patience, self.setting.note)
+        bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces, opening=opening, listen=self.setting.listen)
         watching: list[Watch] = [one.around for one in (traces, self.setting.metrics) if one is not None]
         if log.isEnabledFor(logging.DEBUG):
             watching.append(timing(SKIPPED))

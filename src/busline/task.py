@@ -216,8 +216,8 @@ class Task(Generic[P, C, R]):
     def bus(self) -> Bus:
         return self.home.bus()
 
-    def engine(self) -> Transport:
-        return self.bus().engines.of(self.queue_address())
+    async def engine(self) -> Transport:
+        return await self.bus().engine(self.queue_address())
 
     def target(self) -> Address:
         queue = self._sending.queue
@@ -294,7 +294,7 @@ class Job(Generic[R_co]):
     async def status(self) -> JobStatus:
         """Where the job stands now. Raises Invalid for an unsent one."""
         self._must_be_sent("status")
-        look = await self._task.engine().inspector.look(self.id)
+        look = await (await self._task.engine()).inspector.look(self.id)
         return JobStatus(look.state, look.attempt)
 
     async def result(self, timeout: Seconds | None = None) -> R_co:
@@ -318,14 +318,14 @@ class Job(Generic[R_co]):
                 raise TimeoutError(
                     wrong(self._task.name, f"a result within {timeout} s", "none yet", f"Only the wait ended: ask the job {self.id} again later.")
                 )
-            await self._task.engine().store.wait(self._key, min(until, clock.ticks() + LOOK_AGAIN))
+            await (await self._task.engine()).store.wait(self._key, min(until, clock.ticks() + LOOK_AGAIN))
 
     @property
     def _key(self) -> str:
         return result_key(self.id)
 
     async def _look(self) -> bytes | None:
-        engine = self._task.engine()
+        engine = await self._task.engine()
         kept = (await engine.store.get([self._key]))[0]
         if kept is not None:
             return kept

@@ -234,7 +234,9 @@ def test_dead_letters_are_listed_and_shown(failed: Project) -> None:
     shown = json.loads(failed.call("dead", "show", one["id"], "--json").stdout)
 
     assert sorted(one["handler"] for one in listed) == ["bill", "fail", "fail"]
-    assert len(text.splitlines()) == 3 and "ValueError: negative" in text
+    header, *lines = text.splitlines()
+    assert header.split() == ["id", "died", "handler", "where", "reason"] and len(lines) == 3 and all(" UTC " in line for line in lines)
+    assert "ValueError: negative" in text
     assert shown == one
     assert shown["body"] == '{"id": "b", "cents": -1}' or json.loads(shown["body"]) == {"id": "b", "cents": -1}
     assert "ValueError" in failed.call("dead", "show", "shop:app", one["id"]).stdout
@@ -293,7 +295,9 @@ def test_check_prints_the_plan(shop: Project) -> None:
     assert "group shop.bill, order partition, " in text and "at once, no retry" in text
     assert "task send: queue mail" in text
     assert "streams: sqlite:////" in text and "(embedded)" in text
-    assert plan["subscribers"][0]["retry"] == "no retry"
+    assert plan["engines"]["streams"]["by"] == "embedded" and plan["engines"]["streams"]["engine"].startswith("sqlite:////")
+    assert plan["subscribers"][0]["retry"]["attempts"] == 1 and plan["subscribers"][0]["retry"]["on"] == ["Exception"]
+    assert isinstance(plan["subscribers"][0]["concurrency"], int)
     assert [one["handler"] for one in plan["tasks"]] == ["add", "fail", "send"]
     assert plan["publishes"] == ["audit"]
 

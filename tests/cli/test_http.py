@@ -139,6 +139,7 @@ def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(p
     assert eventually(lambda: measured(port)["busline_dead_total send"] == 1 and measured(port)["busline_dead_total bill"] == 1)
     project.call("enqueue", "measured:app", "later", "--delay", "3600")
     assert eventually(lambda: measured(port).get("busline_queue_depth slow delayed") == 1)
+    assert eventually(lambda: measured(port).get("busline_dead send") == 1 and measured(port).get("busline_dead bill") == 1)
     project.call("publish", "measured:app", "orders", '{"id": "block"}')
     read_until(worker, "blocking")
     project.call("publish", "measured:app", "orders", '{"id": "behind"}')
@@ -150,6 +151,7 @@ def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(p
     assert (found["busline_duration_seconds_count bill"], found["busline_duration_seconds_bucket bill +Inf"]) == (3, 3)
     assert (found["busline_failed_total send"], found["busline_handled_total send"], found["busline_in_flight send"]) == (1, 1, 0)
     assert (found["busline_ready"], found["mine_total"], found["busline_queue_depth measured waiting"]) == (1, 1, 0)
+    assert (found["busline_dead later"], found["busline_errors_total ValueError bill"], found["busline_errors_total Reject send"]) == (0, 2, 1)
     assert found["busline_lag measured.bill orders"] >= 0 and found["busline_frontier_age_seconds measured.bill"] >= 0
     assert found["busline_queue_oldest_seconds slow"] == 0 and found["busline_sample_age_seconds"] >= 0
     assert {"busline_skipped_total bill", "busline_refused_total bill", "busline_gaps_total bill"} <= found.keys()

@@ -170,6 +170,48 @@ def test_text_logs_name_the_handler_behind_what_it_says(shop: Project) -> None:
     assert "all 1 attempts failed [" not in done.stderr and "attempt failed [" not in done.stderr
 
 
+STARTS = """
+    import asyncio
+    from contextlib import asynccontextmanager
+    from pathlib import Path
+    from typing import Annotated
+
+    from busline import App, Depends, Topic
+
+
+    @asynccontextmanager
+    async def lifespan(app):
+        while not Path("lifespan").exists():
+            await asyncio.sleep(0.05)
+        yield
+
+
+    async def pool():
+        while not Path("pool").exists():
+            await asyncio.sleep(0.05)
+        return 1
+
+
+    app = App("starts", lifespan=lifespan)
+
+
+    @app.subscriber(Topic("numbers", int))
+    async def handle(number: int, pool: Annotated[int, Depends(pool, scope="app")]) -> None: ...
+"""
+
+
+def test_what_is_not_ready_says_what_it_waits_for(project: Project) -> None:
+    project.write("starts.py", STARTS)
+    process = project.start("run", "starts:app", "--until-idle")
+
+    read_until(process, "not ready after 5 s, waiting for the lifespan")
+    project.write("lifespan")
+    read_until(process, "waiting for the dependency 'pool'")
+    project.write("pool")
+    read_until(process, "runs:")
+    assert process.wait(20) == 0
+
+
 EXTRA = """
     import logging
 

@@ -1,10 +1,13 @@
 """What an error says, and what stands behind it."""
 
+import logging
+
 from busline import Invalid, Reject, Retry, RetryLater
 from busline.core.causes import causes_of, deciding, details, in_words, leaf, told
 from busline.core.errors import ERROR_LIMIT, Cause
 from busline.core.message import Delivery, Message
 from busline.core.outcome import Outcome, Rejected, Retried
+from busline.logs import Handling
 from busline.middleware.retries import Judge
 from busline.testing.clock import SimClock
 
@@ -85,7 +88,7 @@ def test_the_chain_is_told_the_nearest_first_and_each_once() -> None:
 
 def test_what_is_kept_of_an_error_fits_whatever_it_is() -> None:
     error: BaseException = ValueError("x" * 50_000)
-    for n in range(500):
+    for n in range(3_000):
         error = caused(RuntimeError(f"{n} " + "é" * 10_000 + "\ud800"), error)
 
     kept = told(error)
@@ -109,6 +112,14 @@ def test_a_traceback_ends_where_the_error_was_raised() -> None:
     assert where.startswith("...\n") and where.endswith('    raise ValueError("here")\nValueError: here\n')
 
 
+def test_groups_of_any_depth_are_looked_through() -> None:
+    error: Exception = GONE
+    for _ in range(3_000):
+        error = ExceptionGroup("g", [error])
+
+    assert leaf(error) is GONE and in_words(leaf(error)) == "ConnectionError: gone" and told(error).error_type == "ExceptionGroup"
+
+
 def test_errors_that_refuse_to_be_looked_at_are_told_all_the_same() -> None:
     class Odd(Exception):
         def __str__(self) -> str:
@@ -122,3 +133,9 @@ def test_errors_that_refuse_to_be_looked_at_are_told_all_the_same() -> None:
 def test_details_of_others_are_none() -> None:
     for kept in (None, b"", b"{", b"[1]", b"[[1], null]", "text"):
         assert details(kept) == ((), None)
+
+
+def test_the_filter_leaves_what_users_pass_under_its_names() -> None:
+    record = logging.makeLogRecord({"position": 7, "delivery": "home"})
+
+    assert Handling().filter(record) and (record.__dict__["position"], record.__dict__["handler"]) == (7, None)

@@ -9,10 +9,12 @@ from pydantic import BaseModel
 
 from busline import Invalid, Retry
 from busline.core.codec import Codec, depth
+from busline.core.counts import Counts, tally
 from busline.core.frontier import Frontier
 from busline.core.ids import derived_id, new_id
 from busline.core.lanes import Lanes
 from busline.core.message import Delivery, Message
+from busline.core.outcome import RELEASED
 from busline.core.partition import murmur2
 from busline.transports.sqlite.wire import pack, unpack
 
@@ -155,3 +157,10 @@ def test_what_is_ahead_is_what_finished_beyond_the_lowest(steps: list[tuple[bool
             finished.add(one)
 
         assert set(frontier.ahead) == {one for one in finished if one >= frontier.low}
+
+
+def test_what_is_given_back_before_it_began_counts_for_nobody() -> None:
+    unbegun, begun = (Delivery(Message("a", b"1"), "t", 1, "t/0@1", None, n) for n in range(2))
+    begun.handler = "bill"
+
+    assert tally([(unbegun, RELEASED), (begun, RELEASED)]) == {"bill": Counts()}

@@ -13,13 +13,14 @@ from tests.servers.kafka import Kafka as Broker
 from tests.servers.redis import free_port, running
 
 NOWHERE = "127.0.0.1:9"
+ORDERS = Topic("orders", dict[str, int])
 
 
 def make(streams: object = None, jobs: object = None) -> App:
     """An App that needs both engines."""
     app = App("shop", streams=streams, jobs=jobs)  # type: ignore[arg-type]  # some are wrong
 
-    @app.subscriber(Topic("orders", dict[str, int]))
+    @app.subscriber(ORDERS)
     async def bill(order: dict[str, int]) -> None: ...
 
     @app.task
@@ -32,7 +33,7 @@ async def said(app: App) -> str:
     app.setting.patience = 0
     with pytest.raises(BuslineError) as caught:
         async with app:
-            pass
+            await app.bus().every_engine()
     assert "s3cret" not in str(caught.value)
     return str(caught.value)
 
@@ -109,7 +110,7 @@ async def test_a_server_that_is_away_is_waited_for_and_named(which: str) -> None
 
     with pytest.raises(Unavailable) as caught:
         async with app:
-            pass
+            await app.bus().every_engine()
 
     assert time.monotonic() - begun >= 0.5
     assert place in str(caught.value) and "s3cret" not in str(caught.value)
@@ -120,12 +121,41 @@ async def test_a_redis_that_comes_in_time_is_used() -> None:
     with running() as server:
         server.kill()
         app = make("memory://", server.url)
-        opening = asyncio.ensure_future(app.__aenter__())
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(server.start)
-        await opening
-        await next(iter(app.tasks)).enqueue()
-        await app.__aexit__(None, None, None)
+        async with app:
+            sending = asyncio.ensure_future(next(iter(app.tasks)).enqueue())
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(server.start)
+            await sending
+
+
+async def test_who_only_enqueues_does_not_care_whether_kafka_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    app = make(f"kafka://{place}", "memory://")
+    app.setting.patience = 0.0
+    (task,) = app.tasks
+
+    async with app:
+        job = await task.enqueue()
+        with pytest.raises(Unavailable, match=place):
+            await app.publish(ORDERS, {})
+        await asyncio.gather(task.enqueue(), task.enqueue())
+        with pytest.raises(Unavailable, match=place):
+            await app.publish(ORDERS, {})
+        assert (await job.status()).state == "waiting"
+
+    assert not [one for one in caplog.records if one.name.startswith("aiokafka")]
+
+
+async def test_a_send_that_is_cancelled_leaves_the_opening_to_the_others() -> None:
+    app = make(f"kafka://127.0.0.1:{free_port()}", "memory://")
+    app.setting.patience = 0.3
+
+    async with app:
+        first, second = (asyncio.ensure_future(app.publish(ORDERS, {})) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(Unavailable):
+            await second
 
 
 @pytest.mark.server

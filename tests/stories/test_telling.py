@@ -5,9 +5,16 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from busline import App, Reject, Retry, RetryLater, Topic
+from busline import App, JobFailed, Reject, Retry, RetryLater, Topic
+from busline.app import Setting
+from busline.middleware.metrics import Metrics
+from busline.runtime.engines import Engines
 from busline.testing import in_memory
+from busline.transports.memory import MemoryTransport
 
 numbers = Topic("numbers", int, partitions=1)
 app = App("told")
@@ -84,6 +91,22 @@ async def test_what_was_meant_has_no_traceback_and_is_told_once(said: pytest.Log
     assert lines(said) == [f"'refuse' {job.id}, attempt 1, is in the dead letters: no address"] and said.records[0].exc_info is None
 
 
+async def test_a_filter_that_raises_takes_no_message_away(capsys: pytest.CaptureFixture[str]) -> None:
+    def raises(record: logging.LogRecord) -> bool:
+        raise KeyError("filter")
+
+    logging.getLogger("busline").addFilter(raises)
+    try:
+        async with in_memory(app, errors="keep") as bus:
+            await group.enqueue()
+            await bus.advance(10)
+            assert bus.counts(group)["dead"] == 1
+    finally:
+        logging.getLogger("busline").removeFilter(raises)
+
+    assert "KeyError: 'filter'" in capsys.readouterr().err
+
+
 async def test_a_lane_that_waits_says_for_what_and_until_when(said: pytest.LogCaptureFixture) -> None:
     async with in_memory(app, errors="keep") as bus:
         await bus.publish(numbers, 0)
@@ -94,3 +117,33 @@ async def test_a_lane_that_waits_says_for_what_and_until_when(said: pytest.LogCa
         await bus.advance(300)
 
     assert any("'wait' numbers/0@1, attempt 1, failed: KeyError: 1; it runs again in 4 s, at " in one for one in lines(said))
+
+
+async def test_each_place_that_tells_of_a_failure_names_its_cause(said: pytest.LogCaptureFixture) -> None:
+    own, spans, metrics, engine = App("own"), InMemorySpanExporter(), Metrics(), MemoryTransport()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+
+    @own.task(retry=Retry(2, delay=0))
+    async def sell() -> int:
+        async def fail() -> None:
+            raise ValueError("no stock") from ConnectionError("shop closed")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+        return 1
+
+    setting = Setting(Engines(engine, engine), tracer_provider=provider, metrics=metrics)
+    async with own.running_with(setting):
+        job = await sell.enqueue()
+        with pytest.raises(JobFailed) as caught:
+            await job.result(10)
+        (letter,) = await engine.inspector.dead()
+
+    cause = "ConnectionError: shop closed"
+    assert [cause in line for line in lines(said)] == [True, True]
+    assert cause in str(caught.value) and cause in (caught.value.traceback or "")
+    assert [str(one) for one in letter.causes] == [cause] and (letter.error_type, letter.error) == ("ValueError", "no stock")
+    attempts = [one for one in spans.get_finished_spans() if one.name.startswith("process")]
+    assert [cause in (one.status.description or "") for one in attempts] == [True, True]
+    assert metrics.handlers["sell"].errors == {"ValueError": 2}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -11,12 +12,13 @@ from busline.app import App
 from busline.assembly import Run
 from busline.cli.fail import guarded
 from busline.cli.find import find
-from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
-from busline.naming import Names
+from busline.core.clock import seconds
+from busline.core.policy import NUMBERS, STREAM_RETRY, TASK_RETRY, Retry, classes
+from busline.naming import Named, Names
 from busline.router import Subscriber
 from busline.runtime.bus import Bus
 from busline.runtime.engines import Engines
-from busline.runtime.worker import Work
+from busline.runtime.worker import UNLIMITED, Work
 from busline.task import Task
 
 
@@ -44,11 +46,15 @@ async def _plan(app: App) -> dict[str, Any]:
     queues_work = {work.name: work for work in plan.works if not work.subscription.group}
     return {
         "app": app.name,
-        "engines": {"streams": named.streams and str(named.streams), "jobs": named.jobs and str(named.jobs)},
+        "engines": {"streams": _engine(named.streams), "jobs": _engine(named.jobs)},
         "subscribers": [_subscriber(one, streams_work[one.full_name]) for one in app.all_subscribers()],
         "tasks": [_task(one, queues_work[one.queue_address().name]) for one in app.all_tasks()],
         "publishes": [topic.name for topic in app.publishes],
     }
+
+
+def _engine(named: Named | None) -> dict[str, str] | None:
+    return None if named is None else {"engine": str(named.engine), "by": named.by}
 
 
 async def _ask_servers(app: App, bus: Bus, named: Names) -> None:
@@ -67,7 +73,7 @@ def _subscriber(subscriber: Subscriber, work: Work) -> dict[str, Any]:
         "group": work.subscription.group,
         "publish": subscriber.publish and subscriber.publish.name,
         "order": work.subscription.order,
-        "concurrency": work.at_once,
+        "concurrency": None if work.concurrency == UNLIMITED else work.concurrency,
         "retry": _retry(subscriber.retry or subscriber.router.policy() or STREAM_RETRY),
         "timeout": subscriber.timeout,
     }
@@ -78,26 +84,24 @@ def _task(task: Task[..., Any, Any], work: Work) -> dict[str, Any]:
     return {
         "handler": task.name,
         "queue": work.name,
-        "concurrency": work.at_once,
+        "concurrency": None if work.concurrency == UNLIMITED else work.concurrency,
         "retry": _retry(task.declared.retry or router.policy() or TASK_RETRY),
         "timeout": task.declared.timeout,
         "keep_result": task.keep_result,
     }
 
 
-def _retry(retry: Retry) -> str:
-    if retry.attempts == 1:
-        return "no retry"
-    jitter = "up to " if retry.jitter else ""
-    waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(retry.attempts - 1):g} s"
-    return f"{retry.attempts} runs, waiting {waits}"
+def _retry(retry: Retry) -> dict[str, Any]:
+    numbers = {name: getattr(retry, name) for name in NUMBERS}
+    errors = {name: [one.__name__ for one in classes(getattr(retry, name))] for name in ("on", "never")}
+    return {name: seconds(value) if isinstance(value, timedelta) else value for name, value in numbers.items()} | errors
 
 
 # --- the plan as text ------------------------------------------------------------------------------------------
 
 
 def _text(plan: Mapping[str, Any]) -> str:
-    lines = [plan["app"]] + [f"  {name}: {engine}" for name, engine in plan["engines"].items() if engine]
+    lines = [plan["app"]] + [f"  {name}: {one['engine']} ({one['by']})" for name, one in plan["engines"].items() if one]
     for one in plan["subscribers"]:
         lines += [f"  subscriber {one['handler']}: {', '.join(one['topics'])}{_published(one)}", f"    group {one['group']}, order {one['order']}, {_how(one)}"]
     for one in plan["tasks"]:
@@ -114,4 +118,14 @@ def _published(one: Mapping[str, Any]) -> str:
 
 def _how(one: Mapping[str, Any]) -> str:
     timeout = f", timeout {one['timeout']:g} s" if one["timeout"] else ""
-    return f"{one['concurrency']}, {one['retry']}{timeout}"
+    at_once = "one for each partition" if one["concurrency"] is None else f"{one['concurrency']} at once"
+    return f"{at_once}, {_retries(one['retry'])}{timeout}"
+
+
+def _retries(numbers: Mapping[str, Any]) -> str:
+    retry = Retry(**{name: value for name, value in numbers.items() if name in NUMBERS})
+    if retry.attempts == 1:
+        return "no retry"
+    jitter = "up to " if retry.jitter else ""
+    waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(retry.attempts - 1):g} s"
+    return f"{retry.attempts} runs, waiting {waits}"

@@ -62,7 +62,7 @@ async def choose(app: App, chosen: Chosen, judge: Judge) -> Choice:
     choice, serves = Choice(), app.serves()
     async with app:
         missing = set(chosen.ids)
-        for engine in app.bus().engines.all():
+        for engine in await app.bus().every_engine():
             choice.ids.append({})
             async for page in _pages(engine.inspector, serves, chosen):
                 missing -= {one.id for one in page}
@@ -139,7 +139,7 @@ async def perform(app: App, choice: Choice, label: str, act: Act) -> Redriven:
     count, refused = 0, choice.refused
     async with app:
         with progress(label, choice.count) as bar:
-            for engine, by_handler in zip(app.bus().engines.all(), choice.ids, strict=True):
+            for engine, by_handler in zip(await app.bus().every_engine(), choice.ids, strict=True):
                 size = PAGE if engine.features.queues else max(choice.count, 1)  # dead records are gone through once, for all
                 for handler, page in _paged(by_handler, size):
                     done = await act(app, engine, page, handler)

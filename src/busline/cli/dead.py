@@ -8,22 +8,23 @@ from typing import Any
 import click
 
 from busline.app import App
+from busline.cli.ask import can_ask
 from busline.cli.choice import Choice, Chosen, choose, foreign, perform, to_purge, to_redrive, unknown_id
 from busline.cli.choice import purge as choice_purge
 from busline.cli.choice import redrive as choice_redrive
 from busline.cli.fail import FAILED, USAGE, Fail, guarded
 from busline.cli.find import find, named_app
-from busline.core.clock import moment
-from busline.core.errors import wrong
+from busline.cli.places import reader_of, refusal
+from busline.cli.table import readable, short, table
+from busline.core.clock import moment, stamp
+from busline.core.errors import Invalid, excerpt, wrong
 from busline.core.message import DeadLetter
 from busline.core.ports import Redriven
-
-EXCERPT = 160
 
 
 @click.group("dead")
 def command() -> None:
-    """List, show, redrive or purge dead letters."""
+    """List, show, edit, redrive or purge dead letters."""
 
 
 app_option = click.option("--app", "app", metavar="MODULE:APP", help="The App; all words are then IDs.")
@@ -44,14 +45,14 @@ def list_(path: str | None, app: str | None, handlers: tuple[str, ...], all_apps
     """List the App's dead letters, oldest first."""
     found = find(app or path)
     _check_handlers(found, handlers)
-    letters = guarded(lambda: asyncio.run(_listed(found, Chosen(handlers=handlers, all_apps=all_apps), limit)))
+    letters = guarded(lambda: asyncio.run(_listed(found, Chosen(handlers=handlers, all_apps=all_apps), limit + 1)))
+    letters, more = letters[:limit], len(letters) > limit
     if as_json:
         click.echo(json.dumps([as_data(one) for one in letters], indent=2))
         return
-    for one in letters:
-        click.echo(f"{one.id}  {moment(one.died_at):%Y-%m-%d %H:%M:%S}  {one.handler}  {_stood(one, all_apps)}  {_short(one)}")
-    if not letters:
-        click.echo("no dead letters")
+    click.echo("\n".join(table([_row(one, all_apps) for one in letters])) if letters else "no dead letters")
+    if more:
+        click.echo(f"note: the first {limit}; there are more, which --limit shows", err=True)
 
 
 @command.command("show")
@@ -70,7 +71,29 @@ def show(words: tuple[str, ...], app: str | None, all_apps: bool, as_json: bool)
     if not all_apps and letter.served not in found.serves():
         raise Fail(foreign(found.name, letter, "Add --all-apps to see it."), USAGE)
     data = as_data(letter)
-    click.echo(json.dumps(data, indent=2) if as_json else _shown(data))
+    click.echo(json.dumps(data, indent=2) if as_json else as_text(data))
+
+
+@command.command("edit")
+@click.argument("words", nargs=-1, metavar="[APP] ID [BODY]")
+@app_option
+@json_option
+def edit(words: tuple[str, ...], app: str | None, as_json: bool) -> None:
+    """Give a dead letter another BODY, `-` for stdin: its handler has to be able to read it. Redrive it then.
+
+    Without BODY an editor is opened, where there is a terminal.
+    """
+    path, words = (words[0], words[1:]) if words and not app and named_app(words[0]) else (app, words)
+    if len(words) not in (1, 2):
+        raise click.UsageError("Expected one ID and a BODY, with the App before them if none is configured.")
+    found, id = find(path), words[0]
+    letter = _own(found, id)
+    given = words[1] if len(words) == 2 else _edited(readable(letter.body) or "")
+    body = sys.stdin.buffer.read().rstrip(b"\n") if given == "-" else given.encode("utf-8", "surrogateescape")
+    guarded(lambda: _check_body(found, letter, body))
+    if not guarded(lambda: asyncio.run(_mended(found, id, body))):
+        raise Fail(unknown_id(id), USAGE)
+    click.echo(json.dumps({"edited": id}) if as_json else f"edited {id}")
 
 
 @command.command("redrive")
@@ -110,6 +133,43 @@ def purge(words: tuple[str, ...], app: str | None, handlers: tuple[str, ...], ev
     _end("purged", done, as_json)
 
 
+# --- editing ---------------------------------------------------------------------------------------------------
+
+
+def _own(app: App, id: str) -> DeadLetter:
+    letter = guarded(lambda: asyncio.run(_one(app, id)))
+    if letter is None:
+        raise Fail(unknown_id(id), USAGE)
+    if letter.served not in app.serves():
+        raise Fail(foreign(app.name, letter, "Use the App that has it."), USAGE)
+    return letter
+
+
+def _edited(body: str) -> str:
+    text = click.edit(body, extension=".json") if can_ask() else None
+    if text is None:
+        raise Fail(wrong("edit", "another body", "none", "Write it behind the id, or save it in the editor."), USAGE)
+    return text.rstrip("\n")
+
+
+def _check_body(app: App, letter: DeadLetter, body: bytes) -> None:
+    read = reader_of(app, letter)
+    if read is None:
+        got = f"one of '{letter.handler}'"
+        raise Invalid(wrong(letter.id, f"a letter of a handler that '{app.name}' has", got, "Use the App that has it."))
+    if (why := refusal(read, body)) is not None:
+        got = f"{excerpt(body)} ({why})"
+        raise Invalid(wrong("body", f"what '{letter.handler}' takes", got, "Correct it. Nothing was changed."))
+
+
+async def _mended(app: App, id: str, body: bytes) -> bool:
+    async with app:
+        for engine in await app.bus().every_engine():
+            if await engine.inspector.mend(id, body):
+                return True
+    return False
+
+
 # --- which ones ------------------------------------------------------------------------------------------------
 
 
@@ -132,10 +192,6 @@ def _check_handlers(app: App, handlers: tuple[str, ...]) -> None:
             click.echo(f"note: '{app.name}' has no handler '{name}' (it has {', '.join(sorted(known)) or 'none'})", err=True)
 
 
-def can_ask() -> bool:
-    return sys.stdin.isatty()
-
-
 def _say_left(app: App, choice: Choice) -> None:
     for (served, handler), count in choice.left.items():
         remedy = "Name their ids." if handler in app.serves().names() else "Name them with --handler."
@@ -145,14 +201,14 @@ def _say_left(app: App, choice: Choice) -> None:
 async def _listed(app: App, chosen: Chosen, limit: int) -> list[DeadLetter]:
     async with app:
         served = None if chosen.all_apps else app.serves()
-        engines = app.bus().engines.all()
+        engines = await app.bus().every_engine()
         found = [one for engine in engines for one in await engine.inspector.dead(served=served, handlers=chosen.handlers or None, limit=limit)]
     return sorted(found, key=lambda one: one.died_at)[:limit]
 
 
 async def _one(app: App, id: str) -> DeadLetter | None:
     async with app:
-        found = [one for engine in app.bus().engines.all() for one in await engine.inspector.dead(id=id, limit=1)]
+        found = [one for engine in await app.bus().every_engine() for one in await engine.inspector.dead(id=id, limit=1)]
     return found[0] if found else None
 
 
@@ -173,9 +229,9 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
         "address": letter.address,
         "group": letter.group,
         "position": letter.position,
-        "key": _text(letter.key),
-        "headers": [[name, _text(value)] for name, value in letter.raw_headers],
-        "body": _text(letter.body),
+        "key": readable(letter.key),
+        "headers": [[name, readable(value)] for name, value in letter.raw_headers],
+        "body": readable(letter.body),
         "reason": letter.reason,
         "error_type": letter.error_type,
         "error": letter.error,
@@ -187,7 +243,7 @@ def as_data(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _shown(data: dict[str, Any]) -> str:
+def as_text(data: dict[str, Any]) -> str:
     """One line for each thing; the causes, and the traceback at the end, have lines of their own."""
     lines = [f"{name:11} {value}" for name, value in data.items() if name not in ("causes", "traceback", "died_at")]
     lines += [f"{'from':11} {one['error_type']}: {one['error']}" for one in data["causes"]]
@@ -195,15 +251,13 @@ def _shown(data: dict[str, Any]) -> str:
     return "\n".join([*lines, *(["", data["traceback"].rstrip()] if data["traceback"] else [])])
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "backslashreplace")
-
-
 def _stood(letter: DeadLetter, all_apps: bool) -> str:
     stood = letter.position or letter.address
     return f"{stood} of {letter.group}" if all_apps and letter.group is not None else stood
 
 
-def _short(letter: DeadLetter) -> str:
-    text = letter.reason if letter.error is None or letter.error in letter.reason else f"{letter.reason}: {letter.error_type}: {letter.error}"
-    return " ".join(text.split())[:EXCERPT]
+def _row(letter: DeadLetter, all_apps: bool) -> dict[str, str]:
+    told = letter.error is None or letter.error in letter.reason
+    reason = letter.reason if told else f"{letter.reason}: {letter.error_type}: {letter.error}"
+    row = {"id": letter.id, "died": stamp(letter.died_at), "handler": letter.handler}
+    return row | {"where": _stood(letter, all_apps), "reason": short(reason)}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import click
@@ -42,14 +43,19 @@ def _number(words: list[str]) -> bool:
 @click.argument("words", nargs=-1, metavar="[APP] TASK ARGUMENTS")
 @click.option("--wait", type=click.FloatRange(0), metavar="[SECONDS]", help="Wait for the result and print it as JSON.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Seconds before it starts.")
+@click.option("--at", metavar="TIME", help="When it starts: 2026-12-01T08:00+01:00.")
+@click.option("--id", help="Its id: repeated, it gives the first job.")
+@click.option("--unique", metavar="KEY", help="At most one living job of the task under this key.")
+@click.option("--queue", metavar="NAME", help="Instead of the task's own.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(words: tuple[str, ...], wait: float | None, delay: float | None, as_json: bool) -> None:
+def command(words: tuple[str, ...], wait: float | None, as_json: bool, **options: Any) -> None:
     """Enqueue TASK with ARGUMENTS, a JSON object whose keys are the parameters' names, and print the job's id.
 
     With --wait: the result. Status 1 if the job failed, or if there was no result in time; then it goes on.
     """
     app, name, body = _words(words)
-    sent = guarded(lambda: asyncio.run(_enqueue(app, name, body, wait, delay)))
+    sent = guarded(lambda: asyncio.run(_enqueue(app, name, body, wait, options)))
     if as_json:
         click.echo(json.dumps(sent.as_data()))
     elif sent.error is None:
@@ -73,11 +79,12 @@ class Sent:
     """A job, and how the wait for it ended. `result`: JSON text."""
 
     id: str
+    created: bool
     result: str | None = None
     error: JobFailed | TimeoutError | None = None
 
     def as_data(self) -> dict[str, Any]:
-        data: dict[str, Any] = {"id": self.id}
+        data: dict[str, Any] = {"id": self.id, "created": self.created}
         if self.result is not None:
             data["result"] = json.loads(self.result)
         if isinstance(self.error, JobFailed):
@@ -87,14 +94,14 @@ class Sent:
         return data
 
 
-async def _enqueue(app: App, name: str, body: str, wait: float | None, delay: float | None) -> Sent:
+async def _enqueue(app: App, name: str, body: str, wait: float | None, options: dict[str, Any]) -> Sent:
     task = _task(app, name)
     if wait is not None and not task.keep_result:
         raise NoResult(wrong(name, "a task that keeps its results", "one that keeps none", "Declare keep_result= on it, or leave --wait out."))
-    chosen = task if delay is None else task.options(delay=delay)
+    chosen = task.options(**_meant(options))
     async with app:
         job = await app.enqueue(Call(chosen, _arguments(task, body)))
-        sent = Sent(job.id)
+        sent = Sent(job.id, job.created)
         if wait is not None:
             try:
                 value = await job.result(None if wait == float(FOR_EVER) else wait)
@@ -102,6 +109,30 @@ async def _enqueue(app: App, name: str, body: str, wait: float | None, delay: fl
             except (JobFailed, TimeoutError) as error:
                 sent.error = error
         return sent
+
+
+def _meant(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as a task takes them."""
+    meant = {name: value for name, value in options.items() if value is not None}
+    meant["headers"] = dict(pair(one) for one in meant["headers"])
+    if "at" in meant:
+        meant["at"] = _moment(meant["at"])
+    return meant
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Invalid(wrong("at", "a time with its zone", repr(text)[:60], "Write 2026-12-01T08:00+01:00.")) from error
+
+
+def pair(text: str) -> tuple[str, str]:
+    """A header as it is written behind `--header`."""
+    name, found, value = text.partition("=")
+    if not (name and found):
+        raise Invalid(wrong(text, "NAME=VALUE", "another form", "Write --header name=value."))
+    return name, value
 
 
 def _task(app: App, name: str) -> Task[..., Any, Any]:

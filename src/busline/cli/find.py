@@ -16,7 +16,6 @@ import busline
 from busline.app import App
 from busline.assembly import Run
 from busline.cli.fail import USAGE, Fail
-from busline.cli.logs import quiet
 from busline.core.errors import BuslineError, ConfigError, wrong
 from busline.core.options import HEARD
 
@@ -28,7 +27,6 @@ UNNAMED = "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.bus
 
 def find(path: str | None) -> App:
     """The App. Ends the command with one clear text, or the user's own traceback, if there is none."""
-    quiet()
     mistakes: list[str] = []
     hearing = HEARD.set(lambda said: mistakes.append(said + _at(traceback.extract_stack())))
     try:

@@ -11,6 +11,7 @@ import click
 from busline.app import App
 from busline.cli.fail import guarded
 from busline.cli.find import find
+from busline.cli.table import table
 from busline.core.counts import Counts
 from busline.core.ports import Depth, Inspector
 from busline.core.served import Served, Serves
@@ -34,7 +35,7 @@ async def look(app: App, all_apps: bool = False) -> dict[str, Any]:
         seen: dict[str, Any] = {"app": app.name, "engines": {"streams": named.streams and str(named.streams), "jobs": named.jobs and str(named.jobs)}}
         seen |= {"queues": {}, "groups": [], "handlers": {}, "dead": {}}
         others: dict[str, Any] = {"queues": {}, "groups": [], "handlers": [], "dead": []}
-        for engine in app.bus().engines.all():
+        for engine in await app.bus().every_engine():
             await _add_places(seen, others, engine.inspector, app.serves(), all_apps)
             await _add_handlers(seen, others, engine.inspector, app.serves(), all_apps)
         return seen | {"others": others} if all_apps else seen
@@ -42,7 +43,7 @@ async def look(app: App, all_apps: bool = False) -> dict[str, Any]:
 
 async def _add_places(seen: dict[str, Any], others: dict[str, Any], inspector: Inspector, serves: Serves, all_apps: bool) -> None:
     for name, depth in (await inspector.depth()).items():
-        (seen if serves.has_queue(name) else others)["queues"][name] = _aged(depth)
+        (seen if serves.has_queue(name) else others)["queues"][name] = aged(depth)
     groups = [one.group for one in serves.handlers if one.group is not None]
     for lag in await inspector.lag(None if all_apps else groups):
         (seen if Served(lag.topic, lag.group) in serves.handlers else others)["groups"].append(lag._asdict())
@@ -63,7 +64,7 @@ async def _add_handlers(seen: dict[str, Any], others: dict[str, Any], inspector:
             others["dead"].append({"handler": one.handler, **one.served._asdict(), "dead": one.letters})
 
 
-def _aged(depth: Depth) -> dict[str, Any]:
+def aged(depth: Depth) -> dict[str, Any]:
     """A queue in numbers, with the seconds for which the first has waited."""
     age = depth.age(time.time())
     return depth._asdict() | {"oldest": None if age is None else round(age, 1)}
@@ -71,18 +72,16 @@ def _aged(depth: Depth) -> dict[str, Any]:
 
 def _text(seen: dict[str, Any]) -> str:
     lines = [f"{seen['app']}"] + [f"  {name}: {engine}" for name, engine in seen["engines"].items() if engine]
-    lines += _table("queues", [{"queue": name, **one} for name, one in seen["queues"].items()])
-    lines += _table("groups", seen["groups"])
-    lines += _table("handlers", [{"handler": name, **one} for name, one in seen["handlers"].items()])
-    lines += _table("dead letters", [{"handler": name, "dead": count} for name, count in seen["dead"].items()])
+    lines += _titled("queues", [{"queue": name, **one} for name, one in seen["queues"].items()])
+    lines += _titled("groups", seen["groups"])
+    lines += _titled("handlers", [{"handler": name, **one} for name, one in seen["handlers"].items()])
+    lines += _titled("dead letters", [{"handler": name, "dead": count} for name, count in seen["dead"].items()])
     for what, rows in seen.get("others", {}).items():
-        lines += _table(f"{what} of other Apps", [{"queue": name, **one} for name, one in rows.items()] if isinstance(rows, dict) else rows)
+        lines += _titled(f"{what} of other Apps", [{"queue": name, **one} for name, one in rows.items()] if isinstance(rows, dict) else rows)
     return "\n".join(lines)
 
 
-def _table(title: str, rows: list[dict[str, Any]]) -> list[str]:
+def _titled(title: str, rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return [title, "  none"]
-    cells = [list(rows[0]), *(["-" if value is None else str(value) for value in row.values()] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return [title, *("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)]
+    return [title, *(f"  {line}" for line in table(rows))]

@@ -12,7 +12,7 @@ from busline.core.clock import moment
 from busline.logs import handled
 
 LEVELS = ("debug", "info", "warning", "error")
-CLIENT = logging.getLogger("aiokafka")  # tells each try, and what busline says in its own words
+CLIENT = logging.getLogger("aiokafka")  # which the engine keeps quiet otherwise
 FORMATS = ("text", "json")
 OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}  # what is no `extra` of anybody
 COLOURS = {logging.DEBUG: "2", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
@@ -78,11 +78,6 @@ def is_coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def quiet() -> None:
-    """Before the user's module, which may set it otherwise."""
-    CLIENT.setLevel(logging.CRITICAL)
-
-
 def configure(level: str, form: str) -> None:
     """Logs to stderr. Does nothing where the root logger has a handler; disables nothing."""
     root = logging.getLogger()
@@ -92,5 +87,5 @@ def configure(level: str, form: str) -> None:
     handler.setFormatter(Json() if form == "json" else Text(coloured=is_coloured(sys.stderr)))
     root.addHandler(handler)
     if level == "debug":
-        CLIENT.setLevel(logging.NOTSET)
+        CLIENT.setLevel(logging.DEBUG)
     root.setLevel(level.upper())

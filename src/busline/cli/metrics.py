@@ -53,12 +53,15 @@ class Exported(Collector):
     def _attempts(self) -> Iterator[Metric]:
         duration = HistogramMetricFamily("busline_duration_seconds", "Seconds that one attempt took.", labels=["handler"])
         failed = CounterMetricFamily("busline_failed", "Attempts that failed.", labels=["handler"])
+        labels = ["handler", "error_type"]
+        errors = CounterMetricFamily("busline_errors", "Attempts that failed, by the type of their error.", labels=labels)
         for name, one in list(self._metrics.handlers.items()):
             bounds = [*map(str, BUCKETS), "+Inf"]
             duration.add_metric([name], list(zip(bounds, accumulate(one.took), strict=True)), one.total)
             failed.add_metric([name], one.failed)
-        yield duration
-        yield failed
+            for error, count in list(one.errors.items()):
+                errors.add_metric([name, error], count)
+        yield from (duration, failed, errors)
 
 
 def _counts(bus: Bus) -> Iterator[Metric]:
@@ -99,7 +102,10 @@ def _sampled(samples: Samples) -> Iterator[Metric]:
     frontier = GaugeMetricFamily("busline_frontier_age_seconds", "Seconds since the oldest record that this process holds was published.", labels=["group"])
     for group, age in samples.frontier.items():
         frontier.add_metric([group], age)
-    yield from (depth, oldest, lag, frontier)
+    dead = GaugeMetricFamily("busline_dead", "Dead letters that stand.", labels=["handler"])
+    for handler, count in samples.dead.items():
+        dead.add_metric([handler], count)
+    yield from (depth, oldest, lag, frontier, dead)
 
 
 @contextmanager

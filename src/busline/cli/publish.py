@@ -17,7 +17,7 @@ import click
 
 from busline.app import App
 from busline.assembly import recorder
-from busline.cli.enqueue import reason
+from busline.cli.enqueue import pair, reason
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
 from busline.cli.progress import progress
@@ -57,7 +57,7 @@ def _words(words: tuple[str, ...]) -> tuple[App, str, str]:
 
 async def _publish(app: App, name: str, value: str, key: str | None, headers: tuple[str, ...], *, quiet: bool) -> "Publishing":
     topic = _topic(app, name)
-    encoded = encode_headers(dict(_pair(one) for one in headers))
+    encoded = encode_headers(dict(pair(one) for one in headers))
     with ExitStack() as stack:
         lines = None if value != "-" and not value.startswith("@") else stack.enter_context(_opened(value))
         async with app:
@@ -75,13 +75,6 @@ def _topic(app: App, name: str) -> Topic[Any]:
         expected = f"a topic of '{app.name}' ({', '.join(sorted(known)) or 'none'})"
         raise Invalid(wrong(name, expected, "another", "Name it in a subscriber or in App(publishes=[...])."))
     return known[name]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, found, value = text.partition("=")
-    if not (name and found):
-        raise Invalid(wrong(text, "NAME=VALUE", "another form", "Write --header name=value."))
-    return name, value
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ from busline.runtime.worker import Work, Worker
 log = logging.getLogger("busline")
 SAY_EVERY = 5.0
 TRY_EVERY = 0.2
+STUCK = 3.0  # seconds for which a try that is going to fail seldom waits
 SAME_SIGNAL = 1.0  # seconds within which a repeated signal is the same one, sent to parent and child
 CLOSING = 4.0  # seconds for engines to close, after the drain
 
@@ -128,7 +129,8 @@ class Runner:
     _samples: Samples | None = None
     _document: dict[str, Any] | None = None
     _signalled: float | None = None
-    _away: str = "the engines, the lifespan or a dependency"
+    _failed: str = ""  # why the last try to start failed
+    _noted: tuple[str, float] = ("its engines", 0.0)  # what this try waits for, and since when
 
     @contextmanager
     def watched(self, place: str) -> Generator[None]:
@@ -173,6 +175,7 @@ class Runner:
 
     async def serve(self) -> None:
         self._listen()
+        self.app.setting.note = self._waits_for
         async with AsyncExitStack() as stack:
             if await first(self._enter(stack), self.stop.wait(), self._say()) == 0:
                 self._bus = self.app.bus()
@@ -184,7 +187,7 @@ class Runner:
     async def _until_told(self, bus: Bus) -> None:
         ends: list[Coroutine[Any, Any, Any]] = [self.stop.wait(), self.app.ended()]
         if self.app.setting.metrics is not None:
-            self._samples = Samples(bus)
+            self._samples = Samples(bus, self.app.serves())
             ends.append(self._samples.keep())
         if self.idle:
             ends.append(until_idle(bus))
@@ -199,8 +202,17 @@ class Runner:
             except Unavailable as error:
                 if time.monotonic() >= limit:
                     raise
-                self._away = str(error)
+                self._failed = str(error)
                 await asyncio.sleep(TRY_EVERY)
+
+    def _waits_for(self, what: str) -> None:
+        self._noted = what, time.monotonic()
+
+    @property
+    def _away(self) -> str:
+        """Why the last try failed, unless this one has waited for one thing for a while."""
+        what, since = self._noted
+        return self._failed if self._failed and time.monotonic() - since < STUCK else what
 
     async def _say(self) -> None:
         began = time.monotonic()

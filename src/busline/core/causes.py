@@ -55,11 +55,13 @@ def told(error: BaseException | None) -> Told:
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors that a group holds, at any depth; of any other error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from leaves(one)
-    else:
-        yield error
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            waiting += reversed(one.exceptions)
+        else:
+            yield one
 
 
 def leaf(error: BaseException) -> BaseException:
@@ -86,9 +88,24 @@ def has_failed(error: BaseException) -> bool:
 
 
 def causes_of(error: BaseException) -> tuple[Cause, ...]:
-    """What stands behind an error, the nearest first."""
-    found = [Cause(*described(one, TEXT_LIMIT)) for one in _behind(error, {id(error)})]
-    return tuple(found[:MOST])
+    """What stands behind an error, the nearest first; a group among it is told by what it holds."""
+    found: list[Cause] = []
+    seen, waiting = {id(error)}, _behind(error)
+    while waiting and len(found) < MOST:
+        one = waiting.pop()
+        if id(one) not in seen:  # errors may point at each other
+            seen.add(id(one))
+            waiting += _behind(one)
+            if not isinstance(one, BaseExceptionGroup):
+                found.append(Cause(*described(one, TEXT_LIMIT)))
+    return tuple(found)
+
+
+def _behind(error: BaseException) -> list[BaseException]:
+    """What it was raised from, and before that, at the end, the errors of a group."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    own = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [*(() if cause is None else (cause,)), *reversed(own)]
 
 
 def in_words(error: BaseException) -> str:
@@ -101,18 +118,6 @@ def one_line(text: str) -> str:
     """A text as a line of the log holds it."""
     line = " ".join(text.split())
     return line if len(line) <= LINE_LIMIT else f"{line[:LINE_LIMIT]}..."
-
-
-def _behind(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
-    """The errors of a group, then what it was raised from; a group among them is told by what it holds."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    own = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    for one in (*own, *(() if cause is None else (cause,))):
-        if id(one) not in seen:
-            seen.add(id(one))
-            if not isinstance(one, BaseExceptionGroup):
-                yield one
-            yield from _behind(one, seen)
 
 
 def _traceback(error: BaseException) -> str:

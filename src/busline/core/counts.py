@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Retried
+from busline.core.outcome import ACKED, RELEASED, Acked, Outcome, Rejected, Retried
 
 
 class Whose(NamedTuple):
@@ -40,6 +40,8 @@ def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
     """The numbers of one settle, per handler."""
     found: dict[str, Counts] = {}
     for delivery, outcome in settled:
+        if outcome is RELEASED and not delivery.handler:
+            continue  # given back before it began
         counts = found.get(delivery.handler)
         if counts is None:
             counts = found[delivery.handler] = Counts()

@@ -65,7 +65,7 @@ class Retry:
     def _covers(self, error: BaseException) -> bool:
         if isinstance(error, TimeoutError) or not isinstance(error, Exception):
             return True  # a deadline, or a stray cancellation or exit: nothing that the function meant to say
-        return isinstance(error, self.on) and not isinstance(error, (Invalid, *_classes(self.never)))
+        return isinstance(error, self.on) and not isinstance(error, (Invalid, *classes(self.never)))
 
     def numbers(self) -> dict[str, Any]:
         """What can travel with a job. Raises Invalid where `on` or `never` were given: classes do not travel."""
@@ -74,12 +74,13 @@ class Retry:
         return {name: value for name in NUMBERS if (value := _plain(getattr(self, name))) is not None}
 
 
-def _classes(errors: Errors) -> tuple[type[Exception], ...]:
+def classes(errors: Errors) -> tuple[type[Exception], ...]:
+    """A class, or a tuple of them, as a tuple."""
     return errors if isinstance(errors, tuple) else (errors,)
 
 
 def _check_errors(name: str, given: Any) -> None:
-    for one in _classes(given):
+    for one in classes(given):
         if not (isinstance(one, type) and issubclass(one, BaseException)):
             raise Invalid(wrong(name, "an exception's class, or a tuple of them", excerpt(given), f"Write {name}=(ValueError, KeyError)."))
 

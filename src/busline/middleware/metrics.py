@@ -1,23 +1,26 @@
 """How long attempts take and how many fail, kept by handler for whoever shows it."""
 
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from busline.core.causes import has_failed
+from busline.core.causes import has_failed, leaf
 from busline.core.chain import CallNext, Middleware
-from busline.core.message import Delivery
+from busline.core.message import TIMEOUT, Delivery
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
 
 
 @dataclass(slots=True)
 class Attempts:
-    """One handler's. `took`: how many ended within each of BUCKETS, and after them all; `total`: their seconds together."""
+    """One handler's. `took`: how many ended within each of BUCKETS, and after them all; `total`: their
+    seconds together; `errors`: how many failed, by the type of the error."""
 
     took: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
     failed: int = 0
+    errors: Counter[str] = field(default_factory=Counter[str])
 
 
 class Metrics:
@@ -36,7 +39,9 @@ class Metrics:
             try:
                 return await call_next(delivery)
             except BaseException as error:  # counted, and goes on
-                known.failed += not delivery.cut_off and has_failed(error)
+                if not delivery.cut_off and has_failed(error):
+                    known.failed += 1
+                    known.errors["TimeoutError" if delivery.cut == TIMEOUT else type(leaf(error)).__name__] += 1
                 raise
             finally:
                 seconds = perf_counter() - begun

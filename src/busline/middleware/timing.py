@@ -20,7 +20,8 @@ def timing(skipped: object) -> Callable[[str, str | None], Middleware]:
             value = await call_next(delivery)
             took = (perf_counter() - begun) * 1000
             what, place = "skipped" if value is skipped else "handled", delivery.position or delivery.id
-            log.debug("'%s' %s, attempt %d, %s in %.1f ms", handler, place, delivery.attempt, what, took, extra={"milliseconds": round(took, 3)})
+            extra = {"milliseconds": round(took, 3)}
+            log.debug("'%s' %s, attempt %d, %s in %.1f ms", handler, place, delivery.attempt, what, took, extra=extra)
             return value
 
         return timing

@@ -12,11 +12,13 @@ from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts
 from busline.core.depends import Node, in_order
 from busline.core.errors import Invalid, wrong
+from busline.core.function import innermost
 from busline.core.ids import derived_id, new_id
 from busline.core.message import DeadLetter, Delivery, Headers, Message
 from busline.core.outcome import Send
 from busline.core.outgoing import Outgoing
 from busline.core.ports import Lag, Redriven, Transport
+from busline.runtime.doors import Doors
 from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.engines import Engines
 from busline.runtime.exits import contained
@@ -41,15 +43,36 @@ class Plan:
     lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None
 
 
+def unheard(_: str) -> None:
+    """Nobody asks what is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How an App is opened. `patience`: seconds in which an engine that is away may come. `note` is told what is waited for."""
+
+    patience: float = 0.0
+    note: Callable[[str], object] = unheard
+
+
 class Bus:
     """Sends, and while it is running, consumes. `propagate`: the headers that what is handled hands on to what is sent."""
 
     def __init__(
-        self, engines: Engines, clock: Clock | None = None, *, propagate: Sequence[str] = (), outgoing: Outgoing | None = None, listen: Listen | None = None
+        self,
+        engines: Engines,
+        clock: Clock | None = None,
+        *,
+        propagate: Sequence[str] = (),
+        outgoing: Outgoing | None = None,
+        opening: Opening | None = None,
+        listen: Listen | None = None,
     ) -> None:
         self.engines = engines
         self.clock: Clock = clock or SystemClock()
         self._telling = Telling(self.clock, listen)
+        opening = opening or Opening()
+        self._doors, self._note = Doors(opening.patience), opening.note
         self._propagate, self._outgoing = frozenset(propagate), outgoing
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
@@ -87,10 +110,13 @@ class Bus:
     async def _send(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         if self._propagate:
             inherit(self._propagate, messages)
+        engine = self.engines.of(address)
+        if engine not in self._doors:
+            await self._doors.open(engine)
         if self._outgoing is None:
-            return await self.engines.of(address).publish(address, messages)
+            return await engine.publish(address, messages)
         with self._outgoing.send(address, messages):
-            return await self.engines.of(address).publish(address, messages)
+            return await engine.publish(address, messages)
 
     def leave(self, delivery: Delivery, address: Address, message: Message) -> None:
         """Adds a message to what leaves with a delivery's outcome."""
@@ -117,7 +143,7 @@ class Bus:
     async def look_for(self, topics: Sequence[Address]) -> None:
         """Raises Unavailable for a topic that is not there, Invalid for one with another number of partitions."""
         for address in topics:
-            await self.engines.of(address).publish(address, [])
+            await (await self.engine(address)).publish(address, [])
 
     # --- dead letters --------------------------------------------------------------------------------------
 
@@ -126,16 +152,18 @@ class Bus:
         other one. Raises Invalid where there is no other."""
         if engine.features.queues:
             return await engine.inspector.redrive(ids, handler)
-        if self.engines.jobs is None:
+        jobs = self.engines.jobs
+        if jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
             raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
+        await self._doors.open(jobs)
         wanted, last, done, refused = set(ids), "", 0, list[str]()
         while wanted and (page := await engine.inspector.dead(limit=PAGE, after=last)):
             last = page[-1].id
             letters = [one for one in page if one.id in wanted]
             wanted.difference_update(one.id for one in letters)
             refused += [_not_kept(one) for one in letters if one.missing]
-            done += await self._again(engine, self.engines.jobs, [one for one in letters if not one.missing], handler)
+            done += await self._again(engine, jobs, [one for one in letters if not one.missing], handler)
         return Redriven(done, tuple(refused))
 
     @staticmethod
@@ -151,19 +179,43 @@ class Bus:
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
-        """The engines, open."""
-        async with AsyncExitStack() as stack:
-            for transport in self.engines.all():
-                await stack.enter_async_context(transport)
+        """With all its engines open."""
+        async with self._doors:
+            for engine in self.engines.all():
+                self._note(f"the engine {engine.system}" + (" at {}:{}".format(*engine.server) if engine.server else ""))
+                await self._doors.open(engine)
             yield
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncGenerator[None]:
+        """With engines that are opened when they are needed; an only one is needed for whatever comes."""
+        async with self._doors:
+            if len(engines := self.engines.all()) == 1:
+                await self._doors.open(engines[0])
+            yield
+
+    async def engine(self, address: Address) -> Transport:
+        """The engine that keeps an address, open. Raises Unavailable where it is away."""
+        engine = self.engines.of(address)
+        await self._doors.open(engine)
+        return engine
+
+    async def every_engine(self) -> list[Transport]:
+        """All its engines, open."""
+        engines = self.engines.all()
+        for engine in engines:
+            await self._doors.open(engine)
+        return engines
 
     @asynccontextmanager
     async def consuming(self, plan: Plan, drain: float, cancel: float) -> AsyncGenerator["Consuming"]:
         """Lifespan, then app-scoped dependencies, then the workers; left in the opposite order, drained."""
         async with AsyncExitStack() as stack:
             if plan.lifespan is not None:
+                self._note("the lifespan")
                 await stack.enter_async_context(plan.lifespan())
             await self._open_shared(plan, stack)
+            self._note(f"{', '.join(work.name for work in plan.works)} to receive")
             stack.enter_context(Watchdog())
             stack.enter_context(contained())
             self.workers = [Worker(work, self.clock, Elsewhere(self.engines, work.transport), self.counts, self._telling) for work in plan.works]
@@ -180,10 +232,10 @@ class Bus:
                 topics = ", ".join(address.name for address in work.subscription.addresses)
                 log.warning("'%s': of concurrency=%d only %d can be used, for %s has so many partitions", work.name, work.asked, sum(found), topics)
 
-    @staticmethod
-    async def _open_shared(plan: Plan, stack: AsyncExitStack) -> None:
+    async def _open_shared(self, plan: Plan, stack: AsyncExitStack) -> None:
         nobody = Delivery(Message("", None), "", 0, None, None, None)
         for node in in_order(plan.app_nodes):
+            self._note(f"the dependency '{innermost(node.function).__name__}'")
             plan.shared[node] = await node.open(nobody, plan.shared, stack)
 
 

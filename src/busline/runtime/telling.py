@@ -1,6 +1,7 @@
 """What is said of attempts that failed: one line each, the traceback not with every one of them."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,9 +76,12 @@ class Telling:
         if error is not None:
             extra["error_type"], extra["error"] = described(error)
         shown = error if error is not None and self._is_shown(delivery.handler, error) else None
+        place = delivery.position or delivery.id
         before = HANDLING.set(delivery)  # it is said of this one, whoever is being handled
         try:
-            log.log(level, "'%s' %s, attempt %d, %s", delivery.handler, delivery.position or delivery.id, delivery.attempt, text, exc_info=shown, extra=extra)
+            log.log(level, "'%s' %s, attempt %d, %s", delivery.handler, place, delivery.attempt, text, exc_info=shown, extra=extra)
+        except Exception:  # a filter of the user's own: what becomes of the message does not hang on it
+            traceback.print_exc()
         finally:
             HANDLING.reset(before)
 

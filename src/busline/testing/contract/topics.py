@@ -221,15 +221,17 @@ class Topics(Contract):
     async def test_a_dead_record_gets_another_body_and_keeps_the_rest(self, desk: Desk) -> None:
         await desk.transport.publish(desk.other, [message(b"bad", key=b"k", headers=(("h", None),)), replace(message(), body=None)])
         receiver, inspector = await desk.read(desk.other), desk.transport.inspector
-        got = await receive(receiver, 2)
-        await receiver.settle([(one, Rejected("no", failed())) for one in got])
-        letters = await inspector.dead()
+        got, own = await receive(receiver, 2), [f"bill{desk.mark}"]
+        for each in got:
+            each.handler = own[0]
+        await receiver.settle([(each, Rejected("no", failed())) for each in got])
+        letters = await inspector.dead(handlers=own)
 
         for one in letters:
             assert await inspector.mend(one.id, b"good")
         assert not await inspector.mend(f"{letters[0].id}0", b"good")
 
-        mended = await inspector.dead()
+        mended = await inspector.dead(handlers=own)
         assert [one.body for one in mended] == [b"good", b"good"] and all(map(is_told, mended))
         assert [replace(one, body=None) for one in mended] == [replace(one, body=None) for one in letters]
 

@@ -2,6 +2,7 @@
 every attribute that is used."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
@@ -15,6 +16,9 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 T = TypeVar("T")
 PAUSE = 0.1  # seconds
+own = logging.getLogger("aiokafka")
+if own.level == logging.NOTSET:  # it tells each try, and at length what busline says in its own words; who wants that sets its level
+    own.setLevel(logging.CRITICAL)
 import_module("cramjam")  # reads every codec but gzip: the client uses it where it is there, and here it has to be
 
 

@@ -56,6 +56,7 @@ class RedisInspector:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
         self._looks: Together[Look] = Together(self._look)
+        self._stood: dict[bytes, tuple[bytes, Standing]] = {}  # the letters counted so far, each with its place in their order
         self._place: tuple[str, bytes] = ("", b"-inf")  # the letter that was shown last, and where it stood
 
     async def look(self, id: str) -> Look:
@@ -140,7 +141,19 @@ class RedisInspector:
         return found
 
     async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
-        return together([Standing.of(one) async for one, _ in self._all("") if served is None or one.served in served])
+        await self._count()
+        return together(one for _, one in self._stood.values() if served is None or one.served in served)
+
+    async def _count(self) -> None:
+        """Reads the letters that are new since the last look."""
+        places = pairs(await self._of.link.read("ZRANGE", f"{self._of.prefix}dead:order", 0, -1, "WITHSCORES"))
+        stood = {id: known for id, known in self._stood.items() if places.get(id) == known[0]}
+        new = [id for id in places if id not in stood]
+        for start in range(0, len(new), PAGE):
+            for letter in await self._letters(new[start : start + PAGE]):
+                id = text(letter.shown.id)
+                stood[id] = places[id], Standing.of(letter.shown)
+        self._stood = stood
 
     async def _shown(self, id: str | None, after: str) -> AsyncIterator[tuple[DeadLetter, bytes]]:
         if id is None:
