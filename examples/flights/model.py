@@ -1,9 +1,9 @@
 """A flight as the airports publish it, before and after the fix."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 
 class Flight(BaseModel):
@@ -38,15 +38,12 @@ class Flight(BaseModel):
         return f"{self.time_hour:%Y-%m-%dT%H}/{self.carrier}/{self.flight}"
 
 
-class FixedFlight(Flight):
+def mended(row: Any) -> Any:
     """What the dead letters taught: some airports write "11 min" for 11, and carriers in lower case."""
+    if not isinstance(row, dict):
+        return row
+    delays = {name: row[name].removesuffix(" min") for name in ("dep_delay", "arr_delay") if isinstance(row.get(name), str)}
+    return row | delays | {"carrier": str(row.get("carrier")).upper()}
 
-    @field_validator("dep_delay", "arr_delay", mode="before")
-    @classmethod
-    def without_unit(cls, value: object) -> object:
-        return value.removesuffix(" min") if isinstance(value, str) else value
 
-    @field_validator("carrier", mode="before")
-    @classmethod
-    def in_capitals(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
+FixedFlight: Any = Annotated[Flight, BeforeValidator(mended)]
