@@ -107,6 +107,22 @@ async def test_a_filter_that_raises_takes_no_message_away(capsys: pytest.Capture
     assert "KeyError: 'filter'" in capsys.readouterr().err
 
 
+async def test_jobs_that_all_ask_to_come_later_are_told_together(said: pytest.LogCaptureFixture) -> None:
+    many = App("many")
+
+    @many.task
+    async def closed(n: int) -> None:
+        raise RetryLater(4, "the shop is closed")
+
+    async with in_memory(many) as bus:
+        await many.enqueue_many(closed.call(n) for n in range(50))
+        await bus.advance(13)
+
+    first, second = lines(said)
+    assert ", attempt 1, asks to come later (the shop is closed); it runs again in 4 s, at " in first
+    assert ", attempt 1, asks to come later, as do 149 others (the shop is closed); " in second
+
+
 async def test_a_lane_that_waits_says_for_what_and_until_when(said: pytest.LogCaptureFixture) -> None:
     async with in_memory(app, errors="keep") as bus:
         await bus.publish(numbers, 0)

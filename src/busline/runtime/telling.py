@@ -16,6 +16,7 @@ from busline.core.outcome import Rejected, Retried
 from busline.runtime.sending import HANDLING
 
 log = logging.getLogger("busline")
+QUIET = 10.0  # seconds between two lines of one handler's jobs that ask to come later
 MINUTE = 60.0  # seconds between two tracebacks of one handler
 
 
@@ -42,6 +43,7 @@ class Telling:
 
     def __init__(self, clock: Clock, listen: Listen | None = None) -> None:
         self._clock, self._listen = clock, listen
+        self._later: dict[str, tuple[float, int]] = {}  # by handler, when it was said, and how many asked since
         self._shown: dict[str, float] = {}  # by handler, when a traceback was last shown
 
     def retried(self, delivery: Delivery, outcome: Retried) -> None:
@@ -56,8 +58,9 @@ class Telling:
         if outcome.counted:
             self._say(logging.WARNING, delivery, f"failed: {in_words(error)}; {when}", error)
             self._heard(delivery, error, moment)
-        else:
-            self._say(logging.INFO, delivery, f"asks to come later ({_asked(error)}); {when}", error)
+        elif (others := self._others(delivery)) is not None:
+            more = f", as do {others} others" if others else ""
+            self._say(logging.INFO, delivery, f"asks to come later{more} ({_asked(error)}); {when}", error)
 
     def dead(self, delivery: Delivery, outcome: Rejected) -> None:
         """One that ended in the dead letters."""
@@ -84,6 +87,16 @@ class Telling:
             traceback.print_exc()
         finally:
             HANDLING.reset(before)
+
+    def _others(self, delivery: Delivery) -> int | None:
+        """How many of its handler's have asked for later since it was last said; None where it is not said again yet: many
+        jobs may wait, each of which asks again and again. A lane that waits is said each time."""
+        now, (said, others) = self._clock.ticks(), self._later.get(delivery.handler, (-QUIET, 0))
+        if not delivery.in_lane and now - said < QUIET and not log.isEnabledFor(logging.DEBUG):
+            self._later[delivery.handler] = said, others + 1
+            return None
+        self._later[delivery.handler] = now, 0
+        return others
 
     def _is_shown(self, handler: str, error: BaseException) -> bool:
         """With the first failure of a handler, and then once a minute. What was meant to be said needs no traceback."""
