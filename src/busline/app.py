@@ -40,6 +40,7 @@ from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
 from busline.runtime.bus import Bus, Consuming, Opening, Owner, Plan, unheard
 from busline.runtime.engines import Engines
+from busline.runtime.sending import awaited_in_loop
 from busline.runtime.telling import Listen
 from busline.task import Call, Job, Jobs, enqueue_all
 from busline.topic import Topic
@@ -330,6 +331,7 @@ class App(Router):
 
     # --- sending -------------------------------------------------------------------------------------------
 
+    @awaited_in_loop
     async def publish(self, topic: Topic[T], value: T, *, key: KeyValue = None, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
         """Publishes a value. Inside a handler it leaves with the outcome and is dropped when the handler fails, unless
         `now`; outside at once, confirmed by the engine.
@@ -340,6 +342,7 @@ class App(Router):
         record = recorder(self.bus(), topic, encode_headers(headers))
         await self._send(topic, [record(value, key)], now)
 
+    @awaited_in_loop
     async def publish_many(
         self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False
     ) -> int:
@@ -358,6 +361,7 @@ class App(Router):
             await asyncio.gather(*sending, return_exceptions=True)
         return count
 
+    @awaited_in_loop
     async def tombstone(self, topic: Topic[Any], key: KeyValue, *, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
         """Publishes a message without a body: the key is gone. Otherwise as `publish`."""
         if key is None:
@@ -376,10 +380,12 @@ class App(Router):
         if topic not in self.topics():
             log.warning("'%s' publishes to '%s', which it does not name: add it to App(publishes=[...])", self.name, topic.name)
 
+    @awaited_in_loop
     async def enqueue(self, call: Call[R], *, now: bool = False) -> Job[R]:
         """Sends a call made by `task.call(...)`. As `task.enqueue`."""
         return (await enqueue_all([call], now=now))[0]
 
+    @awaited_in_loop
     async def enqueue_many(self, calls: Iterable[Call[R]], *, now: bool = False) -> Jobs[R]:
         """Sends calls, a thousand at a time. What was sent before an error stays sent."""
         return Jobs(await enqueue_all(calls, now=now))

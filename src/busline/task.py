@@ -24,7 +24,7 @@ from busline.core.policy import DAY, Retry
 from busline.core.ports import Transport
 from busline.core.signature import Given, hints, is_marked, parameters, place
 from busline.runtime.bus import Bus
-from busline.runtime.sending import handling
+from busline.runtime.sending import awaited_in_loop, handling
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -199,6 +199,7 @@ class Task(Generic[P, C, R]):
         arguments = self.arguments
         return Call(self, arguments.codec.encode(arguments.bind(args, kwargs)))
 
+    @awaited_in_loop
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> "Job[R]":
         """Sends a call. Inside a handler it leaves with the outcome, else at once.
 

@@ -360,3 +360,21 @@ async def test_mistakes_are_named_by_the_function_under_its_wrappers() -> None:
 def test_invalid_is_what_a_stranger_sees() -> None:
     with pytest.raises(Invalid, match="'timeout' at .*really: expected more than 0 seconds"):
         App("a").subscriber(numbers, timeout=0)(really)
+
+
+@pytest.mark.parametrize("send", ["enqueue", "publish"])
+async def test_a_plain_function_that_sends_without_a_loop_fails_and_says_so(send: str) -> None:
+    app, topic = App("a"), Topic("t", int)
+
+    @app.task
+    async def child() -> None: ...
+
+    @app.task(retry=Retry(1))
+    def parent() -> None:
+        _ = child.enqueue() if send == "enqueue" else app.publish(topic, 1)
+
+    async with in_memory(app, errors="keep") as bus:
+        await parent.enqueue()
+        await bus.settled()
+        (letter,) = bus.dead(parent)
+    assert f"'parent': expected a function that can await `{send}`, got a plain `def`, in a thread. Make the function `async def`" in letter.reason

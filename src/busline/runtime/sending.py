@@ -1,14 +1,19 @@
 """The delivery being handled, if any: what is sent meanwhile leaves with its outcome."""
 
+from asyncio import _get_running_loop
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from busline.core.errors import Invalid, wrong
 from busline.core.ids import derived_id
 from busline.core.message import Delivery, Headers, Message, check_headers
 from busline.core.outcome import Effect, Send
 
+P = ParamSpec("P")
+R = TypeVar("R")
 HANDLING: ContextVar[Delivery | None] = ContextVar("busline.handling", default=None)
 SENDS_LIMIT = 10_000
 BYTES_LIMIT = 16 * 1024 * 1024
@@ -18,6 +23,21 @@ def handling() -> Delivery | None:
     """The delivery whose function is asking, as long as its outcome is open."""
     delivery = HANDLING.get()
     return None if delivery is None or delivery.sends is None else delivery
+
+
+def awaited_in_loop(send: Callable[P, R]) -> Callable[P, R]:
+    """A coroutine function that refuses to be called where nobody can await it: in a thread, by a plain `def` handler, where
+    the call would do nothing, in silence."""
+
+    @wraps(send)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        delivery = HANDLING.get()
+        if delivery is not None and _get_running_loop() is None:
+            remedy = "Make the function `async def`, and await what it sends."
+            raise Invalid(wrong(delivery.handler, f"a function that can await `{send.__name__}`", "a plain `def`, in a thread", remedy))
+        return send(*args, **kwargs)
+
+    return call
 
 
 def inherit(names: Collection[str], messages: Sequence[Message]) -> None:
