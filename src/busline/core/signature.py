@@ -59,7 +59,8 @@ def declared_late(function: Callable[..., Any]) -> bool:
         return False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+        around = frame.f_globals
+        if frame.f_code.co_name == "<module>" and around.get("__name__") != "__main__" and around.get("__spec__") is not None:
             return False
         frame = frame.f_back
     return True

@@ -1,6 +1,7 @@
 """Where a group begins, how far it is, and what happens when its members change."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 
 from busline.core.address import Address
+from busline.core.message import Delivery
 from busline.core.outcome import RELEASED
 from busline.core.ports import Receiver
 from busline.testing.contract import Desk, ack, bodies, message, nothing, receive
@@ -252,11 +254,34 @@ async def test_a_member_that_joins_and_one_that_leaves_repeat_nothing_that_finis
     assert await desk.behind("g", desk.orders, 0)
 
 
+def running(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    """As if their functions had begun and not ended."""
+    for one in deliveries:
+        one.sends = []
+    return deliveries
+
+
+async def test_what_has_ended_and_waits_for_a_broker_keeps_its_partition_beyond_the_drain(engines: Engines) -> None:
+    slow, quick = await engines.desk(drain=0.1), await engines.desk(drain=0.1)
+    await fill(slow, slow.orders, 20)
+    reader = await slow.read()
+    held = await receive(reader, 20)
+    theirs = await quick.read()
+    assert isinstance(reader, Reader)
+    async with asyncio.timeout(20):
+        while not reader._member._leaving:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(1)  # ten times the drain
+
+    assert await ack(reader, held) == [] and slow.host.recalled == []
+    await assigned(theirs, 2)
+
+
 async def test_what_outlives_the_drain_is_recalled_and_runs_elsewhere(engines: Engines) -> None:
     slow, quick = await engines.desk(drain=1.0), await engines.desk(drain=1.0)
     await fill(slow, slow.orders, 20)
     reader = await slow.read()
-    held = await receive(reader, 20)
+    held = running(await receive(reader, 20))
     theirs = await quick.read()
     got = await asyncio.wait_for(receive(theirs, 1), 20)
 
@@ -270,7 +295,7 @@ async def test_what_stays_goes_on_while_others_come_and_go(engines: Engines) -> 
     one = await engines.desk(drain=1.0)
     await fill(one, one.orders, 40)
     reader = await one.read(order="none")
-    held = await receive(reader, 40)
+    held = running(await receive(reader, 40))
     for _ in range(2):
         other = await engines.desk(drain=1.0)
         await assigned(await other.read(order="none"), 2)
