@@ -1,7 +1,7 @@
 """What a function's declaration is checked for when its App starts: each check raises Invalid, naming the function's place."""
 
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from busline.core.errors import Invalid, wrong
@@ -13,7 +13,6 @@ from busline.core.signature import place
 from busline.router import Subscriber
 
 Types = Mapping[str, Any]
-AROUND = (Awaitable, AsyncIterable, Iterable)  # what a function's own result may stand in
 
 
 def check_body(subscriber: Subscriber, function: Callable[..., Any], own: Sequence[inspect.Parameter], types: Types) -> None:
@@ -65,10 +64,14 @@ def named(kind: Any) -> str:
 
 
 def _inside(returned: Any, kind: Kind) -> list[Any]:
-    """The types that a function publishes: None is nothing."""
+    """The types that a function publishes: what it awaits or yields stands inside, None is nothing."""
     found = bare(returned)
-    outer = get_origin(found)
-    if kind.yields and isinstance(outer, type) and issubclass(outer, AROUND):
-        found = bare(get_args(found)[0])
+    while isinstance(outer := get_origin(found), type):
+        if issubclass(outer, Awaitable):
+            found = bare(get_args(found)[-1])
+        elif issubclass(outer, (AsyncIterable, Iterator)) or (kind.yields and issubclass(outer, Iterable)):
+            found, kind = bare(get_args(found)[0]), Kind.COROUTINE
+        else:
+            break
     members = get_args(found) if get_origin(found) in UNIONS else (found,)
     return [one for one in members if one not in (None, type(None))]

@@ -1,7 +1,7 @@
 """Headers and keys are what their annotation says; calls are bound as Python binds them; what cannot be is refused."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Annotated, Any, Literal, NewType, Optional
@@ -93,10 +93,10 @@ async def test_a_default_stands_for_a_header_that_is_missing() -> None:
 
 @pytest.mark.parametrize("annotation", [
     list[Annotated[str, Header()]], Annotated[str, Header(), Key()], Annotated[list[str], Header()], Annotated[BaseModel, Key()],
-    Annotated[int, Header()] | str | None,
+    Annotated[int, Header()] | str | None, Annotated[str, Depends],
 ])  # fmt: skip
 async def test_a_marker_in_the_wrong_place_or_on_what_is_no_text_is_refused(annotation: Any) -> None:
-    with pytest.raises(ConfigError, match="value|key"):
+    with pytest.raises(ConfigError, match="value|key|Depends"):
         await seen(annotation)
 
 
@@ -264,7 +264,8 @@ async def test_the_body_is_what_its_topic_carries_or_refused_at_start(model: Any
 
 
 @pytest.mark.parametrize(("returned", "fits"), [
-    (Order, True), (Order | None, True), (Special, True), (dict[str, Any], True), (Any, True), (None, True), (AsyncIterator[Order], None),
+    (Order, True), (Order | None, True), (Special, True), (dict[str, Any], True), (Any, True), (None, True), (AsyncIterator[Order], None), (Awaitable[Order], True),
+    (AsyncIterator[Order], True), (Coroutine[Any, Any, Other], False), (AsyncIterator[Other], False),
     (Other, False), (str, False), (Order | Other, False), (list[Order], False),
 ])  # fmt: skip
 async def test_what_a_function_returns_is_for_its_topic_or_refused_at_start(returned: Any, fits: bool | None) -> None:

@@ -68,6 +68,8 @@ def _marker(candidate: object) -> Marker | None:
         return candidate
     if isinstance(candidate, type) and candidate in (Header, Key):
         return candidate()
+    if candidate is Depends:
+        raise Invalid(wrong("Depends", "the function that it depends on", "none", "Write Depends(session)."))
     dependency = getattr(candidate, "dependency", None)
     if type(candidate).__name__ == "Depends" and callable(dependency):
         return Depends(dependency)  # FastAPI's, known by its shape
