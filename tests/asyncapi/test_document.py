@@ -177,7 +177,7 @@ KINDS = st.sampled_from([int, str, float, bool, bytes, int | None, list[int], di
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}[a-z]", fullmatch=True).filter(lambda name: not name.startswith("model_") and name not in dir(BaseModel))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(NAMES, KINDS, min_size=1, max_size=5))
 def test_any_model_has_a_document_whose_examples_fit(fields: dict[str, Any]) -> None:
     declared: Any = {name: (kind, ...) for name, kind in fields.items()}

@@ -367,4 +367,4 @@ def test_every_message_stays_in_one_place_in_memory() -> None:
 
 
 def test_every_message_stays_in_one_place_in_sqlite() -> None:
-    walk(Machine, 25)
+    walk(Machine, 15)
