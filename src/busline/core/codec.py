@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
@@ -43,8 +44,10 @@ class Codec:
             _in_base64(adapter)
         self.name, self.adapter, self.mime = name, adapter, JSON
         self.decode: Callable[[bytes], Any] = adapter.validator.validate_json
-        self._load, self._dump = adapter.validator.validate_python, adapter.serializer.to_json
-        self._sure, self._models = survey.sure, survey.models
+        self._load, self._sure, self._models = adapter.validator.validate_python, survey.sure, survey.models
+        # an instance may have been changed since it was validated: where nothing is read back the serializer has to say so
+        heard: Any = "error" if survey.sure and survey.models else False
+        self._dump = partial(adapter.serializer.to_json, by_alias=True, warnings=heard)
         self.nullable = self._admits_none()
 
     def _admits_none(self) -> bool:
@@ -60,7 +63,7 @@ class Codec:
             raise Invalid(self.secrets[0])
         try:
             fitting = self._load(value)
-            body = self._dump(fitting, by_alias=True, warnings="error")
+            body = self._dump(fitting)
         except (ValidationError, PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise Invalid(wrong(self.name, "a value of its type", *_reason(error, value))) from error
         if b"null" in body or b"NaN" in body or b"Infinity" in body:
