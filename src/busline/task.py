@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 import orjson
@@ -148,7 +149,7 @@ class Task(Generic[P, C, R]):
             self._keep = declared if declared is not None else 0.0 if returns in (None, type(None)) else RESULT_TTL
         return self._keep
 
-    @property
+    @cached_property
     def result_codec(self) -> Codec:
         return Codec(self.types.get("return", Any), f"the result of {self.name}")
 

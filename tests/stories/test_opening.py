@@ -79,40 +79,24 @@ async def test_the_last_to_leave_closes_it() -> None:
         assert opened(app)
 
 
-async def test_whoever_joins_goes_on_when_the_first_is_cancelled_while_it_opens() -> None:
+@pytest.mark.parametrize("cancelled", [0, 1], ids=["the first", "who joins"])
+async def test_whoever_else_opens_it_goes_on_when_one_is_cancelled(cancelled: int) -> None:
     app = App("a", publishes=[words])
     engine = slow(app)
     first = asyncio.create_task(app.__aenter__())
     await engine.tried.wait()
     second = asyncio.create_task(app.__aenter__())
     await asyncio.sleep(0)
+    gone, stays = (first, second) if cancelled == 0 else (second, first)
 
-    first.cancel()
-    await asyncio.wait((first,))
+    gone.cancel()
+    await asyncio.wait((gone,))
     engine.may.set()
-    await second
+    await stays
     await app.publish(words, "word")
     await app.__aexit__()
 
-    assert first.cancelled() and not opened(app)
-
-
-async def test_whoever_joins_and_is_cancelled_leaves_it_as_it_was() -> None:
-    app = App("a", publishes=[words])
-    engine = slow(app)
-    first = asyncio.create_task(app.__aenter__())
-    await engine.tried.wait()
-    second = asyncio.create_task(app.__aenter__())
-    await asyncio.sleep(0)
-
-    second.cancel()
-    await asyncio.wait((second,))
-    engine.may.set()
-    await first
-    await app.publish(words, "word")
-    await app.__aexit__()
-
-    assert second.cancelled() and not opened(app)
+    assert gone.cancelled() and not opened(app)
 
 
 async def test_another_loop_may_not_join() -> None:

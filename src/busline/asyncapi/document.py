@@ -3,8 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
@@ -13,7 +12,9 @@ from busline.app import App
 from busline.asyncapi.examples import example
 from busline.asyncapi.ids import Ids, safe
 from busline.asyncapi.schemas import Mode, Wanted, schemas
+from busline.checks import named
 from busline.core.depends import Header
+from busline.core.fits import UNIONS
 from busline.core.markers import asked, defaultless
 from busline.core.policy import STREAM_RETRY, TASK_RETRY, Retry
 from busline.core.signature import hints, parameters
@@ -282,15 +283,14 @@ def _kafka_channel(topic: Topic[Any]) -> dict[str, Any]:
 def _members(model: Any) -> Iterator[Any]:
     """The types of a union, or the one type; a tombstone is no message of its own."""
     inner = get_args(model)[0] if get_origin(model) is Annotated else model
-    if get_origin(inner) in (Union, UnionType):
+    if get_origin(inner) in UNIONS:
         yield from (one for one in get_args(inner) if one is not type(None))
     else:
         yield model
 
 
 def _name(model: Any) -> str:
-    inner = get_args(model)[0] if get_origin(model) is Annotated else model
-    return str(getattr(inner, "__name__", inner)) if not get_args(inner) else str(inner).replace("typing.", "")
+    return named(get_args(model)[0] if get_origin(model) is Annotated else model)
 
 
 def _headers(function: Any, around: Mapping[str, Any]) -> dict[str, bool]:

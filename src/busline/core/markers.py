@@ -2,13 +2,13 @@
 
 import inspect
 from collections.abc import Iterator
-from types import UnionType
-from typing import Annotated, Any, NamedTuple, Optional, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Optional, TypeAlias, get_args, get_origin
 
 from typing_extensions import TypeAliasType
 
 from busline.core.depends import INJECTED, Depends, Header, Key
 from busline.core.errors import Invalid, excerpt, wrong
+from busline.core.fits import UNIONS
 
 Marker: TypeAlias = Header | Key | Depends
 
@@ -49,7 +49,7 @@ def _split(annotation: Any) -> tuple[Any, list[Marker]]:
         found += [marker for one in marks if (marker := _marker(one)) is not None]
         return (Annotated[(kind, *rest)] if rest else kind), found
     members = get_args(annotation)
-    if get_origin(annotation) in (Union, UnionType) and type(None) in members and len(members) == 2:
+    if get_origin(annotation) in UNIONS and type(None) in members and len(members) == 2:
         (member,) = (one for one in members if one is not type(None))
         kind, found = _split(member)
         return (Optional[kind] if found else annotation), found  # noqa: UP045 - the type is known at run time only

@@ -165,7 +165,7 @@ class Reader:
             text = texts.Text(kind, name, at)
             default = None if defaultless(parameter) else parameter.default
             needed = defaultless(parameter) and not text.optional
-            return (texts.header if isinstance(marker, Header) else texts.key)(text, default, needed)
+            return (texts.header if isinstance(marker, Header) else texts.key)(text, default, needed=needed)
         return None
 
 

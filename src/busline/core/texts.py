@@ -10,6 +10,8 @@ from busline.core.errors import Invalid, excerpt, wrong
 from busline.core.message import Delivery
 from busline.core.two_way import NO_TEXTS
 
+Take = Callable[[Delivery], str | bytes | None]
+
 
 class Text:
     """What a header's or key's text becomes. `kind`: the annotation, and Invalid is raised for one that no text can be.
@@ -40,33 +42,32 @@ class Text:
             remedy = "Mend the sender or the annotation, then redrive it."
             raise Invalid(wrong(self.name, f"what '{delivery.handler}' takes", f"{excerpt(text)} ({why})", remedy)) from error
 
-    def missing(self, delivery: Delivery, what: str) -> Invalid:
-        remedy = "Send it, or annotate the parameter with `| None`."
-        return Invalid(wrong(self.name, what, "none", remedy, place=delivery.handler))
+    def provider(self, take: Take, what: str, fallback: object, *, needed: bool) -> Callable[[Delivery], object]:
+        """Takes the text from a delivery and reads it. `fallback`: where there is none, unless it is `needed`."""
+
+        def provide(delivery: Delivery) -> object:
+            text = take(delivery)
+            if text is not None:
+                return self.read(text, delivery)
+            if needed:
+                remedy = "Send it, or annotate the parameter with `| None`."
+                raise Invalid(wrong(self.name, what, "none", remedy, place=delivery.handler))
+            return fallback
+
+        return provide
 
 
-def header(text: Text, fallback: object, needed: bool) -> Callable[[Delivery], object]:
-    """`fallback`: where the message has none, unless it is `needed`."""
-
-    def provide(delivery: Delivery) -> object:
+def header(text: Text, fallback: object, *, needed: bool) -> Callable[[Delivery], object]:
+    def take(delivery: Delivery) -> str | bytes | None:
         value = delivery.headers.get(text.name)
-        if value is None:
-            if needed:
-                raise text.missing(delivery, "a header of this name")
-            return fallback
-        return text.read(value.encode("utf-8", "surrogateescape") if text.raw else value, delivery)
+        return value.encode("utf-8", "surrogateescape") if text.raw and value is not None else value
 
-    return provide
+    return text.provider(take, "a header of this name", fallback, needed=needed)
 
 
-def key(text: Text, fallback: object, needed: bool) -> Callable[[Delivery], object]:
-    """As `header`, of the message's key."""
+def key(text: Text, fallback: object, *, needed: bool) -> Callable[[Delivery], object]:
+    def take(delivery: Delivery) -> str | bytes | None:
+        value = delivery.key
+        return value if text.raw or value is None else value.decode("utf-8", "surrogateescape")
 
-    def provide(delivery: Delivery) -> object:
-        if delivery.key is None:
-            if needed:
-                raise text.missing(delivery, "a message with a key")
-            return fallback
-        return text.read(delivery.key if text.raw else delivery.key.decode("utf-8", "surrogateescape"), delivery)
-
-    return provide
+    return text.provider(take, "a message with a key", fallback, needed=needed)

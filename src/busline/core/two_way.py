@@ -77,7 +77,7 @@ class Survey:
     # --- each kind of schema -------------------------------------------------------------------------------
 
     def _items(self, schema: Schema, path: Path) -> None:
-        self.sure = self.sure and "min_length" not in schema and "max_length" not in schema
+        self.sure = self.sure and not _bounded(schema)
         found = schema.get("items_schema", {"type": "any"})
         for one in (found,) if isinstance(found, Mapping) else found:
             self._walk(one, path)
@@ -86,7 +86,7 @@ class Survey:
         keys = schema.get("keys_schema", {"type": "any"})
         if _no_text(keys):
             self._never(path, "keys that are one text each in JSON", f"keys of the kind '{keys['type']}'", "Send a list of pairs.")
-        self.sure = self.sure and "min_length" not in schema and "max_length" not in schema and keys["type"] in TEXTS
+        self.sure = self.sure and not _bounded(schema) and keys["type"] in TEXTS
         self._walk(keys, path)
         self._walk(schema.get("values_schema", {"type": "any"}), path)
 
@@ -158,6 +158,10 @@ VISITS = {
     "json": Survey._json, "model": Survey._model, "dataclass": Survey._model,
     "model-fields": Survey._bare_fields, "dataclass-args": Survey._bare_fields, "typed-dict": Survey._bare_fields,
 }  # fmt: skip
+
+
+def _bounded(schema: Schema) -> bool:
+    return "min_length" in schema or "max_length" in schema
 
 
 def _no_text(keys: Schema) -> bool:
