@@ -169,7 +169,7 @@ class App(Router):
         owner.holders += 1
         try:
             opened = await owner.opened()
-        except BaseException:
+        except BaseException:  # a cancellation, too, holds nothing open
             await self._leave(owner)
             raise
         if not opened and self._owner is owner:

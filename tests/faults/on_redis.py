@@ -2,16 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from busline import Redis
-from busline.transports.redis import RedisTransport
-from tests.faults.attacked import Jobs
-from tests.faults.field import BUSY, Field
-from tests.faults.judge import Fault, Promise
-from tests.faults.on_sqlite import enqueue, of_queues
+from tests.faults.judge import Fault
+from tests.faults.on_sqlite import OfJobs
 from tests.faults.started import Started
 from tests.servers.redis import Server, Wire
 
@@ -19,28 +14,12 @@ LEASE = 2.0
 SCRIPT = b"EVALSHA"
 
 
-class Queues(Field):
+class Queues(OfJobs):
     """`wires`: what each worker that has one speaks through."""
 
-    promise = Promise(BUSY, "message")
-    app, work = Jobs.PATH, ("--queue", "work", "--concurrency", "50")
-
     def __init__(self, folder: Path, server: Server) -> None:
-        super().__init__(folder, BUSLINE_JOBS=f"{server.url}?lease={LEASE:g}")
+        super().__init__(folder, Redis(server.url), f"{server.url}?lease={LEASE:g}")
         self.server, self.wires = server, dict[int, Wire]()
-        self._jobs = Jobs(Redis(server.url))
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[None]:
-        async with self._jobs.app:
-            yield
-
-    async def publish(self, numbers: range) -> None:
-        await enqueue(self._jobs, numbers)
-
-    async def left(self) -> tuple[int, dict[int, str]]:
-        async with RedisTransport(self.server.url) as engine:
-            return await of_queues(engine.inspector)
 
 
 class Wired(Queues):

@@ -6,22 +6,25 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from busline import Sqlite
+from busline.core.clock import SystemClock
 from busline.core.message import DeadLetter
 from busline.core.ports import Depth, Inspector
+from busline.engine import Engine
 from busline.transports.sqlite import SqliteTransport
 from tests.faults.attacked import Item, Jobs, Streams, key_of
 from tests.faults.field import BUSY, Field
 from tests.faults.judge import Promise
 
 
-class FileOfJobs(Field):
+class OfJobs(Field):
+    """`workers`: the engine as the workers name it."""
+
     promise = Promise(BUSY, "message")
     app, work = Jobs.PATH, ("--queue", "work", "--concurrency", "50")
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "bus.db"
-        super().__init__(folder, BUSLINE_JOBS=f"sqlite:///{self.file}")
-        self._jobs = Jobs(Sqlite(self.file))
+    def __init__(self, folder: Path, engine: Engine, workers: str) -> None:
+        super().__init__(folder, BUSLINE_JOBS=workers)
+        self._engine, self._jobs = engine, Jobs(engine)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -32,8 +35,14 @@ class FileOfJobs(Field):
         await enqueue(self._jobs, numbers)
 
     async def left(self) -> tuple[int, dict[int, str]]:
-        async with SqliteTransport(self.file) as engine:
+        async with self._engine.open(SystemClock()) as engine:
             return await of_queues(engine.inspector)
+
+
+class FileOfJobs(OfJobs):
+    def __init__(self, folder: Path) -> None:
+        file = folder / "bus.db"
+        super().__init__(folder, Sqlite(file), f"sqlite:///{file}")
 
 
 class FileOfRecords(Field):
