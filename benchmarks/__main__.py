@@ -1,4 +1,5 @@
-"""`./scripts/bench`: every figure of docs/benchmarks.md, arms in turn, medians of several rounds."""
+"""`./scripts/bench`: every figure of docs/benchmarks.md, arms in turn, medians of several
+rounds."""
 
 import argparse
 import asyncio
@@ -22,17 +23,25 @@ WATCHED = 20_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--scale", type=float, default=1.0, help="1: as published; 0.1: a quick look")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="1: as published; 0.1: a quick look"
+    )
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--servers", action="store_true", help="Redis and Kafka instead, which are started for it")
-    parser.add_argument("-v", action="store_true", help="which of our functions are called for one message")
+    parser.add_argument(
+        "--servers", action="store_true", help="Redis and Kafka instead, which are started for it"
+    )
+    parser.add_argument(
+        "-v", action="store_true", help="which of our functions are called for one message"
+    )
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     if options.servers:
         return show(on_servers(options.rounds, options.scale), options.json)
     found = measure(options.rounds, options.scale)
     counted = asyncio.run(calls.calls(CALLS_AT))
-    figures = summary(found, options.scale) | {"own Python calls a message": round(sum(counted.values()) / CALLS_AT, 2)}
+    figures = summary(found, options.scale) | {
+        "own Python calls a message": round(sum(counted.values()) / CALLS_AT, 2)
+    }
     if options.v:
         for name, n in counted.most_common(30):
             print(f"{n / CALLS_AT:7.2f}  {name}", file=sys.stderr)
@@ -40,7 +49,11 @@ def main() -> None:
 
 
 def show(figures: dict[str, float], as_json: bool) -> None:
-    print(json.dumps(figures) if as_json else "\n".join(f"{name:56} {value:>14,}" for name, value in figures.items()))
+    print(
+        json.dumps(figures)
+        if as_json
+        else "\n".join(f"{name:56} {value:>14,}" for name, value in figures.items())
+    )
 
 
 def on_servers(rounds: int, scale: float) -> dict[str, float]:
@@ -89,7 +102,13 @@ def arms(scale: float) -> dict[str, Callable[[], Any]]:
     return {
         "memory": lambda: asyncio.run(memory.busline(many(60_000))),
         "bare": lambda: asyncio.run(memory.bare(many(60_000))),
-        "jobs": lambda: dict(zip(("bulk", "consume"), asyncio.run(jobs.enqueue_and_consume(many(60_000))), strict=True)),
+        "jobs": lambda: dict(
+            zip(
+                ("bulk", "consume"),
+                asyncio.run(jobs.enqueue_and_consume(many(60_000))),
+                strict=True,
+            )
+        ),
         "huey": lambda: jobs.huey(many(5_000)),
         "one by one": lambda: asyncio.run(jobs.one_by_one(many(1_000))),
         "latency": lambda: asyncio.run(latency.measure(many(1_000) // 2, 5 * scale)),
@@ -117,7 +136,10 @@ def summary(found: dict[str, list[float]], scale: float) -> dict[str, float]:
 
     def dearer(one: str) -> float:
         """Microseconds a message, against one that nobody watches."""
-        return median((a - b) / scaled(scale, WATCHED) * 1e6 for a, b in zip(found[one], found["plain"], strict=True))
+        return median(
+            (a - b) / scaled(scale, WATCHED) * 1e6
+            for a, b in zip(found[one], found["plain"], strict=True)
+        )
 
     return {
         "metrics: microseconds a message": round(dearer("metrics"), 2),

@@ -1,4 +1,5 @@
-"""What asking costs a Redis server: `status()` beside large waiting jobs, and many who wait for results. `python -m benchmarks.asking URL`"""
+"""What asking costs a Redis server: `status()` beside large waiting jobs, and many who wait for
+results. `python -m benchmarks.asking URL`"""
 
 import asyncio
 import sys
@@ -54,7 +55,11 @@ async def status_and_depth(url: str, server: Redis) -> None:
                     await inspector.depth()
 
             look, depth = await spent(server, looks), await spent(server, depths)
-            print(f"{count:5} jobs of 300 KiB wait: status() {look / times * 1e3:.2f} ms, depth() {depth / times * 1e3:.2f} ms of the server", flush=True)
+            print(
+                f"{count:5} jobs of 300 KiB wait: status() {look / times * 1e3:.2f} ms, depth()"
+                f" {depth / times * 1e3:.2f} ms of the server",
+                flush=True,
+            )
         assert bus
 
 

@@ -13,7 +13,8 @@ OWN = str(Path(busline.__file__).parent)
 
 
 async def calls(count: int) -> Counter[str]:
-    """How often each function was called or resumed while `count` messages, published before, were handled."""
+    """How often each function was called or resumed while `count` messages, published before, were
+    handled."""
     seen.ids.clear()
     counted: Counter[str] = Counter()
 
@@ -23,7 +24,9 @@ async def calls(count: int) -> Counter[str]:
 
     app = stream_app()
     async with app.running():
-        await app.publish_many(orders, values(count))  # the memory engine never suspends: nothing was received yet
+        await app.publish_many(
+            orders, values(count)
+        )  # the memory engine never suspends: nothing was received yet
         assert not seen.ids
         sys.setprofile(profile)
         await until(lambda: len(seen.ids) == count)

@@ -1,7 +1,8 @@
-"""What dead letters cost to list, redrive and purge, by how many there are: `python -m benchmarks.dead 1000 5000 16000`.
+"""What dead letters cost to list, redrive and purge, by how many there are: `python -m
+benchmarks.dead 1000 5000 16000`.
 
-Each figure is the time of the whole command, as somebody types it: `busline dead list`, `redrive --all`, `purge --all`.
-"""
+Each figure is the time of the whole command, as somebody types it: `busline dead list`, `redrive
+--all`, `purge --all`."""
 
 import argparse
 import asyncio
@@ -57,8 +58,13 @@ async def fill(count: int) -> float:
 def took(*words: str) -> str:
     """Seconds of a command, and how many of them it computed."""
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    subprocess.run([sys.executable, "-m", "busline", "dead", *words], check=True, stdout=subprocess.DEVNULL)
-    return f"{time.perf_counter() - begun:.1f} ({resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before:.1f})"
+    subprocess.run(
+        [sys.executable, "-m", "busline", "dead", *words], check=True, stdout=subprocess.DEVNULL
+    )
+    return (
+        f"{time.perf_counter() - begun:.1f}"
+        f" ({resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before:.1f})"
+    )
 
 
 def measure(count: int) -> dict[str, str]:
@@ -68,17 +74,25 @@ def measure(count: int) -> dict[str, str]:
         "redrive": took("redrive", "benchmarks.dead:app", "--all"),
     }
     asyncio.run(fill(count))
-    return figures | {"purge": took("purge", "benchmarks.dead:app", "--all", "--yes"), "died a second": f"{died:.0f}"}
+    return figures | {
+        "purge": took("purge", "benchmarks.dead:app", "--all", "--yes"),
+        "died a second": f"{died:.0f}",
+    }
 
 
 @contextmanager
 def engine(name: str, count: int) -> Iterator[None]:
     """One of its own, named by the environment."""
-    from benchmarks import servers  # they import the clients, and the commands that are measured would wait for that
+    from benchmarks import (
+        servers,
+    )  # they import the clients, and the commands that are measured would wait for that
 
     with tempfile.TemporaryDirectory() as folder:
         if name == "sqlite":
-            os.environ |= {"BUSLINE_STREAMS": f"sqlite:///{folder}/bus.db", "BUSLINE_JOBS": f"sqlite:///{folder}/bus.db"}
+            os.environ |= {
+                "BUSLINE_STREAMS": f"sqlite:///{folder}/bus.db",
+                "BUSLINE_JOBS": f"sqlite:///{folder}/bus.db",
+            }
             yield
             return
         with servers.servers() as (redis, kafka):
@@ -92,7 +106,9 @@ def engine(name: str, count: int) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", type=int, nargs="+")
-    parser.add_argument("--engine", action="append", choices=ENGINES, help="Repeatable; all of them unless named")
+    parser.add_argument(
+        "--engine", action="append", choices=ENGINES, help="Repeatable; all of them unless named"
+    )
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     for name in options.engine or ENGINES:

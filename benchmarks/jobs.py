@@ -20,7 +20,8 @@ def job_app(folder: str) -> App:
 
 
 async def enqueue_and_consume(count: int) -> tuple[float, float]:
-    """Jobs a second: enqueued with `enqueue_many`, then consumed by an App that starts afterwards."""
+    """Jobs a second: enqueued with `enqueue_many`, then consumed by an App that starts
+    afterwards."""
     seen.ids.clear()
     with tempfile.TemporaryDirectory() as path:
         app = job_app(path)

@@ -1,4 +1,5 @@
-"""From `publish` here to a handler's start in another process, and what that process costs while it has nothing to do."""
+"""From `publish` here to a handler's start in another process, and what that process costs while it
+has nothing to do."""
 
 import asyncio
 import os
@@ -27,12 +28,23 @@ async def pong(ping: Ping) -> None:
 
 
 async def measure(count: int, rest: float) -> dict[str, float]:
-    """Milliseconds at the median and at 99 %, and per cent of one core while idle for `rest` seconds."""
+    """Milliseconds at the median and at 99 %, and per cent of one core while idle for `rest`
+    seconds."""
     with tempfile.TemporaryDirectory() as folder:
         pongs = Path(folder) / "pongs"
         pongs.touch()
-        os.environ["PONGS"], os.environ["BUSLINE_STREAMS"] = str(pongs), f"sqlite:///{folder}/bus.db"
-        worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "busline", "run", "benchmarks.latency:app", stderr=asyncio.subprocess.DEVNULL)
+        os.environ["PONGS"], os.environ["BUSLINE_STREAMS"] = (
+            str(pongs),
+            f"sqlite:///{folder}/bus.db",
+        )
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "busline",
+            "run",
+            "benchmarks.latency:app",
+            stderr=asyncio.subprocess.DEVNULL,
+        )
         try:
             await _ping(count, pongs)
             took = sorted(int(line) / 1e6 for line in pongs.read_text().splitlines()[-count:])

@@ -32,7 +32,9 @@ async def bare(count: int) -> float:
 
     begun = time.perf_counter()
     for start in range(0, count, 100):
-        await asyncio.gather(*[loop.create_task(handle(validate(body))) for body in bodies[start : start + 100]])
+        await asyncio.gather(
+            *[loop.create_task(handle(validate(body))) for body in bodies[start : start + 100]]
+        )
     return count / (time.perf_counter() - begun)
 
 

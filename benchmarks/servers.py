@@ -1,4 +1,5 @@
-"""Jobs over Redis and records over Kafka, each against a bare loop on the same server: `./scripts/bench --servers`.
+"""Jobs over Redis and records over Kafka, each against a bare loop on the same server:
+`./scripts/bench --servers`.
 
 The servers are started here, on free ports, and ended.
 """
@@ -38,11 +39,12 @@ def servers() -> Iterator[tuple[str, str]]:
             kafka.stop()
 
 
-# --- Redis -----------------------------------------------------------------------------------------------------
+# --- Redis -----------------------------------------------------------------------------------
 
 
 async def jobs(url: str, count: int) -> dict[str, float]:
-    """Jobs a second: enqueued in bulk, consumed by an App that starts afterwards; bytes that one takes while it waits."""
+    """Jobs a second: enqueued in bulk, consumed by an App that starts afterwards; bytes that one
+    takes while it waits."""
     app = App("bench", jobs=url)
     seen.ids.clear()
 
@@ -61,18 +63,25 @@ async def jobs(url: str, count: int) -> dict[str, float]:
     begun = time.perf_counter()
     async with app.running():
         await until(lambda: len(seen.ids) == count)
-        return {"redis bulk": enqueued, "redis consume": count / (time.perf_counter() - begun), "redis bytes": size}
+        return {
+            "redis bulk": enqueued,
+            "redis consume": count / (time.perf_counter() - begun),
+            "redis bytes": size,
+        }
 
 
 async def bare_jobs(url: str, count: int) -> float:
-    """A list, popped a hundred at a time into a hash and deleted from it when done: no names, retries, leases, results."""
+    """A list, popped a hundred at a time into a hash and deleted from it when done: no names,
+    retries, leases, results."""
     seen.ids.clear()
     encode = TypeAdapter(Order).dump_json
     client: Any = Client.from_url(url)  # annotated in part
     async with client:
         await client.flushall()
         for start in range(0, count, 1000):
-            await client.rpush("jobs", *[encode(one) for one in values(count)[start : start + 1000]])
+            await client.rpush(
+                "jobs", *[encode(one) for one in values(count)[start : start + 1000]]
+            )
         begun, loop = time.perf_counter(), asyncio.get_running_loop()
         while taken := await client.lpop("jobs", 100):
             await client.hset("hand", mapping={str(n): one for n, one in enumerate(taken)})
@@ -85,7 +94,7 @@ async def _handle(order: Order) -> None:
     seen.ids.add(order.id)
 
 
-# --- Kafka -----------------------------------------------------------------------------------------------------
+# --- Kafka -----------------------------------------------------------------------------------
 
 
 async def records(url: str, count: int) -> dict[str, float]:
@@ -105,7 +114,11 @@ async def records(url: str, count: int) -> dict[str, float]:
         await app.publish_many(topic, batch[1:])
         published = (count - 1) / (time.perf_counter() - begun)
     consumed = await _consumed(app, count)
-    return {"kafka publish": published, "kafka consume": consumed, "kafka bare": await _bare_records(url, topic.name, count)}
+    return {
+        "kafka publish": published,
+        "kafka consume": consumed,
+        "kafka bare": await _bare_records(url, topic.name, count),
+    }
 
 
 async def _consumed(app: App, count: int) -> float:
@@ -118,9 +131,12 @@ async def _consumed(app: App, count: int) -> float:
 
 
 async def _bare_records(url: str, topic: str, count: int) -> float:
-    """The client's `getmany` and the validation: no group, no order beyond the partition's, nothing committed."""
+    """The client's `getmany` and the validation: no group, no order beyond the partition's, nothing
+    committed."""
     seen.ids.clear()
-    consumer: Any = AIOKafkaConsumer(bootstrap_servers=url.removeprefix("kafka://"), auto_offset_reset="earliest")
+    consumer: Any = AIOKafkaConsumer(
+        bootstrap_servers=url.removeprefix("kafka://"), auto_offset_reset="earliest"
+    )
     consumer.assign([TopicPartition(topic, part) for part in range(PARTITIONS)])
     await consumer.start()
     begun, read = 0.0, 0

@@ -1,4 +1,5 @@
-"""What it costs to be watched: metrics, tracing, and for comparison a span that the function makes itself."""
+"""What it costs to be watched: metrics, tracing, and for comparison a span that the function makes
+itself."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -46,7 +47,8 @@ async def each(count: int) -> Mapping[str, float]:
     async def spanned(order: Order, delivery: Delivery) -> None:
         parent = propagate.extract(delivery.headers)
         attributes = {
-            "messaging.system": "memory", "messaging.operation.name": "process", "messaging.operation.type": "process",
+            "messaging.system": "memory", "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
             "messaging.destination.name": delivery.address, "messaging.message.id": delivery.id,
         }  # fmt: skip
         with tracer.start_as_current_span("process orders", parent, SpanKind.CONSUMER, attributes):
@@ -54,14 +56,17 @@ async def each(count: int) -> Mapping[str, float]:
 
     found = {}
     for name, function, watch in (
-        ("plain", plain, {}), ("metrics", plain, {"metrics": Metrics()}), ("span", spanned, {}), ("tracing", plain, {"tracer_provider": provider()}),
+        ("plain", plain, {}), ("metrics", plain, {"metrics": Metrics()}), ("span", spanned, {}),
+        ("tracing", plain, {"tracer_provider": provider()}),
     ):  # fmt: skip
         ids.clear()
         found[name] = await _took(count, function, lambda: len(ids) == count, watch)
     return found
 
 
-async def _took(count: int, function: Function, done: Callable[[], bool], watch: Mapping[str, object]) -> float:
+async def _took(
+    count: int, function: Function, done: Callable[[], bool], watch: Mapping[str, object]
+) -> float:
     app = App("bench")
     app.subscriber(orders, order="key", name="handle")(function)
     engine = MemoryTransport()

@@ -1,4 +1,5 @@
-"""A topic written by Java: camel case, extra fields, several types, more types than we know, tombstones."""
+"""A topic written by Java: camel case, extra fields, several types, more types than we know,
+tombstones."""
 
 from typing import Annotated, Literal
 

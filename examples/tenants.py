@@ -1,4 +1,5 @@
-"""A header decides what is handled, and goes on with every job: `busline run examples.tenants:app`."""
+"""A header decides what is handled, and goes on with every job: `busline run
+examples.tenants:app`."""
 
 from typing import Annotated
 

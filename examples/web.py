@@ -1,4 +1,5 @@
-"""A web service that publishes, enqueues and looks: `uvicorn examples.web:api`; `busline run examples.shop:app` does the work."""
+"""A web service that publishes, enqueues and looks: `uvicorn examples.web:api`; `busline run
+examples.shop:app` does the work."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -20,7 +21,9 @@ api = FastAPI(lifespan=lifespan)
 @api.post("/orders")
 async def create(order: Order) -> dict[str, str]:
     await app.publish(orders, order, headers={"tenant": "x"})
-    job = await send_receipt.options(unique=order.id, headers={"tenant": "x"}).enqueue(order.email, order.cents)
+    job = await send_receipt.options(unique=order.id, headers={"tenant": "x"}).enqueue(
+        order.email, order.cents
+    )
     return {"job": job.id}
 
 

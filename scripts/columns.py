@@ -1,4 +1,5 @@
-"""A hook of the site: each cell of a table knows its column's title, which a phone shows beside it."""
+"""A hook of the site: each cell of a table knows its column's title, which a phone shows beside
+it."""
 
 from xml.etree.ElementTree import Element
 

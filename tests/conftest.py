@@ -1,4 +1,5 @@
-"""Real servers: started when a test first asks, ended with the session. `--embedded` leaves out the tests that need one."""
+"""Real servers: started when a test first asks, ended with the session. `--embedded` leaves out the
+tests that need one."""
 
 from collections.abc import Iterator
 
@@ -28,7 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Whatever starts a server asks for this, so that a test that lacks the mark fails on every machine."""
+    """Whatever starts a server asks for this, so that a test that lacks the mark fails on every
+    machine."""
     started.allowed = item.get_closest_marker("server") is not None
 
 

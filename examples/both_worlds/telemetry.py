@@ -1,7 +1,8 @@
-"""OpenTelemetry, set up once in each process: with TRACES=FILE every span is a line of JSON in that file.
+"""OpenTelemetry, set up once in each process: with TRACES=FILE every span is a line of JSON in that
+file.
 
-In production it is an exporter for your collector that stands here, or `opentelemetry-instrument` in front of the command.
-"""
+In production it is an exporter for your collector that stands here, or `opentelemetry-instrument`
+in front of the command."""
 
 import os
 
@@ -19,7 +20,9 @@ def begin(service: str) -> None:
 
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     file = open(os.environ["TRACES"], "a", buffering=1)  # noqa: SIM115  # open as long as the process lives
-    exporter = ConsoleSpanExporter(out=file, formatter=lambda span: span.to_json(indent=None) + "\n")
+    exporter = ConsoleSpanExporter(
+        out=file, formatter=lambda span: span.to_json(indent=None) + "\n"
+    )
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 

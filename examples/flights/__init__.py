@@ -1,1 +1,2 @@
-"""Flights through a topic, a table and jobs: `./scripts/demo`, or `python -m examples.flights.demo [FILE]`."""
+"""Flights through a topic, a table and jobs: `./scripts/demo`, or `python -m examples.flights.demo
+[FILE]`."""

@@ -1,4 +1,5 @@
-"""Flights become statistics by carrier; each that arrives more than three hours late is explained by a job."""
+"""Flights become statistics by carrier; each that arrives more than three hours late is explained
+by a job."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -36,20 +37,30 @@ flights: Topic[Flight] = Topic("flights", FixedFlight if FIXED else Flight, key=
 
 
 @app.subscriber(flights)
-async def record(flight: Flight, statistics: Annotated[Statistics, Depends(open_statistics, scope="app")]) -> None:
+async def record(
+    flight: Flight, statistics: Annotated[Statistics, Depends(open_statistics, scope="app")]
+) -> None:
     statistics.add(flight)  # again, it changes nothing: delivery is at least once
     if flight.arr_delay is not None and flight.arr_delay > LATE:
-        await explain.options(id=f"late/{flight.id}").enqueue(flight)  # leaves when this function has returned
+        await explain.options(id=f"late/{flight.id}").enqueue(
+            flight
+        )  # leaves when this function has returned
 
 
 @app.task(retry=Retry(5, delay=0.5), keep_result=86_400)
 async def explain(flight: Flight, delivery: Delivery = INJECTED) -> Explanation:
     if delivery.attempt == 1 and flight.flight % 3 == 0:
-        raise ConnectionError("the weather service is busy")  # made up, so that the demo has something to retry
+        raise ConnectionError(
+            "the weather service is busy"
+        )  # made up, so that the demo has something to retry
     minutes, before = flight.arr_delay or 0, flight.dep_delay or 0
-    text = f"{flight.carrier} {flight.flight} left {before} min late and {made_up(before - minutes)}."
+    text = (
+        f"{flight.carrier} {flight.flight} left {before} min late and {made_up(before - minutes)}."
+    )
     return Explanation(flight=flight.id, minutes=minutes, before_departure=before, text=text)
 
 
 def made_up(minutes: int) -> str:
-    return f"made up {minutes} min in the air" if minutes >= 0 else f"lost {-minutes} more in the air"
+    return (
+        f"made up {minutes} min in the air" if minutes >= 0 else f"lost {-minutes} more in the air"
+    )

@@ -1,4 +1,5 @@
-"""The long way: every record, a worker killed by SIGKILL again and again, and each second run explained.
+"""The long way: every record, a worker killed by SIGKILL again and again, and each second run
+explained.
 
 `python -m examples.flights.chaos FILE [--kills 20] [--rows N] [--seed 1]`
 """
@@ -40,7 +41,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="busline-chaos-") as folder:
         settle_in(Path(folder))
-        sys.exit(not chaos(Path(folder), options.file.absolute(), options.kills, options.rows, options.seed))
+        sys.exit(
+            not chaos(
+                Path(folder), options.file.absolute(), options.kills, options.rows, options.seed
+            )
+        )
 
 
 def chaos(folder: Path, path: Path, kills: int, limit: int | None, seed: int) -> bool:
@@ -62,22 +67,25 @@ def chaos(folder: Path, path: Path, kills: int, limit: int | None, seed: int) ->
     return good
 
 
-# --- killing -------------------------------------------------------------------------------------------------------
+# --- killing ---------------------------------------------------------------------------------
 
 
 def kill_often(published: int, kills: int, dice: random.Random) -> Iterator[int]:
     """Yields the ids of the processes it killed.
 
-    Three in four die once a random number of flights is in the table, the fourth at a random moment of its first
-    second, when it opens the file or takes over from the last.
-    """
+    Three in four die once a random number of flights is in the table, the fourth at a random moment
+    of its first second, when it opens the file or takes over from the last."""
     statistics = Statistics(Path(os.environ["FLIGHTS_STATISTICS"]))
     for number, share in enumerate(sorted(dice.uniform(0.01, 0.9) for _ in range(kills))):
         running = worker("--until-idle")
         if number % 4 == 3:
             time.sleep(dice.uniform(0.05, 1.0))
         else:
-            wait_until(statistics, running, max(int(published * share), statistics.count() + dice.randrange(1, 100)))
+            wait_until(
+                statistics,
+                running,
+                max(int(published * share), statistics.count() + dice.randrange(1, 100)),
+            )
             time.sleep(dice.uniform(0, 0.02))
         if running.poll() is None:
             running.kill()
@@ -93,7 +101,7 @@ def wait_until(statistics: Statistics, running: subprocess.Popen[bytes], count: 
         time.sleep(LOOK)
 
 
-# --- explaining ------------------------------------------------------------------------------------------------------
+# --- explaining ------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -106,11 +114,14 @@ class Run:
 
 @dataclass(slots=True)
 class Ledger:
-    """Every run that began. `running`, `finished`: for each killed process, how many of its runs were done again, cut
-    off within the function, or after it and before the engine had taken the outcome."""
+    """Every run that began. `running`, `finished`: for each killed process, how many of its runs
+    were done again, cut off within the function, or after it and before the engine had taken the
+    outcome."""
 
     killed: list[int]
-    runs: dict[Message, list[Run]] = field(default_factory=lambda: defaultdict[Message, list[Run]](list))
+    runs: dict[Message, list[Run]] = field(
+        default_factory=lambda: defaultdict[Message, list[Run]](list)
+    )
     running: Counter[tuple[int, str]] = field(default_factory=Counter[tuple[int, str]])
     finished: Counter[tuple[int, str]] = field(default_factory=Counter[tuple[int, str]])
     unexplained: int = 0
@@ -152,17 +163,22 @@ class Ledger:
         records = [runs for message, runs in self.runs.items() if message[0] == "record"]
         yield Check("records that ran", published, len(records))
         yield Check("records that overtook in their partition", 0, self.overtook)
-        yield Check("runs begun and never ended", 0, sum(not runs[-1].ended for runs in self.runs.values()))
+        yield Check(
+            "runs begun and never ended", 0, sum(not runs[-1].ended for runs in self.runs.values())
+        )
         yield Check("second runs that no kill explains", 0, self.unexplained)
         yield _within("kills that cut off more than runs at once", self.running, AT_ONCE)
-        yield _within("kills that undid more than is at hand", self.running + self.finished, AT_HAND)
+        yield _within(
+            "kills that undid more than is at hand", self.running + self.finished, AT_HAND
+        )
 
     def __str__(self) -> str:
         again = self.running + self.finished
         return (
-            f"{sum(map(len, self.runs.values()))} runs of {len(self.runs)} attempts. {again.total()} ran again: "
-            f"{self.running.total()} were cut off as they ran (at most {_most(self.running)} by one kill), "
-            f"{self.finished.total()} had ended and were not settled (at most {_most(self.finished)})."
+            f"{sum(map(len, self.runs.values()))} runs of {len(self.runs)} attempts."
+            f" {again.total()} ran again: {self.running.total()} were cut off as they ran (at most"
+            f" {_most(self.running)} by one kill), {self.finished.total()} had ended and were not"
+            f" settled (at most {_most(self.finished)})."
         )
 
 
@@ -171,7 +187,11 @@ def _most(counter: Counter[tuple[int, str]]) -> int:
 
 
 def _within(name: str, again: Counter[tuple[int, str]], limits: dict[str, int]) -> Check:
-    over = [f"{process} {handler} {count}" for (process, handler), count in again.items() if count > limits[handler]]
+    over = [
+        f"{process} {handler} {count}"
+        for (process, handler), count in again.items()
+        if count > limits[handler]
+    ]
     return Check(name, 0, len(over), ", ".join(over))
 
 

@@ -1,4 +1,5 @@
-"""`busline` in child processes. They and this process share one folder, named by the environment."""
+"""`busline` in child processes. They and this process share one folder, named by the
+environment."""
 
 import asyncio
 import json
@@ -40,14 +41,18 @@ def busline(command: str, *options: str) -> Any:
     """What a command about the example says with --json."""
     words = _busline(*command.split(), APP, *options, "--json")
     with open_log() as log:
-        return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=log, cwd=ROOT).stdout)
+        return json.loads(
+            subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=log, cwd=ROOT).stdout
+        )
 
 
 async def inspect() -> Any:
     """What `busline inspect --json` says; None where it cannot, as before the first record."""
     words = _busline("inspect", APP, "--json")
     with open_log() as log:
-        process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
+        process = await asyncio.create_subprocess_exec(
+            *words, stdout=subprocess.PIPE, stderr=log, cwd=ROOT
+        )
     out, _ = await process.communicate()
     return json.loads(out) if process.returncode == 0 else None
 

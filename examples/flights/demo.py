@@ -1,4 +1,5 @@
-"""`./scripts/demo`: flights through a worker that is killed and started again; broken rows, the fix, and the sums."""
+"""`./scripts/demo`: flights through a worker that is killed and started again; broken rows, the
+fix, and the sums."""
 
 import asyncio
 import json
@@ -50,7 +51,10 @@ def run(path: Path) -> bool:
 def kill_in_the_middle(live: Live, sent: Iterator[Row], name: str) -> None:
     third = live.total // 3
     handful = max(1, round(third / SECONDS * PAUSE))
-    say(f"1. {name} is streamed to the topic 'flights', keyed by tail number; a worker takes it: busline run")
+    say(
+        f"1. {name} is streamed to the topic 'flights', keyed by tail number; a worker takes it:"
+        " busline run"
+    )
     running = worker()
     try:
         asyncio.run(live.watch(stream(islice(sent, third), handful=handful, told=live.told)))
@@ -58,7 +62,10 @@ def kill_in_the_middle(live: Live, sent: Iterator[Row], name: str) -> None:
     finally:
         running.kill()
     check_ended(running.wait())
-    say(f"2. SIGKILL to the worker, process {running.pid}, in the middle of a burst. The airports go on publishing.")
+    say(
+        f"2. SIGKILL to the worker, process {running.pid}, in the middle of a burst. The airports"
+        " go on publishing."
+    )
     asyncio.run(live.watch(stream(sent, handful=handful, told=live.told)))
     print(f"   Nobody listened: {live.behind} records wait in the topic.")
 
@@ -92,27 +99,41 @@ def show_dead(want: Expected) -> None:
     letters: list[dict[str, str]] = busline("dead list", "--limit", "1000000")
     for letter in letters[:3]:
         print(f"   {letter['position']}  {letter['body']}")
-        print(textwrap.fill(letter["reason"], 100, initial_indent="      ", subsequent_indent="      "))
+        print(
+            textwrap.fill(
+                letter["reason"], 100, initial_indent="      ", subsequent_indent="      "
+            )
+        )
     if len(letters) > 3:
         print(f"   and {len(letters) - 3} more")
 
 
 def redrive(live: Live) -> None:
-    say("5. The model is fixed (FixedFlight in model.py); the same bytes go to the same handler: busline dead redrive")
+    say(
+        "5. The model is fixed (FixedFlight in model.py); the same bytes go to the same handler:"
+        " busline dead redrive"
+    )
     os.environ["FLIGHTS_MODEL"] = "fixed"
     print(f"   {json.dumps(busline('dead redrive', '--all'))}")
     finish(live)
 
 
 def summary(want: Expected) -> bool:
-    say("Summary: computed straight from the file, and by way of a topic, a SIGKILL, a table and jobs")
+    say(
+        "Summary: computed straight from the file, and by way of a topic, a SIGKILL, a table and"
+        " jobs"
+    )
     for carrier, one in want.carriers.items():
         arrived = one["flights"] - one["cancelled"] - one["diverted"]
         late = f"{one['minutes_late'] / arrived:>6.1f} minutes late on average" if arrived else ""
         print(f"   {carrier}  {one['flights']:>6} flights  {one['cancelled']:>5} cancelled  {late}")
     print()
     good = report(checks(want))
-    print("\n   Nothing was lost, nothing was counted twice." if good else "\n   NOT as computed from the file.")
+    print(
+        "\n   Nothing was lost, nothing was counted twice."
+        if good
+        else "\n   NOT as computed from the file."
+    )
     return good
 
 

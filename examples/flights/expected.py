@@ -1,4 +1,5 @@
-"""What must come out, computed straight from the CSV, without busline and without the rest of the example.
+"""What must come out, computed straight from the CSV, without busline and without the rest of the
+example.
 
 `python -m examples.flights.expected FILE` prints it as JSON.
 """
@@ -15,7 +16,8 @@ MISSING = ("", "NA")
 
 @dataclass(slots=True)
 class Expected:
-    """`late`: by flight, the minutes late on arrival and at departure. `retried`: explanations that fail once."""
+    """`late`: by flight, the minutes late on arrival and at departure. `retried`: explanations that
+    fail once."""
 
     rows: int = 0
     broken: int = 0

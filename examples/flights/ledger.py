@@ -1,11 +1,14 @@
-"""A middleware that writes down every run: a line when it starts, a line when it ends; SIGKILL cannot lose one."""
+"""A middleware that writes down every run: a line when it starts, a line when it ends; SIGKILL
+cannot lose one."""
 
 import asyncio
 import os
 
 from busline import CallNext, Delivery
 
-SECONDS = float(os.environ.get("FLIGHTS_SECONDS", "0"))  # that a run takes longer, so that a kill finds some
+SECONDS = float(
+    os.environ.get("FLIGHTS_SECONDS", "0")
+)  # that a run takes longer, so that a kill finds some
 
 
 async def ledger(delivery: Delivery, call_next: CallNext) -> object:
@@ -23,8 +26,12 @@ async def ledger(delivery: Delivery, call_next: CallNext) -> object:
 
 
 def _write(line: str) -> None:
-    descriptor = os.open(os.environ["FLIGHTS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(
+        os.environ["FLIGHTS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
+    )
     try:
-        os.write(descriptor, line.encode())  # one write to the kernel: it stays when the process is killed
+        os.write(
+            descriptor, line.encode()
+        )  # one write to the kernel: it stays when the process is killed
     finally:
         os.close(descriptor)

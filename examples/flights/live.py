@@ -1,4 +1,5 @@
-"""What is seen while the demo runs: on a terminal one block, drawn again and again; elsewhere a line every second."""
+"""What is seen while the demo runs: on a terminal one block, drawn again and again; elsewhere a
+line every second."""
 
 import asyncio
 import shutil
@@ -34,7 +35,8 @@ class Figures:
 
 
 class Live:
-    """A view of one run. `published` is told by the producer; the rest is asked of the engine, by another process."""
+    """A view of one run. `published` is told by the producer; the rest is asked of the engine, by
+    another process."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -50,7 +52,8 @@ class Live:
         self.published += published
 
     async def watch(self, work: Coroutine[Any, Any, None]) -> None:
-        """Shows what happens until the work is done, and then once more. Raises what the work raises."""
+        """Shows what happens until the work is done, and then once more. Raises what the work
+        raises."""
         self._looked = (time.monotonic(), self.published, self.figures.recorded)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(work)
@@ -74,7 +77,10 @@ class Live:
         now, before = time.monotonic(), self._looked
         self._looked = (now, self.published, self.figures.recorded)
         passed = now - before[0]
-        self._rates = ((self.published - before[1]) / passed, (self.figures.recorded - before[2]) / passed)
+        self._rates = (
+            (self.published - before[1]) / passed,
+            (self.figures.recorded - before[2]) / passed,
+        )
         self._show()
 
     def _show(self) -> None:
@@ -90,9 +96,10 @@ class Live:
     def _text(self) -> str:
         seen, (publishing, recording) = self.figures, self._rates
         return (
-            f"{time.monotonic() - self._begun:5.1f} s  published {self.published} ({publishing:.0f}/s)  "
-            f"recorded {seen.recorded} ({recording:.0f}/s)  behind {seen.behind}  explained {seen.explained}  "
-            f"retried {seen.retried}  dead letters {seen.dead}"
+            f"{time.monotonic() - self._begun:5.1f} s  published {self.published}"
+            f" ({publishing:.0f}/s)  recorded {seen.recorded} ({recording:.0f}/s)  behind"
+            f" {seen.behind}  explained {seen.explained}  retried {seen.retried}  dead letters"
+            f" {seen.dead}"
         )
 
     def _block(self) -> list[str]:
@@ -100,7 +107,10 @@ class Live:
         return [
             f"   published  {self._bar(self.published)}  {publishing:>6.0f}/s",
             f"   recorded   {self._bar(seen.recorded)}  {recording:>6.0f}/s",
-            f"   behind {seen.behind}  explained {seen.explained}  retried {seen.retried}  dead letters {seen.dead}",
+            (
+                f"   behind {seen.behind}  explained {seen.explained}  retried {seen.retried}  dead"
+                f" letters {seen.dead}"
+            ),
         ]
 
     def _bar(self, done: int) -> str:

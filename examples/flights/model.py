@@ -7,7 +7,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 
 class Flight(BaseModel):
-    """One planned departure. Cancelled, it has no times at all; diverted, it left and has no arrival delay."""
+    """One planned departure. Cancelled, it has no times at all; diverted, it left and has no
+    arrival delay."""
 
     time_hour: datetime
     carrier: Annotated[str, Field(pattern="^[A-Z0-9]{2}$", examples=["UA"])]
@@ -39,10 +40,15 @@ class Flight(BaseModel):
 
 
 def mended(row: Any) -> Any:
-    """What the dead letters taught: some airports write "11 min" for 11, and carriers in lower case."""
+    """What the dead letters taught: some airports write "11 min" for 11, and carriers in lower
+    case."""
     if not isinstance(row, dict):
         return row
-    delays = {name: row[name].removesuffix(" min") for name in ("dep_delay", "arr_delay") if isinstance(row.get(name), str)}
+    delays = {
+        name: row[name].removesuffix(" min")
+        for name in ("dep_delay", "arr_delay")
+        if isinstance(row.get(name), str)
+    }
     return row | delays | {"carrier": str(row.get("carrier")).upper()}
 
 

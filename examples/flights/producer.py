@@ -1,4 +1,5 @@
-"""The airports: they publish rows as they have them, every 97th broken. `python -m examples.flights.producer FILE`."""
+"""The airports: they publish rows as they have them, every 97th broken. `python -m
+examples.flights.producer FILE`."""
 
 import asyncio
 import csv
@@ -12,7 +13,17 @@ from typing import TextIO, TypeAlias
 from busline import App, Topic
 
 Row: TypeAlias = dict[str, str | int | None]
-FIELDS = ("time_hour", "carrier", "flight", "tailnum", "origin", "dest", "dep_time", "dep_delay", "arr_delay")
+FIELDS = (
+    "time_hour",
+    "carrier",
+    "flight",
+    "tailnum",
+    "origin",
+    "dest",
+    "dep_time",
+    "dep_delay",
+    "arr_delay",
+)
 NUMBERS = ("flight", "dep_time", "dep_delay", "arr_delay")
 BROKEN_EVERY = 97
 PAUSE = 0.1  # seconds between two handfuls of a stream
@@ -27,7 +38,8 @@ def open_text(path: Path) -> TextIO:
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The file's rows as the airports send them: numbers as numbers, NA as null, some broken on purpose."""
+    """The file's rows as the airports send them: numbers as numbers, NA as null, some broken on
+    purpose."""
     with open_text(path) as lines:
         for number, row in enumerate(csv.DictReader(lines)):
             sent = {name: _value(name, row[name]) for name in FIELDS}
@@ -41,7 +53,8 @@ def _value(name: str, text: str) -> str | int | None:
 
 
 def broken(row: Row) -> Row:
-    """The delay as text with its unit where there is one and the flight's number is even, else a lower-case carrier."""
+    """The delay as text with its unit where there is one and the flight's number is even, else a
+    lower-case carrier."""
     if row["arr_delay"] is not None and int(str(row["flight"])) % 2 == 0:
         return row | {"arr_delay": f"{row['arr_delay']} min"}
     return row | {"carrier": str(row["carrier"]).lower()}

@@ -1,7 +1,8 @@
-"""Flights on servers: two workers read the records, two run the jobs, and one of each is killed again and again.
+"""Flights on servers: two workers read the records, two run the jobs, and one of each is killed
+again and again.
 
-`python -m examples.flights.siege FILE --streams kafka://HOST --jobs redis://HOST [--seconds 180] [--every 8 12]`
-"""
+`python -m examples.flights.siege FILE --streams kafka://HOST --jobs redis://HOST [--seconds 180]
+[--every 8 12]`"""
 
 import argparse
 import asyncio
@@ -35,7 +36,9 @@ class Siege:
     every: tuple[float, float]
     dice: random.Random
     running: dict[str, list[Popen[bytes]]] = field(default_factory=dict[str, list["Popen[bytes]"]])
-    killed: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: {name: [] for name in SIDES})
+    killed: dict[str, list[tuple[int, int]]] = field(
+        default_factory=lambda: {name: [] for name in SIDES}
+    )
 
     def begin(self) -> None:
         self.running = {name: [worker("--only", name) for _ in range(2)] for name in SIDES}
@@ -50,7 +53,11 @@ class Siege:
                 victim.wait()
                 check_ended(victim.returncode)
                 self.killed[name].append((victim.pid, statistics.count()))
-                print(f"  killed {name}'s {victim.pid} with {statistics.count()} flights in the table", flush=True)
+                print(
+                    f"  killed {name}'s {victim.pid} with {statistics.count()} flights in the"
+                    " table",
+                    flush=True,
+                )
                 workers.append(worker("--only", name))
 
     def end(self) -> None:
@@ -83,7 +90,9 @@ def main(words: Sequence[str] | None = None) -> None:
         settle_in(Path(folder))
         os.environ["BUSLINE_STREAMS"], os.environ["BUSLINE_JOBS"] = options.streams, options.jobs
         siege = Siege(tuple(options.every), random.Random(options.seed))
-        sys.exit(not besiege(siege, Path(folder), options.file.absolute(), options.rows, options.seconds))
+        sys.exit(
+            not besiege(siege, Path(folder), options.file.absolute(), options.rows, options.seconds)
+        )
 
 
 def besiege(siege: Siege, folder: Path, path: Path, limit: int | None, seconds: float) -> bool:
@@ -95,7 +104,14 @@ def besiege(siege: Siege, folder: Path, path: Path, limit: int | None, seconds: 
     asyncio.run(produce(islice(sent, FIRST)))
     siege.begin()
     try:
-        asyncio.run(hold(siege, stream(sent, handful=max(1, round(want.rows / seconds * PAUSE)), told=lambda _: None)))
+        asyncio.run(
+            hold(
+                siege,
+                stream(
+                    sent, handful=max(1, round(want.rows / seconds * PAUSE)), told=lambda _: None
+                ),
+            )
+        )
     finally:
         siege.end()
     ledger = Ledger.read(folder / "ledger", siege.pids())
@@ -135,14 +151,18 @@ async def quiet(limit: float = 90.0) -> None:
 
 
 def _finished(seen: Any) -> bool:
-    return not any(one["behind"] for one in seen["groups"]) and not any(living(one) for one in seen["queues"].values())
+    return not any(one["behind"] for one in seen["groups"]) and not any(
+        living(one) for one in seen["queues"].values()
+    )
 
 
 def explained(ledger: Ledger, published: int) -> Iterator[Check]:
     records = [runs for message, runs in ledger.runs.items() if message[0] == "record"]
     yield Check("records that ran", published, len(records))
     yield Check("records that overtook in their partition", 0, ledger.overtook)
-    yield Check("runs begun and never ended", 0, sum(not runs[-1].ended for runs in ledger.runs.values()))
+    yield Check(
+        "runs begun and never ended", 0, sum(not runs[-1].ended for runs in ledger.runs.values())
+    )
     yield Check("second runs that no kill explains", 0, ledger.unexplained)
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from examples.flights.model import Flight
 
 TABLE = """CREATE TABLE IF NOT EXISTS flown(
-           time_hour TEXT, carrier TEXT, flight INTEGER, arr_delay INTEGER, cancelled INTEGER, diverted INTEGER,
+           time_hour TEXT, carrier TEXT, flight INTEGER, arr_delay INTEGER, cancelled INTEGER,
+           diverted INTEGER,
            PRIMARY KEY(time_hour, carrier, flight)) WITHOUT ROWID"""
-CARRIERS = """SELECT carrier, COUNT(*), SUM(cancelled), SUM(diverted), COALESCE(SUM(arr_delay), 0) FROM flown
+CARRIERS = """SELECT carrier, COUNT(*), SUM(cancelled), SUM(diverted), COALESCE(SUM(arr_delay),
+0) FROM flown
               GROUP BY carrier ORDER BY carrier"""
 FIGURES = ("flights", "cancelled", "diverted", "minutes_late")
 
@@ -32,7 +34,10 @@ class Statistics:
 
     def carriers(self) -> dict[str, dict[str, int]]:
         """The figures of each carrier, by its code."""
-        return {carrier: dict(zip(FIGURES, row, strict=True)) for carrier, *row in self._db.execute(CARRIERS)}
+        return {
+            carrier: dict(zip(FIGURES, row, strict=True))
+            for carrier, *row in self._db.execute(CARRIERS)
+        }
 
     def close(self) -> None:
         self._db.close()

@@ -63,13 +63,23 @@ __all__ = [
     "Unavailable",
 ]
 
-# where each name lives: imported when it is first used, so that `busline --version` need not wait for them
+# where each name lives: imported when it is first used, so that `busline --version` need not wait
+# for them
 HOMES = {
     "busline.app": ("App",),
     "busline.core.chain": ("CallNext", "Middleware"),
     "busline.core.clock": ("Seconds",),
     "busline.core.depends": ("INJECTED", "Depends", "Header", "Key"),
-    "busline.core.errors": ("BuslineError", "ConfigError", "Invalid", "JobFailed", "NoResult", "Reject", "RetryLater", "Unavailable"),
+    "busline.core.errors": (
+        "BuslineError",
+        "ConfigError",
+        "Invalid",
+        "JobFailed",
+        "NoResult",
+        "Reject",
+        "RetryLater",
+        "Unavailable",
+    ),
     "busline.core.message": ("DeadLetter", "Delivery", "KeyValue"),
     "busline.core.policy": ("Retry",),
     "busline.engine": ("Kafka", "Memory", "Redis", "Sqlite"),

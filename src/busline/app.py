@@ -50,12 +50,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 ON_THE_WAY = 4  # chunks
 DRAIN, CANCEL = 20.0, 2.0
-PATIENCE = 10.0  # seconds in which an engine that is away may come, when the App is opened for sending
+PATIENCE = (
+    10.0  # seconds in which an engine that is away may come, when the App is opened for sending
+)
 
 
 @dataclass(slots=True)
 class Setting:
-    """What a test, or a command, puts in the place of the engines, the clock, some functions and some times."""
+    """What a test, or a command, puts in the place of the engines, the clock, some functions and
+    some times."""
 
     engines: Engines | None = None
     clock: Clock = field(default_factory=SystemClock)
@@ -70,14 +73,15 @@ class Setting:
 
 
 class App(Router):
-    """Streams and jobs of one service. `async with app` opens it for sending, or joins what is open already;
-    `app.running()` also consumes. Opening raises Unavailable where its engine is away: for sending after 10 s. Of two
-    engines each is opened for sending when it is first needed.
+    """Streams and jobs of one service. `async with app` opens it for sending, or joins what is open
+    already; `app.running()` also consumes. Opening raises Unavailable where its engine is away: for
+    sending after 10 s. Of two engines each is opened for sending when it is first needed.
 
-    `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS, else one embedded file. `publishes`:
-    the topics it sends to and does not read. `namespace`: a prefix for its groups and queues. `middleware`: around every
-    function, the first outermost. `propagate`: headers that what is handled hands on to all it sends. `lifespan`: an async
-    context manager of the App, entered before anything is consumed.
+    `streams`, `jobs`: the engines, as URLs or with options; else BUSLINE_STREAMS and BUSLINE_JOBS,
+    else one embedded file. `publishes`: the topics it sends to and does not read. `namespace`: a
+    prefix for its groups and queues. `middleware`: around every function, the first outermost.
+    `propagate`: headers that what is handled hands on to all it sends. `lifespan`: an async context
+    manager of the App, entered before anything is consumed.
 
     Where an OpenTelemetry tracer provider is set when the App opens, it is traced.
     """
@@ -109,17 +113,20 @@ class App(Router):
         self.importable = around.f_code.co_name == "<module>"
         self._bus: Bus | None = None
         self._owner: Owner | None = None
-        self._entered = deque[Owner]()  # by `async with app`; who leaves first leaves what was entered first
+        self._entered = deque[
+            Owner
+        ]()  # by `async with app`; who leaves first leaves what was entered first
         self._consuming_now: Consuming | None = None
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<App {self.name}{', open' if self._bus is not None else ''}>"
 
-    # --- opening -------------------------------------------------------------------------------------------
+    # --- opening -----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Opens it for sending, or joins those who have it open; it closes when the last of them has left."""
+        """Opens it for sending, or joins those who have it open; it closes when the last of them
+        has left."""
         owner = None
         while self._owner is not None and owner is None:
             owner = await self._join(self._owner)
@@ -134,9 +141,8 @@ class App(Router):
     async def running(self, run: Run | None = None) -> AsyncGenerator[Self]:
         """Open, and consuming: all subscribers and tasks, or what `run` names.
 
-        Left, it drains: nothing new starts, what runs has 20 s to end. Raises ConfigError with every wrong
-        declaration, and whatever ended the consuming for good.
-        """
+        Left, it drains: nothing new starts, what runs has 20 s to end. Raises ConfigError with
+        every wrong declaration, and whatever ended the consuming for good."""
         owner = await self._open(partial(self._consuming, run or Run()))
         try:
             yield self
@@ -144,7 +150,8 @@ class App(Router):
             await self._close(owner)
 
     async def ended(self) -> None:
-        """Returns when something that `running` runs ended by itself: leaving `running` then raises why."""
+        """Returns when something that `running` runs ended by itself: leaving `running` then raises
+        why."""
         if self._consuming_now is not None:
             await self._consuming_now.ended()
 
@@ -164,8 +171,13 @@ class App(Router):
     async def _join(self, owner: Owner) -> Owner | None:
         """Holds open what somebody else opened; None where that came to nothing."""
         if not owner.is_of_this_loop():
-            remedy = "Use it in the loop that opened it; a test calls a web service by httpx.ASGITransport, for a TestClient has a loop of its own."
-            raise Invalid(wrong(self.name, "an App of this event loop", "one that is open in another", remedy))
+            remedy = (
+                "Use it in the loop that opened it; a test calls a web service by"
+                " httpx.ASGITransport, for a TestClient has a loop of its own."
+            )
+            raise Invalid(
+                wrong(self.name, "an App of this event loop", "one that is open in another", remedy)
+            )
         owner.holders += 1
         try:
             opened = await owner.opened()
@@ -210,25 +222,40 @@ class App(Router):
             self._bus = bus
             stack.callback(self._forget_bus)
             await bus.look_for([topic.address for topic in self.topics()])
-            yield await stack.enter_async_context(bus.consuming(plan, setting.drain, setting.cancel))
+            yield await stack.enter_async_context(
+                bus.consuming(plan, setting.drain, setting.cancel)
+            )
 
     def _forget_bus(self) -> None:
         self._bus = None
 
     def assemble(self, run: Run, patience: float = 0.0) -> tuple[Bus, Plan]:
-        """Compiles the declarations. `patience`: seconds in which an engine may come. Raises ConfigError with all that is
-        wrong with them."""
+        """Compiles the declarations. `patience`: seconds in which an engine may come. Raises
+        ConfigError with all that is wrong with them."""
         problems = list(self._wrong_headers())
         engines = self._engines(problems, run.create_topics)
         traces = tracing(engines, self.setting.tracer_provider)
         opening = Opening(patience, self.setting.note)
-        bus = Bus(engines, self.setting.clock, propagate=self.propagate, outgoing=traces, opening=opening, listen=self.setting.listen)
-        watching: list[Watch] = [one.around for one in (traces, self.setting.metrics) if one is not None]
+        bus = Bus(
+            engines,
+            self.setting.clock,
+            propagate=self.propagate,
+            outgoing=traces,
+            opening=opening,
+            listen=self.setting.listen,
+        )
+        watching: list[Watch] = [
+            one.around for one in (traces, self.setting.metrics) if one is not None
+        ]
         if log.isEnabledFor(logging.DEBUG):
             watching.append(timing(SKIPPED))
-        assembly = Assembly(self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems)
+        assembly = Assembly(
+            self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems
+        )
         plan = assembly.plan(run)
-        if not problems and self.setting.engines is None:  # in a test the line that sends them is refused
+        if (
+            not problems and self.setting.engines is None
+        ):  # in a test the line that sends them is refused
             problems += self._secrets()
         if problems:
             raise ConfigError(problems)
@@ -242,11 +269,19 @@ class App(Router):
         for topic in dict.fromkeys([*sent, *self.publishes]):
             yield from topic.codec.secrets
         for task in self.all_tasks():
-            yield from (*task.arguments.codec.secrets, *(task.result_codec.secrets if task.keep_result else ()))
+            yield from (
+                *task.arguments.codec.secrets,
+                *(task.result_codec.secrets if task.keep_result else ()),
+            )
 
     def _wrong_headers(self) -> Iterator[str]:
         if isinstance(self.propagate, str):
-            yield wrong("propagate", "a list of headers' names", repr(self.propagate)[:60], f"Write propagate=[{self.propagate!r}].")
+            yield wrong(
+                "propagate",
+                "a list of headers' names",
+                repr(self.propagate)[:60],
+                f"Write propagate=[{self.propagate!r}].",
+            )
             return
         for name in self.propagate:
             try:
@@ -268,10 +303,15 @@ class App(Router):
     def _refuse_second(self) -> None:
         if self._owner is not None:
             raise Invalid(
-                wrong(self.name, "an App that is closed", "one that is open", "Leave the other first; inside it, just use the App, or open it for sending.")
+                wrong(
+                    self.name,
+                    "an App that is closed",
+                    "one that is open",
+                    "Leave the other first; inside it, just use the App, or open it for sending.",
+                )
             )
 
-    # --- engines -------------------------------------------------------------------------------------------
+    # --- engines -----------------------------------------------------------------------------
 
     def topics(self) -> list[Topic[Any]]:
         """Every topic that a declaration names."""
@@ -285,14 +325,21 @@ class App(Router):
         return [self.group_of(one) for one in self.all_subscribers()]
 
     def serves(self) -> Serves:
-        """What it serves: what tells its dead letters, counts, queues and lag from those of other Apps."""
+        """What it serves: what tells its dead letters, counts, queues and lag from those of other
+        Apps."""
         handlers: dict[Served, set[str]] = {}
         for one in self.all_subscribers():
             for topic, _ in one.source.parts:
-                handlers.setdefault(Served(topic.name, self.group_of(one)), set()).add(one.full_name)
+                handlers.setdefault(Served(topic.name, self.group_of(one)), set()).add(
+                    one.full_name
+                )
         tasks = list(self.all_tasks())
-        handlers |= {Served(task.queue_address().name): {one.name for one in tasks} for task in tasks}  # any may be sent to any of its queues
-        return Serves(self.queue_name(None), {one: frozenset(names) for one, names in handlers.items()})
+        handlers |= {
+            Served(task.queue_address().name): {one.name for one in tasks} for task in tasks
+        }  # any may be sent to any of its queues
+        return Serves(
+            self.queue_name(None), {one: frozenset(names) for one, names in handlers.items()}
+        )
 
     def group_of(self, subscriber: Subscriber) -> str:
         """The group that a subscriber reads for."""
@@ -314,12 +361,16 @@ class App(Router):
             named = self.engine_names()
             problems += named.problems()
             opened: dict[str, Transport] = {}
-            return Engines(*(self._opened(one, opened, create_topics) for one in (named.streams, named.jobs)))
+            return Engines(
+                *(self._opened(one, opened, create_topics) for one in (named.streams, named.jobs))
+            )
         except (Invalid, ConfigError) as error:
             problems.append(str(error))
             return Engines()
 
-    def _opened(self, named: Named | None, opened: dict[str, Transport], create_topics: bool) -> Transport | None:
+    def _opened(
+        self, named: Named | None, opened: dict[str, Transport], create_topics: bool
+    ) -> Transport | None:
         """A transport: the same for the same engine."""
         if named is None:
             return None
@@ -329,25 +380,38 @@ class App(Router):
             known = opened[str(named.engine)] = engine.open(self.setting.clock)
         return known
 
-    # --- sending -------------------------------------------------------------------------------------------
+    # --- sending -----------------------------------------------------------------------------
 
     @awaited_in_loop
-    async def publish(self, topic: Topic[T], value: T, *, key: KeyValue = None, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
-        """Publishes a value. Inside a handler it leaves with the outcome and is dropped when the handler fails, unless
-        `now`; outside at once, confirmed by the engine.
+    async def publish(
+        self,
+        topic: Topic[T],
+        value: T,
+        *,
+        key: KeyValue = None,
+        headers: Mapping[str, str] | None = None,
+        now: bool = False,
+    ) -> None:
+        """Publishes a value. Inside a handler it leaves with the outcome and is dropped when the
+        handler fails, unless `now`; outside at once, confirmed by the engine.
 
-        `key`: instead of the declared one. Raises Invalid for a value that does not fit its topic, Unavailable when
-        the engine did not confirm; cancelled, the message may have been sent.
-        """
+        `key`: instead of the declared one. Raises Invalid for a value that does not fit its topic,
+        Unavailable when the engine did not confirm; cancelled, the message may have been sent."""
         record = recorder(self.bus(), topic, encode_headers(headers))
         await self._send(topic, [record(value, key)], now)
 
     @awaited_in_loop
     async def publish_many(
-        self, topic: Topic[T], values: Iterable[T] | AsyncIterable[T], *, headers: Mapping[str, str] | None = None, now: bool = False
+        self,
+        topic: Topic[T],
+        values: Iterable[T] | AsyncIterable[T],
+        *,
+        headers: Mapping[str, str] | None = None,
+        now: bool = False,
     ) -> int:
-        """Publishes values in their order, a thousand or 4 MiB at a time and some thousands on the way; returns how many. What was
-        sent before an error stays sent, and so do the thousands behind it that were on the way."""
+        """Publishes values in their order, a thousand or 4 MiB at a time and some thousands on the
+        way; returns how many. What was sent before an error stays sent, and so do the thousands
+        behind it that were on the way."""
         record, count = recorder(self.bus(), topic, encode_headers(headers)), 0
         sending: deque[asyncio.Task[int]] = deque()
         try:
@@ -362,7 +426,14 @@ class App(Router):
         return count
 
     @awaited_in_loop
-    async def tombstone(self, topic: Topic[Any], key: KeyValue, *, headers: Mapping[str, str] | None = None, now: bool = False) -> None:
+    async def tombstone(
+        self,
+        topic: Topic[Any],
+        key: KeyValue,
+        *,
+        headers: Mapping[str, str] | None = None,
+        now: bool = False,
+    ) -> None:
         """Publishes a message without a body: the key is gone. Otherwise as `publish`."""
         if key is None:
             raise Invalid(wrong("key", "the key that is gone", "None", "Pass it."))
@@ -378,7 +449,11 @@ class App(Router):
     def _announce(self, topic: Topic[Any]) -> None:
         self._announced.add(topic.name)
         if topic not in self.topics():
-            log.warning("'%s' publishes to '%s', which it does not name: add it to App(publishes=[...])", self.name, topic.name)
+            log.warning(
+                "'%s' publishes to '%s', which it does not name: add it to App(publishes=[...])",
+                self.name,
+                topic.name,
+            )
 
     @awaited_in_loop
     async def enqueue(self, call: Call[R], *, now: bool = False) -> Job[R]:
@@ -390,7 +465,7 @@ class App(Router):
         """Sends calls, a thousand at a time. What was sent before an error stays sent."""
         return Jobs(await enqueue_all(calls, now=now))
 
-    # --- as the root of its routers ----------------------------------------------------------------------------
+    # --- as the root of its routers ----------------------------------------------------------
 
     @property
     def _prefix(self) -> str:
@@ -398,7 +473,15 @@ class App(Router):
 
     def bus(self) -> Bus:
         if self._bus is None:
-            raise Invalid(wrong(self.name, "an open App", "a closed one", f"Write `async with {self.name}:` or `async with {self.name}.running():` around it."))
+            raise Invalid(
+                wrong(
+                    self.name,
+                    "an open App",
+                    "a closed one",
+                    f"Write `async with {self.name}:` or `async with {self.name}.running():`"
+                    " around it.",
+                )
+            )
         return self._bus
 
     def queue_name(self, queue: str | None) -> str:
@@ -410,15 +493,26 @@ class App(Router):
     def check_queue(self, queue: str) -> None:
         known = sorted({task.declared.queue or self.name for task in self.all_tasks()})
         if queue not in known:
-            raise Invalid(wrong(queue, f"a queue that a task of '{self.name}' names ({', '.join(known)})", "another", "Correct queue=."))
+            raise Invalid(
+                wrong(
+                    queue,
+                    f"a queue that a task of '{self.name}' names ({', '.join(known)})",
+                    "another",
+                    "Correct queue=.",
+                )
+            )
 
 
 _open_here: WeakSet[App] = WeakSet()
-_of_parent: list[object] = []  # kept: dropped, its connections would close themselves, in the loop that child and parent share
+_of_parent: list[
+    object
+    # kept: dropped, its connections would close themselves, in the loop that child and parent share
+] = []
 
 
 def _in_forked_child() -> None:
-    """What is open is the parent's, with its connections and threads: here each App is closed, and says so when it is used."""
+    """What is open is the parent's, with its connections and threads: here each App is closed, and
+    says so when it is used."""
     for app in list(_open_here):
         _of_parent.extend((app._owner, app._bus, app._consuming_now))
         app._forget()
@@ -428,9 +522,15 @@ def _in_forked_child() -> None:
 os.register_at_fork(after_in_child=_in_forked_child)
 
 
-async def _recorded(values: Iterable[T] | AsyncIterable[T], record: Callable[[T], Message]) -> AsyncIterator[list[Message]]:
+async def _recorded(
+    values: Iterable[T] | AsyncIterable[T], record: Callable[[T], Message]
+) -> AsyncIterator[list[Message]]:
     """Their messages, as many at a time as are sent at once."""
-    messages = (record(value) for value in values) if isinstance(values, Iterable) else (record(value) async for value in values)
+    messages = (
+        (record(value) for value in values)
+        if isinstance(values, Iterable)
+        else (record(value) async for value in values)
+    )
     async for chunk in chunks(messages, _size):
         yield chunk
 

@@ -1,9 +1,11 @@
-"""From declarations to what runs: every function with its chain, and one piece of work for each subscription."""
+"""From declarations to what runs: every function with its chain, and one piece of work for each
+subscription."""
 
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,7 +42,9 @@ Functions = Mapping[Callable[..., Any], Callable[..., Any]]
 Attempt = Callable[[Delivery], Awaitable[Outcome]]
 Watch = Callable[[str, str | None], Middleware]  # a layer for a handler, of a group or of none
 STREAM_BUFFER = 2000  # what a subscriber has at hand,
-STREAM_AHEAD = 100  # and of it from one partition, where that is one lane: a slow one starves nobody
+STREAM_AHEAD = (
+    100  # and of it from one partition, where that is one lane: a slow one starves nobody
+)
 LANES_AHEAD = 10_000  # where a partition has many lanes: a busy one keeps nobody from the others
 DEFAULT_CONCURRENCY = 100
 DEFAULT_PARTITIONS = 16
@@ -48,8 +52,8 @@ DEFAULT_PARTITIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one process runs of an App: all of it, unless told otherwise. `concurrency` caps what runs at once.
-    `create_topics`: missing topics are made."""
+    """What one process runs of an App: all of it, unless told otherwise. `concurrency` caps what
+    runs at once. `create_topics`: missing topics are made."""
 
     only: Sequence[str] = ()
     queues: Sequence[str] = ()
@@ -91,7 +95,7 @@ class Assembly:
             self.problems += [one for one in str(error).splitlines() if one not in self.problems]
             return None
 
-    # --- checks --------------------------------------------------------------------------------------------
+    # --- checks ------------------------------------------------------------------------------
 
     def _double_names(self) -> Iterator[str]:
         seen: dict[str, str] = {}
@@ -99,7 +103,12 @@ class Assembly:
         named += [(task.name, where(task)) for task in self.root.all_tasks()]
         for name, at in named:
             if name in seen:
-                yield wrong(name, "a name of its own for each subscriber and task", f"two: {seen[name]} and {at}", "Give one of them name=.")
+                yield wrong(
+                    name,
+                    "a name of its own for each subscriber and task",
+                    f"two: {seen[name]} and {at}",
+                    "Give one of them name=.",
+                )
             seen.setdefault(name, at)
         groups: dict[tuple[str, str], str] = {}
         for one in self.root.all_subscribers():
@@ -107,21 +116,37 @@ class Assembly:
                 known = groups.setdefault((self.group(one), topic.name), where(one))
                 if known != where(one):
                     yield wrong(
-                        self.group(one), f"one function in this group on '{topic.name}'", f"two: {known} and {where(one)}", "Give one of them another group=."
+                        self.group(one),
+                        f"one function in this group on '{topic.name}'",
+                        f"two: {known} and {where(one)}",
+                        "Give one of them another group=.",
                     )
 
     def _check_run(self, run: Run) -> None:
-        names = {one.full_name for one in self.root.all_subscribers()} | {task.name for task in self.root.all_tasks()}
+        names = {one.full_name for one in self.root.all_subscribers()} | {
+            task.name for task in self.root.all_tasks()
+        }
         for name in run.only:
             if name not in names:
-                self.problems.append(wrong(name, f"one of {', '.join(sorted(names)) or 'none'}", "another", "Correct --only."))
+                self.problems.append(
+                    wrong(
+                        name,
+                        f"one of {', '.join(sorted(names)) or 'none'}",
+                        "another",
+                        "Correct --only.",
+                    )
+                )
 
-    # --- streams -------------------------------------------------------------------------------------------
+    # --- streams -----------------------------------------------------------------------------
 
     def _streams(self, reader: Reader, run: Run) -> Iterator[Work]:
         for subscriber in self.root.all_subscribers():
-            built = self._try(lambda subscriber=subscriber: self._stream(reader, subscriber, run))  # type: ignore[misc]  # binds the loop's value
-            if built is not None and not run.queues and (not run.only or subscriber.full_name in run.only):
+            built = self._try(partial(self._stream, reader, subscriber, run))
+            if (
+                built is not None
+                and not run.queues
+                and (not run.only or subscriber.full_name in run.only)
+            ):
                 yield from built
 
     def _stream(self, reader: Reader, subscriber: Subscriber, run: Run) -> list[Work]:
@@ -135,14 +160,35 @@ class Assembly:
         if streams is None:
             return []
         ahead = STREAM_AHEAD if subscriber.order == "partition" else LANES_AHEAD
-        subscription = Subscription(addresses, group, subscriber.order, _start(subscriber.start), ahead)
-        work = Work(subscriber.full_name, streams, subscription, {"": handler}, limit, max(STREAM_BUFFER, limit), STREAM_BUFFER, asked=subscriber.concurrency)
+        subscription = Subscription(
+            addresses, group, subscriber.order, _start(subscriber.start), ahead
+        )
+        work = Work(
+            subscriber.full_name,
+            streams,
+            subscription,
+            {"": handler},
+            limit,
+            max(STREAM_BUFFER, limit),
+            STREAM_BUFFER,
+            asked=subscriber.concurrency,
+        )
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
         redriven = Subscription((Address("queue", f"~{group}"),), tasks=frozenset((handler.name,)))
         limit = min(DEFAULT_CONCURRENCY, limit)
-        return [work, Work(f"{subscriber.full_name} (redriven)", home, redriven, {handler.name: handler}, limit, limit)]
+        return [
+            work,
+            Work(
+                f"{subscriber.full_name} (redriven)",
+                home,
+                redriven,
+                {handler.name: handler},
+                limit,
+                limit,
+            ),
+        ]
 
     def _stream_limit(self, subscriber: Subscriber) -> int:
         given = subscriber.concurrency
@@ -153,7 +199,11 @@ class Assembly:
             remedy = "Use order='key' or more partitions, or lower concurrency=."
             raise Invalid(
                 wrong(
-                    subscriber.full_name, f"concurrency up to {partitions}, the partitions, with order='partition'", str(given), remedy, place=where(subscriber)
+                    subscriber.full_name,
+                    f"concurrency up to {partitions}, the partitions, with order='partition'",
+                    str(given),
+                    remedy,
+                    place=where(subscriber),
                 )
             )
         return given or partitions
@@ -165,7 +215,10 @@ class Assembly:
 
     def _subscriber_handler(self, reader: Reader, subscriber: Subscriber) -> Handler:
         function = replaced(self.replaced, subscriber.function)
-        policy, kind = subscriber.retry or subscriber.router.policy() or STREAM_RETRY, kind_of(function)
+        policy, kind = (
+            subscriber.retry or subscriber.router.policy() or STREAM_RETRY,
+            kind_of(function),
+        )
         with Mistakes() as mistakes:
             types, own = hints(function, subscriber.around), parameters(function)
             mistakes.of(check_body, subscriber, function, own, types)
@@ -173,17 +226,30 @@ class Assembly:
             mistakes.of(check_waits, policy, place(function))
             mistakes.of(self._stream_limit, subscriber)
             injected = mistakes.of(reader.injected, function, own[1:], types) or Injected()
-        ending = Ending(None if subscriber.publish is None else self._publisher(subscriber.publish), each=True)
+        ending = Ending(
+            None if subscriber.publish is None else self._publisher(subscriber.publish), each=True
+        )
         call, left = invoke(function, injected, ending, spread=False)
-        steps = {topic.name: self._step(topic, wanted, call, left) for topic, wanted in subscriber.source.parts}
+        steps = {
+            topic.name: self._step(topic, wanted, call, left)
+            for topic, wanted in subscriber.source.parts
+        }
         first = next(iter(steps.values())) if len(steps) == 1 else _by_address(steps)
         judge = Judge(policy, self.bus.clock, in_lane=True)
-        run = self._attempt(subscriber.full_name, subscriber.router, first, judge, self.group(subscriber))
+        run = self._attempt(
+            subscriber.full_name, subscriber.router, first, judge, self.group(subscriber)
+        )
         return Handler(subscriber.full_name, run, judge.failed, subscriber.timeout, kind.threaded)
 
     def _step(self, topic: Topic[Any], wanted: Any, call: Invoke, left: Ending) -> Step:
         codec = topic.codec if wanted is None else codec_of(wanted, topic.name, reads=True)
-        return validation(codec, call, left, refuse=refusal, unwanted=None if wanted is None else unwanted(topic, wanted))
+        return validation(
+            codec,
+            call,
+            left,
+            refuse=refusal,
+            unwanted=None if wanted is None else unwanted(topic, wanted),
+        )
 
     def _publisher(self, topic: Topic[Any]) -> Collect:
         bus, record = self.bus, self._try(lambda: recorder(self.bus, topic))
@@ -194,16 +260,21 @@ class Assembly:
 
         return collect
 
-    def _attempt(self, name: str, router: Router, innermost: Step, judge: Judge, group: str | None = None) -> Attempt:
+    def _attempt(
+        self, name: str, router: Router, innermost: Step, judge: Judge, group: str | None = None
+    ) -> Attempt:
         layers = [*(around(name, group) for around in self.watching), *router.layers()]
         return retries(judge, chain(layers, innermost), skipped=SKIPPED)
 
-    # --- queues --------------------------------------------------------------------------------------------
+    # --- queues ------------------------------------------------------------------------------
 
     def _queues(self, reader: Reader, run: Run) -> list[Work]:
         tasks = [task for task in self.root.all_tasks() if not run.only or task.name in run.only]
-        handlers = {task.name: self._try(lambda task=task: self._task_handler(reader, task)) for task in tasks}  # type: ignore[misc]  # as above
-        handlers = {name: handler for name, handler in handlers.items() if handler is not None}
+        handlers: dict[str, Handler] = {}
+        for task in tasks:
+            handler = self._try(partial(self._task_handler, reader, task))
+            if handler is not None:
+                handlers[task.name] = handler
         served = {task.queue_address() for task in tasks}
         if run.queues:
             served = {Address("queue", self.root.queue_name(queue)) for queue in run.queues}
@@ -215,7 +286,17 @@ class Assembly:
         every = frozenset(task.name for task in self.root.all_tasks())
         known = frozenset(handlers)
         return [
-            Work(address.name, jobs, Subscription((address,), tasks=known), handlers, limit, limit, min(THREADS, limit), every) for address in sorted(served)
+            Work(
+                address.name,
+                jobs,
+                Subscription((address,), tasks=known),
+                handlers,
+                limit,
+                limit,
+                min(THREADS, limit),
+                every,
+            )
+            for address in sorted(served)
         ]
 
     def _task_handler(self, reader: Reader, task: Task[..., Any, Any]) -> Handler:
@@ -225,16 +306,31 @@ class Assembly:
             mistakes.of(check_returns, task.name, kind, place(function))
             arguments = mistakes.of(lambda: task.arguments)
             results = mistakes.of(lambda: task.result_codec) if keep else None
-            rest = [one for one in parameters(function) if arguments is None or one.name not in arguments.names]
-            injected = Injected() if arguments is None else mistakes.of(reader.injected, function, rest, hints(function, task.around))
+            rest = [
+                one
+                for one in parameters(function)
+                if arguments is None or one.name not in arguments.names
+            ]
+            injected = (
+                Injected()
+                if arguments is None
+                else mistakes.of(reader.injected, function, rest, hints(function, task.around))
+            )
         assert arguments is not None and injected is not None
         router = task.home
         assert isinstance(router, Router)
         collect = None if results is None else _keeper(results, keep)
         call, left = invoke(function, injected, Ending(collect), spread=True)
         policy = task.declared.retry or router.policy() or TASK_RETRY
-        judge = Judge(policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None)
-        run = self._attempt(task.name, router, validation(arguments.codec, call, left, refuse=unfamiliar(self.bus.clock)), judge)
+        judge = Judge(
+            policy, self.bus.clock, in_lane=False, bury=_failure_keeper(keep) if keep else None
+        )
+        run = self._attempt(
+            task.name,
+            router,
+            validation(arguments.codec, call, left, refuse=unfamiliar(self.bus.clock)),
+            judge,
+        )
         return Handler(task.name, run, judge.failed, task.declared.timeout, kind.threaded)
 
 
@@ -252,8 +348,17 @@ def tracing(engines: Engines, provider: Any) -> "Tracing | None":
 
 
 def _only_here(task: Task[..., Any, Any]) -> str:
-    remedy = "Declare it at the top of a module, or in a function that runs while the module is imported."
-    return wrong(task.name, "a task that other processes get with the App", "one declared after the import", remedy, place=where(task))
+    remedy = (
+        "Declare it at the top of a module, or in a function that runs while the module is"
+        " imported."
+    )
+    return wrong(
+        task.name,
+        "a task that other processes get with the App",
+        "one declared after the import",
+        remedy,
+        place=where(task),
+    )
 
 
 def recorder(bus: Bus, topic: Topic[Any], headers: Headers = ()) -> Callable[..., Message]:
@@ -278,10 +383,24 @@ def recorder(bus: Bus, topic: Topic[Any], headers: Headers = ()) -> Callable[...
 def _start(start: str | datetime) -> Start:
     if isinstance(start, datetime):
         if start.tzinfo is None:
-            raise Invalid(wrong("start", "a datetime with a time zone", start.isoformat(), "Write datetime.now(UTC), or .astimezone()."))
+            raise Invalid(
+                wrong(
+                    "start",
+                    "a datetime with a time zone",
+                    start.isoformat(),
+                    "Write datetime.now(UTC), or .astimezone().",
+                )
+            )
         return start.timestamp()
     if start not in ("earliest", "latest"):
-        raise Invalid(wrong("start", "'earliest', 'latest' or a datetime", repr(start)[:40], "Leave it out for the earliest."))
+        raise Invalid(
+            wrong(
+                "start",
+                "'earliest', 'latest' or a datetime",
+                repr(start)[:40],
+                "Leave it out for the earliest.",
+            )
+        )
     return start  # type: ignore[return-value]  # one of the two
 
 
@@ -304,8 +423,14 @@ def _keeper(codec: Codec, ttl: float) -> Collect:
 def _failure_keeper(ttl: float) -> Callable[[Delivery, Rejected], Rejected]:
     def bury(delivery: Delivery, outcome: Rejected) -> Rejected:
         error = told(outcome.error)
-        kept = [error.error_type or "Rejected", outcome.reason if error.error is None else error.error, delivery.attempt]
+        kept = [
+            error.error_type or "Rejected",
+            outcome.reason if error.error is None else error.error,
+            delivery.attempt,
+        ]
         end = orjson.dumps([*kept, (error.details() or b"").decode()])
-        return replace(outcome, effects=(*outcome.effects, Keep(result_key(delivery.id), b"-" + end, ttl)))
+        return replace(
+            outcome, effects=(*outcome.effects, Keep(result_key(delivery.id), b"-" + end, ttl))
+        )
 
     return bury

@@ -1,4 +1,5 @@
-"""The engines: what an App may name, as a URL or with typed options. A client is imported when its engine opens."""
+"""The engines: what an App may name, as a URL or with typed options. A client is imported when its
+engine opens."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -52,14 +53,22 @@ class Memory(Engine):
 
 @dataclass(frozen=True, slots=True)
 class Sqlite(Engine):
-    """A file on this machine's disk. `sync="full"` survives a power loss, at a price for every write."""
+    """A file on this machine's disk. `sync="full"` survives a power loss, at a price for every
+    write."""
 
     path: str | Path
     sync: Sync = "normal"
 
     def __post_init__(self) -> None:
         if self.sync not in get_args(Sync):
-            raise Invalid(wrong(str(self), "sync=normal or sync=full after the `?`", f"sync={self.sync}", "Leave it out for normal."))
+            raise Invalid(
+                wrong(
+                    str(self),
+                    "sync=normal or sync=full after the `?`",
+                    f"sync={self.sync}",
+                    "Leave it out for normal.",
+                )
+            )
 
     def __str__(self) -> str:
         return f"sqlite:///{Path(self.path).resolve()}"
@@ -72,7 +81,8 @@ class Sqlite(Engine):
 
 @dataclass(frozen=True, slots=True)
 class Embedded(Sqlite):
-    """The file that an App uses when nothing is named: its folder is made, and kept out of version control."""
+    """The file that an App uses when nothing is named: its folder is made, and kept out of version
+    control."""
 
     def open(self, clock: Clock) -> Transport:
         folder = Path(self.path).parent
@@ -81,14 +91,24 @@ class Embedded(Sqlite):
             if not (ignore := folder / ".gitignore").exists():
                 ignore.write_text("*\n")
         except OSError as error:
-            raise ConfigError([wrong(folder, "a folder that can be written", error.strerror or str(error), "Set BUSLINE_HOME to one that can.")]) from error
+            raise ConfigError(
+                [
+                    wrong(
+                        folder,
+                        "a folder that can be written",
+                        error.strerror or str(error),
+                        "Set BUSLINE_HOME to one that can.",
+                    )
+                ]
+            ) from error
         return Sqlite.open(self, clock)
 
 
 @dataclass(frozen=True, slots=True)
 class Redis(Engine):
-    """A Redis, 6.2 or newer, or a Valkey; it carries jobs. `username`, `password`: instead of the URL's. `lease`:
-    seconds after which the jobs of a worker that is silent go to others. `namespace`: what all its keys begin with."""
+    """A Redis, 6.2 or newer, or a Valkey; it carries jobs. `username`, `password`: instead of the
+    URL's. `lease`: seconds after which the jobs of a worker that is silent go to others.
+    `namespace`: what all its keys begin with."""
 
     url: str = field(repr=False)
     username: str | None = None
@@ -108,21 +128,25 @@ class Redis(Engine):
     def open(self, clock: Clock) -> Transport:
         with _client("redis"):
             from busline.transports.redis import RedisTransport
-        return RedisTransport(self._url(), namespace=self.namespace, lease=seconds(self.lease), clock=clock)
+        return RedisTransport(
+            self._url(), namespace=self.namespace, lease=seconds(self.lease), clock=clock
+        )
 
     def _url(self) -> str:
         """The URL, with the login that was given beside it."""
         if self.username is None and self.password is None:
             return self.url
         scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{quote(self.username or '', safe='')}:{quote(self.password or '', safe='')}@{rest.rpartition('@')[2]}"
+        user, password = (quote(one or "", safe="") for one in (self.username, self.password))
+        return f"{scheme}://{user}:{password}@{rest.rpartition('@')[2]}"
 
 
 class Kafka(Engine):
-    """A Kafka cluster; it carries streams. `session`: seconds after which the partitions of a worker that is silent go
-    to others. `drain`: seconds in which a worker ends what it has in hand before its partitions move. `patience`: seconds
-    for which a publish waits for its confirmation. `span`: how many records of a partition may run and finish behind one
-    that is not finished. `create_topics`: whether topics that are missing are made."""
+    """A Kafka cluster; it carries streams. `session`: seconds after which the partitions of a
+    worker that is silent go to others. `drain`: seconds in which a worker ends what it has in hand
+    before its partitions move. `patience`: seconds for which a publish waits for its confirmation.
+    `span`: how many records of a partition may run and finish behind one that is not finished.
+    `create_topics`: whether topics that are missing are made."""
 
     server = True
     queues = False
@@ -149,7 +173,14 @@ class Kafka(Engine):
         return shown(f"kafka://{','.join(self.servers)}")
 
     def creating_topics(self) -> "Kafka":
-        return Kafka(*self.servers, session=self.session, drain=self.drain, patience=self.patience, span=self.span, create_topics=True)
+        return Kafka(
+            *self.servers,
+            session=self.session,
+            drain=self.drain,
+            patience=self.patience,
+            span=self.span,
+            create_topics=True,
+        )
 
     def open(self, clock: Clock) -> Transport:
         with _client("kafka"):
@@ -173,18 +204,30 @@ def _client(extra: str) -> Generator[None]:
         yield
     except ModuleNotFoundError as error:
         raise Invalid(
-            wrong(f"{extra}://", "its client, an extra of busline", f"no module '{error.name}'", f'Type: pip install "pybusline[{extra}]"')
+            wrong(
+                f"{extra}://",
+                "its client, an extra of busline",
+                f"no module '{error.name}'",
+                f'Type: pip install "pybusline[{extra}]"',
+            )
         ) from error
 
 
-# --- URLs ------------------------------------------------------------------------------------------------------
+# --- URLs ------------------------------------------------------------------------------------
 
 
 def engine(url: str) -> Engine:
     """The engine that a URL names. Raises Invalid for a URL that names none."""
     scheme = url.partition("://")[0]
     if scheme not in READ:
-        raise Invalid(wrong(shown(url), FORMS, f"'{scheme}://'" if "://" in url else "no scheme", "Correct the URL."))
+        raise Invalid(
+            wrong(
+                shown(url),
+                FORMS,
+                f"'{scheme}://'" if "://" in url else "no scheme",
+                "Correct the URL.",
+            )
+        )
     return READ[scheme](url)
 
 
@@ -200,7 +243,14 @@ def _sqlite(url: str) -> Engine:
     location, options = _options(url, sync=str)
     path = location.removeprefix("sqlite://")
     if not path.startswith("/") or len(path) < 2:
-        raise Invalid(wrong(shown(url), "sqlite:///relative or sqlite:////absolute", "no path", "Write three slashes and a path."))
+        raise Invalid(
+            wrong(
+                shown(url),
+                "sqlite:///relative or sqlite:////absolute",
+                "no path",
+                "Write three slashes and a path.",
+            )
+        )
     return Sqlite(unquote(path[1:]), **options)
 
 
@@ -210,13 +260,19 @@ def _redis(url: str) -> Engine:
 
 
 def _kafka(url: str) -> Engine:
-    location, options = _options(url, session=float, drain=float, patience=float, span=int, create_topics=_yes)
+    location, options = _options(
+        url, session=float, drain=float, patience=float, span=int, create_topics=_yes
+    )
     return Kafka(*location.removeprefix("kafka://").split(","), **options)
 
 
 def _not_yet(url: str) -> Engine:
     scheme = url.partition("://")[0]
-    raise Invalid(wrong(shown(url), NOT_YET[scheme], f"{scheme}://", "An encrypted connection is not there yet."))
+    raise Invalid(
+        wrong(
+            shown(url), NOT_YET[scheme], f"{scheme}://", "An encrypted connection is not there yet."
+        )
+    )
 
 
 def _options(url: str, **known: Callable[[str], Any]) -> tuple[str, dict[str, Any]]:
@@ -228,8 +284,16 @@ def _options(url: str, **known: Callable[[str], Any]) -> tuple[str, dict[str, An
             options[name] = known[name](text)
         except (KeyError, ValueError) as error:
             expected = f"{' or '.join(f'{one}=' for one in known)} after the `?`"
-            got = f"{name}={text}" if name in known else "another option" if "@" in query else f"{name}="  # it may be a password, or end in one
-            raise Invalid(wrong(shown(url), expected, got, "Correct it, or leave it out.")) from error
+            got = (
+                f"{name}={text}"
+                if name in known
+                else "another option"
+                if "@" in query
+                else f"{name}="
+            )  # it may be a password, or end in one
+            raise Invalid(
+                wrong(shown(url), expected, got, "Correct it, or leave it out.")
+            ) from error
     return location, options
 
 

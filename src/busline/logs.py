@@ -9,12 +9,12 @@ FIELDS = ("message_id", "handler", "attempt", "position", "trace_id", "span_id")
 
 
 class Handling(logging.Filter):
-    """Gives each record the attributes of FIELDS: of the delivery that is being handled, None outside a handler. What a
-    record has under such a name already, from `extra`, stays.
+    """Gives each record the attributes of FIELDS: of the delivery that is being handled, None
+    outside a handler. What a record has under such a name already, from `extra`, stays.
 
-    Add it to your logging handlers, or name it in a dictConfig: `{"()": "busline.logs.Handling"}`. `busline run` has the
-    same in its own. The trace is the attempt's, or without tracing that of the message's `traceparent`.
-    """
+    Add it to your logging handlers, or name it in a dictConfig: `{"()": "busline.logs.Handling"}`.
+    `busline run` has the same in its own. The trace is the attempt's, or without tracing that of
+    the message's `traceparent`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in (handled() or dict.fromkeys(FIELDS)).items():
@@ -28,7 +28,13 @@ def handled() -> dict[str, object] | None:
     if delivery is None:
         return None
     trace, span = _trace(delivery)
-    return dict(zip(FIELDS, (delivery.id, delivery.handler, delivery.attempt, delivery.position, trace, span), strict=True))
+    return dict(
+        zip(
+            FIELDS,
+            (delivery.id, delivery.handler, delivery.attempt, delivery.position, trace, span),
+            strict=True,
+        )
+    )
 
 
 def _trace(delivery: Delivery) -> tuple[str | None, str | None]:

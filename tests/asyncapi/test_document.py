@@ -30,7 +30,14 @@ from tests.asyncapi.torture import app as torture
 
 ROOT = Path(__file__).parents[2]
 Parse = Callable[[Mapping[str, Any], Path], list[str]]
-APPS = {"shop": shop, "java": java, "flights": flights, "tenants": tenants, "photos": photos, "torture": torture}
+APPS = {
+    "shop": shop,
+    "java": java,
+    "flights": flights,
+    "tenants": tenants,
+    "photos": photos,
+    "torture": torture,
+}
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -38,8 +45,12 @@ def test_the_parser_finds_nothing_to_say(parse: Parse, tmp_path: Path, name: str
     assert parse(document(APPS[name]), tmp_path) == []
 
 
-def test_on_servers_it_finds_nothing_to_say_either(parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torture, "_named", (Kafka("one:9092", "two:9092"), Redis("redis://me:s3cret@host:6379/2")))
+def test_on_servers_it_finds_nothing_to_say_either(
+    parse: Parse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torture, "_named", (Kafka("one:9092", "two:9092"), Redis("redis://me:s3cret@host:6379/2"))
+    )
 
     made = document(torture)
 
@@ -50,31 +61,67 @@ def test_on_servers_it_finds_nothing_to_say_either(parse: Parse, tmp_path: Path,
         "jobs": {"host": "host:6379", "protocol": "redis", "pathname": "/2"},
     }
     assert made["channels"]["topic_orders.v1"]["bindings"]["kafka"] == {
-        "topic": "orders.v1", "partitions": 6, "topicConfiguration": {"cleanup.policy": ["compact"]},
+        "topic": "orders.v1", "partitions": 6,
+        "topicConfiguration": {"cleanup.policy": ["compact"]},
     }  # fmt: skip
-    assert made["operations"]["receive_count"]["bindings"]["kafka"]["groupId"]["enum"] == ["team a.other"]
-    assert made["operations"]["receive_count"]["x-busline-dead-letters"] == ["orders.v1.team a.other.dead"]
+    assert made["operations"]["receive_count"]["bindings"]["kafka"]["groupId"]["enum"] == [
+        "team a.other"
+    ]
+    assert made["operations"]["receive_count"]["x-busline-dead-letters"] == [
+        "orders.v1.team a.other.dead"
+    ]
     letters = made["channels"]["dead_orders.v1.team_a.other.dead"]
-    assert letters["address"] == "orders.v1.team a.other.dead" and letters["bindings"]["kafka"]["topicConfiguration"] == {"cleanup.policy": ["compact"]}
+    assert letters["address"] == "orders.v1.team a.other.dead" and letters["bindings"]["kafka"][
+        "topicConfiguration"
+    ] == {"cleanup.policy": ["compact"]}
     assert made["operations"]["bury_orders.v1.team_a.other.dead"]["action"] == "send"
-    assert "busline-reason" in made["components"]["messages"]["dead_orders.v1.team_a.other.dead.letter"]["headers"]["required"]
-    assert made["channels"]["queue_team_a.slow_lane"]["x-busline-redis"]["key"] == "{busline}:queue:team a.slow lane"
+    assert (
+        "busline-reason"
+        in made["components"]["messages"]["dead_orders.v1.team_a.other.dead.letter"]["headers"][
+            "required"
+        ]
+    )
+    assert (
+        made["channels"]["queue_team_a.slow_lane"]["x-busline-redis"]["key"]
+        == "{busline}:queue:team a.slow lane"
+    )
 
 
 def test_it_says_what_the_declarations_say() -> None:
     made = document(torture, version="7.1")
-    plant, orders = made["operations"]["receive_plant"], made["components"]["messages"]["topic_orders.v1.Order"]
+    plant, orders = (
+        made["operations"]["receive_plant"],
+        made["components"]["messages"]["topic_orders.v1.Order"],
+    )
 
     assert made["info"] == {"title": "torture & </script>", "version": "7.1"}
-    assert plant["summary"] == "Plants a tree for each order." and "The tree has" in plant["description"]
-    assert orders["headers"]["required"] == ["tenant"] and "x-trace" in orders["headers"]["properties"]
+    assert (
+        plant["summary"] == "Plants a tree for each order."
+        and "The tree has" in plant["description"]
+    )
+    assert (
+        orders["headers"]["required"] == ["tenant"] and "x-trace" in orders["headers"]["properties"]
+    )
     assert {"busline-id", "traceparent"} <= orders["headers"]["properties"].keys()
-    assert "tenant" in document(tenants)["components"]["messages"]["queue_index.index"]["headers"]["required"]
-    assert made["operations"]["receive_warehouse.north.pet"]["tags"] == [{"name": "warehouse"}, {"name": "north"}]
-    assert [ref["$ref"].rpartition("/")[2] for ref in made["operations"]["receive_warehouse.north.pet"]["messages"]] == ["Cat"]
-    assert made["operations"]["run_send_it_now"]["reply"]["messages"][0]["$ref"].endswith("/result_send_it_now")
+    assert (
+        "tenant"
+        in document(tenants)["components"]["messages"]["queue_index.index"]["headers"]["required"]
+    )
+    assert made["operations"]["receive_warehouse.north.pet"]["tags"] == [
+        {"name": "warehouse"},
+        {"name": "north"},
+    ]
+    assert [
+        ref["$ref"].rpartition("/")[2]
+        for ref in made["operations"]["receive_warehouse.north.pet"]["messages"]
+    ] == ["Cat"]
+    assert made["operations"]["run_send_it_now"]["reply"]["messages"][0]["$ref"].endswith(
+        "/result_send_it_now"
+    )
     assert "reply" not in made["operations"]["run_warehouse.nothing"]
-    assert sum(name.endswith("Order") for name in made["components"]["schemas"]) == 2  # two modules have one of that name
+    assert (
+        sum(name.endswith("Order") for name in made["components"]["schemas"]) == 2
+    )  # two modules have one of that name
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -108,9 +155,19 @@ def refs(part: object) -> Iterator[str]:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    code = "import json; from busline.asyncapi import document; from tests.asyncapi.torture import app; print(json.dumps(document(app)))"
+    code = (
+        "import json; from busline.asyncapi import document; from tests.asyncapi.torture import"
+        " app; print(json.dumps(document(app)))"
+    )
     made = [
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for seed in "123"
     ]
     assert made[0] == made[1] == made[2]
@@ -142,7 +199,9 @@ def test_names_that_would_share_a_key_have_a_key_each() -> None:
     assert list(made["channels"]["topic_things"]["messages"]) == ["Order", "Order_2"]
     assert sum(name.startswith("receive_") for name in made["operations"]) == 3
     assert sum(name.startswith("run_") for name in made["operations"]) == 3
-    assert [one["address"] for name, one in made["channels"].items() if name.startswith("queue_")] == ["b.c.d", "b.c d", "b.c"]
+    assert [
+        one["address"] for name, one in made["channels"].items() if name.startswith("queue_")
+    ] == ["b.c.d", "b.c d", "b.c"]
     assert len(made["components"]["messages"]) == 2 + 1 + 3 + 3
 
 
@@ -156,12 +215,19 @@ def test_a_model_that_is_read_as_it_is_written_is_one_message() -> None:
     made = document(app)
 
     assert list(made["channels"]["topic_orders"]["messages"]) == ["Order"]
-    assert made["operations"]["send_again"]["messages"] == made["operations"]["receive_again"]["messages"]
+    assert (
+        made["operations"]["send_again"]["messages"]
+        == made["operations"]["receive_again"]["messages"]
+    )
 
 
-def test_a_dead_letter_has_the_headers_that_the_document_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_letter_has_the_headers_that_the_document_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torture, "_named", (Kafka("one:9092"), Redis("redis://host:6379")))
-    told = document(torture)["components"]["messages"]["dead_orders.v1.team_a.other.dead.letter"]["headers"]
+    told = document(torture)["components"]["messages"]["dead_orders.v1.team_a.other.dead.letter"][
+        "headers"
+    ]
     outcome = Rejected("why", ValueError("this"))
     full = Delivery(Message("1", None, key=b"k"), "orders.v1", 1, "orders.v1/0@1", None, None)
     bare = Delivery(Message("1", b"{}"), "orders.v1", 1, "orders.v1/0@1", None, None)
@@ -173,8 +239,23 @@ def test_a_dead_letter_has_the_headers_that_the_document_says(monkeypatch: pytes
     assert found <= told["properties"].keys() and set(told["required"]) <= always
 
 
-KINDS = st.sampled_from([int, str, float, bool, bytes, int | None, list[int], dict[str, str], tuple[int, str], list[dict[str, int | None]]])
-NAMES = st.from_regex(r"[a-z][a-z_]{0,8}[a-z]", fullmatch=True).filter(lambda name: not name.startswith("model_") and name not in dir(BaseModel))
+KINDS = st.sampled_from(
+    [
+        int,
+        str,
+        float,
+        bool,
+        bytes,
+        int | None,
+        list[int],
+        dict[str, str],
+        tuple[int, str],
+        list[dict[str, int | None]],
+    ]
+)
+NAMES = st.from_regex(r"[a-z][a-z_]{0,8}[a-z]", fullmatch=True).filter(
+    lambda name: not name.startswith("model_") and name not in dir(BaseModel)
+)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -188,4 +269,6 @@ def test_any_model_has_a_document_whose_examples_fit(fields: dict[str, Any]) -> 
 
     (message,) = made["components"]["messages"].values()
     (one,) = message["examples"]
-    Draft7Validator(json.loads(json.dumps(message["payload"] | {"components": made["components"]}))).validate(one["payload"])
+    Draft7Validator(
+        json.loads(json.dumps(message["payload"] | {"components": made["components"]}))
+    ).validate(one["payload"])

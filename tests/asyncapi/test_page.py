@@ -1,4 +1,5 @@
-"""The page in a real browser: nothing from elsewhere, nothing that runs, nothing that is cut off."""
+"""The page in a real browser: nothing from elsewhere, nothing that runs, nothing that is cut
+off."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,14 @@ from tests.servers.redis import free_port
 
 __all__ = ["browser"]
 
-APPS = {"shop": shop, "java": java, "flights": flights, "tenants": tenants, "photos": photos, "torture": torture}
+APPS = {
+    "shop": shop,
+    "java": java,
+    "flights": flights,
+    "tenants": tenants,
+    "photos": photos,
+    "torture": torture,
+}
 BAD = '</script></style><img src="https://evil.example/x" onerror="document.title=1">'
 
 
@@ -39,7 +47,9 @@ class Visit:
 
 
 async def visited(browser: Browser, url: str, width: int, theme: Any) -> Visit:
-    visit = Visit(await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme))
+    visit = Visit(
+        await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
+    )
     await visit.view.goto(url)
     return visit
 
@@ -50,7 +60,9 @@ def made(name: str) -> Mapping[str, Any]:
 
 @pytest.mark.server
 @pytest.mark.parametrize("name", APPS)
-async def test_a_browser_has_nothing_to_say(name: str, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_browser_has_nothing_to_say(
+    name: str, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torture, "_named", (Kafka("one:9092"), Redis("redis://host:6379")))
     file = tmp_path / "page.html"
     file.write_text(page(made(name)))
@@ -60,7 +72,9 @@ async def test_a_browser_has_nothing_to_say(name: str, browser: Browser, tmp_pat
         for theme in ("light", "dark"):
             visit = await visited(browser, file.as_uri(), width, theme)
             assert (visit.asked, visit.said) == ([file.as_uri()], [])
-            assert await visit.view.evaluate("document.documentElement.scrollWidth") == width, "nothing is cut off"
+            assert await visit.view.evaluate("document.documentElement.scrollWidth") == width, (
+                "nothing is cut off"
+            )
             papers.add(await visit.view.evaluate("getComputedStyle(document.body).backgroundColor"))
             assert await visit.view.title() == made(name)["info"]["title"]
 
@@ -73,31 +87,49 @@ async def test_every_link_leads_somewhere(browser: Browser, tmp_path: Path) -> N
     file.write_text(page(made("torture")))
 
     visit = await visited(browser, file.as_uri(), 1280, "light")
-    astray = "[...document.links].map(one => one.getAttribute('href')).filter(one => !document.getElementById(one.slice(1)))"
+    astray = (
+        "[...document.links].map(one => one.getAttribute('href')).filter(one =>"
+        " !document.getElementById(one.slice(1)))"
+    )
 
     assert await visit.view.evaluate("document.links.length") > 20
     assert await visit.view.evaluate(astray) == []
 
 
 @pytest.mark.server
-async def test_markup_in_any_text_stays_text_and_could_not_run_if_it_did_not(browser: Browser) -> None:
+async def test_markup_in_any_text_stays_text_and_could_not_run_if_it_did_not(
+    browser: Browser,
+) -> None:
     bad = poisoned(made("torture"))
     port = free_port()
 
-    with served(f"127.0.0.1:{port}", {"/": lambda _: Answer(200, "text/html", page(bad)), "/raw": lambda _: Answer(200, "text/html", raw(bad))}):
+    with served(
+        f"127.0.0.1:{port}",
+        {
+            "/": lambda _: Answer(200, "text/html", page(bad)),
+            "/raw": lambda _: Answer(200, "text/html", raw(bad)),
+        },
+    ):
         safe = await visited(browser, f"http://127.0.0.1:{port}/", 1280, "light")
         broken = await visited(browser, f"http://127.0.0.1:{port}/raw", 1280, "light")
 
         assert len(safe.asked) == 1 and await safe.view.title() == "torture & </script>" + BAD
         assert await safe.view.evaluate("document.images.length") == 0
-        assert await broken.view.title() != "1" and any("Content Security Policy" in one for one in broken.said)
+        assert await broken.view.title() != "1" and any(
+            "Content Security Policy" in one for one in broken.said
+        )
 
 
 def poisoned(value: Any) -> Any:
     """A document in which every text of the user's has markup."""
     if isinstance(value, Mapping):
         return {
-            name: one + BAD if name in ("title", "summary", "description", "default", "const") and isinstance(one, str) else poisoned(one)
+            name: (
+                one + BAD
+                if name in ("title", "summary", "description", "default", "const")
+                and isinstance(one, str)
+                else poisoned(one)
+            )
             for name, one in value.items()
         }
     return [poisoned(one) for one in value] if isinstance(value, list) else value
@@ -109,7 +141,10 @@ def raw(document: Mapping[str, Any]) -> str:
 
 
 def test_what_is_no_markup_is_escaped() -> None:
-    assert tag("p", "<b>", tag("i", '"x" & y'), title='"') == '<p title="&quot;">&lt;b&gt;<i>&quot;x&quot; &amp; y</i></p>'
+    assert (
+        tag("p", "<b>", tag("i", '"x" & y'), title='"')
+        == '<p title="&quot;">&lt;b&gt;<i>&quot;x&quot; &amp; y</i></p>'
+    )
     assert markup(None, 1, "<") == "1&lt;"
 
 
@@ -117,11 +152,23 @@ def test_what_is_no_markup_is_escaped() -> None:
     ("schema", "words"),
     [
         ({"type": "string", "format": "uuid"}, "string (uuid)"),
-        ({"type": "array", "items": {"$ref": "#/components/schemas/A"}}, 'array of <a href="#model-A">A</a>'),
-        ({"type": "array", "items": [{"type": "integer"}, {"type": "string"}]}, "[integer, string]"),
+        (
+            {"type": "array", "items": {"$ref": "#/components/schemas/A"}},
+            'array of <a href="#model-A">A</a>',
+        ),
+        (
+            {"type": "array", "items": [{"type": "integer"}, {"type": "string"}]},
+            "[integer, string]",
+        ),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "integer or null"),
-        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "integer (≥ <code>1</code>) or null"),
-        ({"type": "array", "items": {"type": "string", "maxLength": 9}}, "array of string (length ≤ <code>9</code>)"),
+        (
+            {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+            "integer (≥ <code>1</code>) or null",
+        ),
+        (
+            {"type": "array", "items": {"type": "string", "maxLength": 9}},
+            "array of string (length ≤ <code>9</code>)",
+        ),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "map of number"),
         ({"enum": ["a", 1]}, "<code>&quot;a&quot;</code> or <code>1</code>"),
         ({"const": "cat"}, "<code>&quot;cat&quot;</code>"),

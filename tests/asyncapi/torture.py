@@ -70,7 +70,9 @@ class Order(BaseModel):
     took: timedelta = timedelta(0)
     discriminator: str = "a property of that name"
     customer_id: int = Field(alias="customerId")
-    tags: frozenset[str] = Field(frozenset({"alpha", "beta", "gamma", "delta"}), examples=[{"one", "two", "three", "four"}])
+    tags: frozenset[str] = Field(
+        frozenset({"alpha", "beta", "gamma", "delta"}), examples=[{"one", "two", "three", "four"}]
+    )
     baskets: dict[str, list[set[Colour]] | None] = Field({"first": [set(Colour)], "none": None})
 
 
@@ -87,7 +89,12 @@ app.include(router)
 
 
 @app.subscriber(orders, publish=trees)
-async def plant(order: Order, tenant: Annotated[str, Header()], trace: Annotated[str | None, Header("x-trace")], key: Annotated[str, Key()]) -> Tree:
+async def plant(
+    order: Order,
+    tenant: Annotated[str, Header()],
+    trace: Annotated[str | None, Header("x-trace")],
+    key: Annotated[str, Key()],
+) -> Tree:
     """Plants a tree for each order.
 
     The tree has the order's name.
@@ -109,7 +116,9 @@ async def both(value: Span | twin.Order) -> None: ...
 
 
 @app.task(name="send it/now", queue="slow lane")
-async def send(order: Order, colours: dict[str, Colour], limit: int = 3, delivery: Delivery = INJECTED) -> list[Point]:
+async def send(
+    order: Order, colours: dict[str, Colour], limit: int = 3, delivery: Delivery = INJECTED
+) -> list[Point]:
     """Sends it."""
     return []
 

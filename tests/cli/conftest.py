@@ -83,11 +83,23 @@ class Project:
         return [sys.executable, str(script), *words]
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("BUSLINE_")}
-        return {**kept, "PYTHONPATH": str(SOURCES), "BUSLINE_HOME": str(self.folder / ".busline"), **(extra or {})}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("BUSLINE_")
+        }
+        return {
+            **kept,
+            "PYTHONPATH": str(SOURCES),
+            "BUSLINE_HOME": str(self.folder / ".busline"),
+            **(extra or {}),
+        }
 
     def run(
-        self, *words: str, at: str = ".", input: str | None = None, env: Mapping[str, str] | None = None, installed: bool = False
+        self,
+        *words: str,
+        at: str = ".",
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+        installed: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
         """In another process, until it ends."""
         return subprocess.run(
@@ -104,7 +116,13 @@ class Project:
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
         """In another process, that goes on. Its output and its log are one stream."""
         process = subprocess.Popen(
-            self.command(*words), cwd=self.folder, env=self.environment(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, text=True
+            self.command(*words),
+            cwd=self.folder,
+            env=self.environment(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE,
+            text=True,
         )
         self.started.append(process)
         return process

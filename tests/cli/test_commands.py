@@ -1,4 +1,5 @@
-"""publish, enqueue, inspect, dead, check and completion, each against the file that the next one reads."""
+"""publish, enqueue, inspect, dead, check and completion, each against the file that the next one
+reads."""
 
 import json
 import signal
@@ -28,18 +29,39 @@ def dead_ids(shop: Project) -> list[str]:
     return [one["id"] for one in json.loads(shop.call("dead", "list", "--json").stdout)]
 
 
-# --- publish ---------------------------------------------------------------------------------------------------
+# --- publish ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [("orders", ORDER), ("shop:app", "orders", ORDER), ("shop", "orders", ORDER), ("audit", ORDER), ("bills", ORDER)])
-def test_a_value_is_published_with_and_without_naming_the_app(shop: Project, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("orders", ORDER),
+        ("shop:app", "orders", ORDER),
+        ("shop", "orders", ORDER),
+        ("audit", ORDER),
+        ("bills", ORDER),
+    ],
+)
+def test_a_value_is_published_with_and_without_naming_the_app(
+    shop: Project, words: tuple[str, ...]
+) -> None:
     result = shop.call("publish", *words)
 
     assert (result.exit_code, result.stdout) == (0, "published 1\n")
 
 
 def test_a_published_value_arrives_with_its_key_and_headers(shop: Project) -> None:
-    shop.call("publish", "orders", '{"id": "a", "cents": -1}', "--key", "k", "--header", "x=1=2", "--header", "y=")
+    shop.call(
+        "publish",
+        "orders",
+        '{"id": "a", "cents": -1}',
+        "--key",
+        "k",
+        "--header",
+        "x=1=2",
+        "--header",
+        "y=",
+    )
     worked(shop)
 
     letter = json.loads(shop.call("dead", "list", "--json").stdout)[0]
@@ -50,17 +72,25 @@ def test_a_published_value_arrives_with_its_key_and_headers(shop: Project) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("orders", "{}"), "expected JSON that its model reads, got id: Field required; cents: Field required"),
+        (
+            ("orders", "{}"),
+            "expected JSON that its model reads, got id: Field required; cents: Field required",
+        ),
         (("orders", "no json"), "Invalid JSON"),
         (("nowhere", ORDER), "expected a topic of 'shop' (audit, bills, orders)"),
         (("orders", ORDER, "--header", "x"), "expected NAME=VALUE"),
-        (("orders", "@missing"), "'missing': expected a file of JSON lines, got No such file or directory"),
+        (
+            ("orders", "@missing"),
+            "'missing': expected a file of JSON lines, got No such file or directory",
+        ),
         (("orders", "@."), "'.': expected a file of JSON lines, got Is a directory"),
         (("shop:app", "orders"), "Expected TOPIC and VALUE"),
         ((), "Expected TOPIC and VALUE"),
     ],
 )
-def test_a_wrong_publish_is_one_clear_error(shop: Project, words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_publish_is_one_clear_error(
+    shop: Project, words: tuple[str, ...], said: str
+) -> None:
     result = shop.call("publish", *words)
 
     assert result.exit_code == 2
@@ -74,7 +104,11 @@ def test_every_bad_line_of_a_file_is_named_and_the_others_are_published(shop: Pr
     result = shop.call("publish", "orders", "@lines")
 
     assert (result.exit_code, result.stdout) == (2, "published 2\n")
-    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["line 2", "line 4", "2 of 4 lines were refused"]
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
+        "line 2",
+        "line 4",
+        "2 of 4 lines were refused",
+    ]
     assert inspected(shop)["app"] == "shop"
 
 
@@ -91,7 +125,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(shop: Project, end: str)
     text = f"\ufeff{ORDER}{end}"
     shop.write("lines", text)
 
-    for done in (shop.call("publish", "orders", "@lines", "--json"), shop.run("publish", "orders", "-", "--json", input=text)):
+    for done in (
+        shop.call("publish", "orders", "@lines", "--json"),
+        shop.run("publish", "orders", "-", "--json", input=text),
+    ):
         assert json.loads(done.stdout) == {"published": 1 + (len(end) > 1), "refused": []}
 
 
@@ -102,7 +139,10 @@ def test_many_lines_come_in_order_through_stdin(shop: Project) -> None:
     worked(shop)
 
     assert json.loads(done.stdout) == {"published": 1200, "refused": []}
-    assert [json.loads(one["body"])["cents"] for one in json.loads(shop.call("dead", "list", "--limit", "9999", "--json").stdout)] == list(range(-1, -1200, -1))
+    assert [
+        json.loads(one["body"])["cents"]
+        for one in json.loads(shop.call("dead", "list", "--limit", "9999", "--json").stdout)
+    ] == list(range(-1, -1200, -1))
 
 
 def test_a_pipe_that_stays_open_is_published_line_by_line(shop: Project) -> None:
@@ -133,10 +173,12 @@ def test_ctrl_c_ends_a_publish_whose_pipe_stays_open(shop: Project) -> None:
     assert publisher.communicate()[0] == "interrupted\n"
 
 
-# --- enqueue ---------------------------------------------------------------------------------------------------
+# --- enqueue ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [("add", '{"a": 1}'), ("shop:app", "add", '{"a": 1}'), ("shop", "add", '{"a": 1}')])
+@pytest.mark.parametrize(
+    "words", [("add", '{"a": 1}'), ("shop:app", "add", '{"a": 1}'), ("shop", "add", '{"a": 1}')]
+)
 def test_a_job_is_enqueued_and_its_id_printed(shop: Project, words: tuple[str, ...]) -> None:
     result = shop.call("enqueue", *words)
 
@@ -164,7 +206,9 @@ def test_a_delayed_job_is_shown_as_delayed(shop: Project) -> None:
         ((), "Expected TASK and ARGUMENTS"),
     ],
 )
-def test_a_wrong_enqueue_is_one_clear_error_and_enqueues_nothing(shop: Project, words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_enqueue_is_one_clear_error_and_enqueues_nothing(
+    shop: Project, words: tuple[str, ...], said: str
+) -> None:
     result = shop.call("enqueue", *words)
 
     assert result.exit_code == 2
@@ -186,7 +230,9 @@ def test_waiting_prints_the_result_or_says_why_there_is_none(served: Project) ->
     before = served.call("enqueue", "--wait", "shop:app", "add", '{"a": 1, "b": 2}', "--json")
     limited = served.call("enqueue", "--wait", "20", "add", '{"a": 1}')
     failed = served.call("enqueue", "fail", '{"text": "no luck"}', "--wait")
-    as_json = json.loads(served.call("enqueue", "fail", '{"text": "no luck"}', "--wait", "--json").stdout)
+    as_json = json.loads(
+        served.call("enqueue", "fail", '{"text": "no luck"}', "--wait", "--json").stdout
+    )
     late = served.call("enqueue", "add", '{"a": 1}', "--delay", "60", "--wait=0.05")
 
     assert (result.exit_code, result.stdout) == (0, "3\n")
@@ -194,10 +240,13 @@ def test_waiting_prints_the_result_or_says_why_there_is_none(served: Project) ->
     assert limited.stdout == "2\n"
     assert failed.exit_code == 1 and "ValueError: no luck" in failed.stderr
     assert as_json["failed"] == {"error_type": "ValueError", "error": "no luck", "attempts": 1}
-    assert late.exit_code == 1 and "expected a result within 0.05 s, got none yet. Only the wait ended" in late.stderr
+    assert (
+        late.exit_code == 1
+        and "expected a result within 0.05 s, got none yet. Only the wait ended" in late.stderr
+    )
 
 
-# --- inspect, dead ---------------------------------------------------------------------------------------------
+# --- inspect, dead ---------------------------------------------------------------------------
 
 
 def test_inspect_shows_queues_groups_handlers_and_dead_letters(shop: Project) -> None:
@@ -211,11 +260,27 @@ def test_inspect_shows_queues_groups_handlers_and_dead_letters(shop: Project) ->
     seen = inspected(shop)
     text = shop.call("inspect", "shop:app").stdout
 
-    assert seen["queues"] == {"mail": {"waiting": 1, "delayed": 0, "retrying": 0, "running": 0, "oldest": pytest.approx(0, abs=60)}}
-    assert seen["groups"] == [{"group": "shop.bill", "topic": "orders", "behind": 1, "partitions": 16, "members": 0}]
-    assert (seen["handlers"]["bill"]["handled"], seen["handlers"]["bill"]["dead"], seen["handlers"]["add"]["handled"]) == (1, 1, 1)
+    assert seen["queues"] == {
+        "mail": {
+            "waiting": 1,
+            "delayed": 0,
+            "retrying": 0,
+            "running": 0,
+            "oldest": pytest.approx(0, abs=60),
+        }
+    }
+    assert seen["groups"] == [
+        {"group": "shop.bill", "topic": "orders", "behind": 1, "partitions": 16, "members": 0}
+    ]
+    assert (
+        seen["handlers"]["bill"]["handled"],
+        seen["handlers"]["bill"]["dead"],
+        seen["handlers"]["add"]["handled"],
+    ) == (1, 1, 1)
     assert seen["dead"] == {"bill": 1}
-    assert all(part in text for part in ("mail", "shop.bill  orders  1", "bill     1", "sqlite:///"))
+    assert all(
+        part in text for part in ("mail", "shop.bill  orders  1", "bill     1", "sqlite:///")
+    )
 
 
 @pytest.fixture
@@ -235,13 +300,30 @@ def test_dead_letters_are_listed_and_shown(failed: Project) -> None:
 
     assert sorted(one["handler"] for one in listed) == ["bill", "fail", "fail"]
     header, *lines = text.splitlines()
-    assert header.split() == ["id", "died", "handler", "where", "reason"] and len(lines) == 3 and all(" UTC " in line for line in lines)
+    assert (
+        header.split() == ["id", "died", "handler", "where", "reason"]
+        and len(lines) == 3
+        and all(" UTC " in line for line in lines)
+    )
     assert "ValueError: negative" in text
     assert shown == one
-    assert shown["body"] == '{"id": "b", "cents": -1}' or json.loads(shown["body"]) == {"id": "b", "cents": -1}
+    assert shown["body"] == '{"id": "b", "cents": -1}' or json.loads(shown["body"]) == {
+        "id": "b",
+        "cents": -1,
+    }
     assert "ValueError" in failed.call("dead", "show", "shop:app", one["id"]).stdout
-    assert shown["causes"] == [] and shown["traceback"] in failed.call("dead", "show", one["id"]).stdout
-    assert len(json.loads(failed.call("dead", "list", "--handler", "fail", "--limit", "1", "--json").stdout)) == 1
+    assert (
+        shown["causes"] == []
+        and shown["traceback"] in failed.call("dead", "show", one["id"]).stdout
+    )
+    assert (
+        len(
+            json.loads(
+                failed.call("dead", "list", "--handler", "fail", "--limit", "1", "--json").stdout
+            )
+        )
+        == 1
+    )
 
 
 def test_an_id_that_is_not_there_is_named(failed: Project) -> None:
@@ -268,7 +350,12 @@ def test_redriving_runs_the_chosen_again(failed: Project) -> None:
 
 
 def test_redriving_and_purging_need_one_choice(failed: Project) -> None:
-    for words in (("redrive",), ("purge", "--yes"), ("redrive", "id", "--all"), ("redrive", "--all", "--handler", "fail")):
+    for words in (
+        ("redrive",),
+        ("purge", "--yes"),
+        ("redrive", "id", "--all"),
+        ("redrive", "--all", "--handler", "fail"),
+    ):
         assert failed.call("dead", *words).exit_code == 2
     assert len(dead_ids(failed)) == 3
 
@@ -284,7 +371,7 @@ def test_purging_by_handler_leaves_the_others(failed: Project) -> None:
     assert failed.call("dead", "list").stdout == "no dead letters\n"
 
 
-# --- check, completion, start ----------------------------------------------------------------------------------
+# --- check, completion, start ----------------------------------------------------------------
 
 
 def test_check_prints_the_plan(shop: Project) -> None:
@@ -295,15 +382,25 @@ def test_check_prints_the_plan(shop: Project) -> None:
     assert "group shop.bill, order partition, " in text and "at once, no retry" in text
     assert "task send: queue mail" in text
     assert "streams: sqlite:////" in text and "(embedded)" in text
-    assert plan["engines"]["streams"]["by"] == "embedded" and plan["engines"]["streams"]["engine"].startswith("sqlite:////")
-    assert plan["subscribers"][0]["retry"]["attempts"] == 1 and plan["subscribers"][0]["retry"]["on"] == ["Exception"]
+    assert plan["engines"]["streams"]["by"] == "embedded" and plan["engines"]["streams"][
+        "engine"
+    ].startswith("sqlite:////")
+    assert plan["subscribers"][0]["retry"]["attempts"] == 1 and plan["subscribers"][0]["retry"][
+        "on"
+    ] == ["Exception"]
     assert isinstance(plan["subscribers"][0]["concurrency"], int)
     assert [one["handler"] for one in plan["tasks"]] == ["add", "fail", "send"]
     assert plan["publishes"] == ["audit"]
 
 
 def test_check_says_who_named_the_engines_without_their_secrets(shop: Project) -> None:
-    done = shop.run("check", env={"BUSLINE_STREAMS": "memory://user:secret@here", "BUSLINE_JOBS": "memory://user:secret@here"})
+    done = shop.run(
+        "check",
+        env={
+            "BUSLINE_STREAMS": "memory://user:secret@here",
+            "BUSLINE_JOBS": "memory://user:secret@here",
+        },
+    )
 
     assert "streams: memory:// (named by BUSLINE_STREAMS)" in done.stdout
     assert "secret" not in done.stdout + done.stderr
@@ -318,7 +415,9 @@ def test_completion_prints_a_script(shop: Project, shell: str) -> None:
 
 
 def test_the_commands_complete(shop: Project) -> None:
-    done = shop.run(env={"_BUSLINE_COMPLETE": "bash_complete", "COMP_WORDS": "busline ", "COMP_CWORD": "1"})
+    done = shop.run(
+        env={"_BUSLINE_COMPLETE": "bash_complete", "COMP_WORDS": "busline ", "COMP_CWORD": "1"}
+    )
 
     assert {line.split(",")[1] for line in done.stdout.split()} == set(COMMANDS)
 
@@ -331,9 +430,14 @@ def test_every_command_explains_itself(shop: Project, words: tuple[str, ...]) ->
 
 
 def test_the_version_is_shown_without_importing_what_is_slow(tmp_path: Path) -> None:
-    code = "import sys; from busline.cli import cli; cli(['--version'], standalone_mode=False); print(*sys.modules)"
+    code = (
+        "import sys; from busline.cli import cli; cli(['--version'], standalone_mode=False);"
+        " print(*sys.modules)"
+    )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
 
     version, modules = done.stdout.splitlines()
     assert version.startswith("busline ")
@@ -341,7 +445,11 @@ def test_the_version_is_shown_without_importing_what_is_slow(tmp_path: Path) -> 
 
 
 def test_an_error_that_nobody_foresaw_leaves_with_70(shop: Project) -> None:
-    shop.write("odd.py", 'from busline import App, Topic\nodd = Topic("odd", int, key=lambda value: 1 / value)\napp = App("odd", publishes=[odd])\n')
+    shop.write(
+        "odd.py",
+        'from busline import App, Topic\nodd = Topic("odd", int, key=lambda value: 1 / value)\napp'
+        ' = App("odd", publishes=[odd])\n',
+    )
 
     done = shop.run("publish", "odd:app", "odd", "0")
 
@@ -360,6 +468,11 @@ async def bill(order: int) -> None: ...
 async def send() -> None: ...
 """
     (tmp_path / "mixed.py").write_text(code)
-    done = subprocess.run([sys.executable, "-m", "busline", "check", "mixed:app"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "busline", "check", "mixed:app"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
 
     assert done.returncode == 69 and not (tmp_path / "bus.db").exists()

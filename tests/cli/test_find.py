@@ -22,7 +22,8 @@ APP = """
     import {tasks}  # noqa: E402
 """
 
-# folder of the package, names of the modules as they import each other, where it is started, what is said
+# folder of the package, names of the modules as they import each other, where it is started, what
+# is said
 LAYOUTS = {
     "flat": ("", "app", "tasks", ".", "app:app"),
     "package": ("pkg", "pkg.app", "pkg.tasks", ".", "pkg.app:app"),
@@ -36,18 +37,29 @@ LAYOUTS = {
 }
 
 
-STARTS = [*((layout, False) for layout in LAYOUTS), *((layout, True) for layout in ("flat", "src", "inside the package", "inside src"))]
+STARTS = [
+    *((layout, False) for layout in LAYOUTS),
+    *((layout, True) for layout in ("flat", "src", "inside the package", "inside src")),
+]
 
 
-@pytest.mark.parametrize(("layout", "installed"), STARTS, ids=[f"{layout}{', installed' * installed}" for layout, installed in STARTS])
-def test_every_layout_finds_one_app_with_its_tasks(project: Project, layout: str, installed: bool) -> None:
+@pytest.mark.parametrize(
+    ("layout", "installed"),
+    STARTS,
+    ids=[f"{layout}{', installed' * installed}" for layout, installed in STARTS],
+)
+def test_every_layout_finds_one_app_with_its_tasks(
+    project: Project, layout: str, installed: bool
+) -> None:
     folder, app, tasks, at, path = LAYOUTS[layout]
     prefix = f"{folder}/" if folder else ""
     project.write(f"{prefix}app.py", APP.format(tasks=tasks))
     project.write(f"{prefix}tasks.py", TASKS.format(app=app))
     package = folder.removeprefix("src/")
     for depth in range(len(package.split("/")) if package else 0):
-        project.write("/".join([*folder.split("/")[: len(folder.split("/")) - depth], "__init__.py"]))
+        project.write(
+            "/".join([*folder.split("/")[: len(folder.split("/")) - depth], "__init__.py"])
+        )
 
     done = project.run("check", path, "--json", at=at, installed=installed)
 
@@ -57,7 +69,10 @@ def test_every_layout_finds_one_app_with_its_tasks(project: Project, layout: str
 
 def test_a_module_under_two_names_is_named(project: Project) -> None:
     project.write("pkg/__init__.py")
-    project.write("pkg/app.py", "from busline import App\napp = App('house')\nimport tasks\nimport pkg.tasks\n")
+    project.write(
+        "pkg/app.py",
+        "from busline import App\napp = App('house')\nimport tasks\nimport pkg.tasks\n",
+    )
     project.write("pkg/tasks.py")
 
     done = project.run("check", "app:app", at="pkg")
@@ -70,7 +85,11 @@ def test_a_module_under_two_names_is_named(project: Project) -> None:
 def test_a_folder_in_a_package_does_not_hide_the_standard_library(project: Project) -> None:
     project.write("pkg/__init__.py")
     project.write("pkg/colorsys.py")
-    project.write("pkg/app.py", "from busline import App\nimport colorsys\napp = App('house')\nassert hasattr(colorsys, 'rgb_to_hsv')\n")
+    project.write(
+        "pkg/app.py",
+        "from busline import App\nimport colorsys\napp = App('house')\nassert hasattr(colorsys,"
+        " 'rgb_to_hsv')\n",
+    )
 
     assert project.run("check", "app", at="pkg").returncode == 0
     assert project.run("check", "app", at="pkg", installed=True).returncode == 0
@@ -90,9 +109,12 @@ def test_a_job_of_another_module_is_served_by_the_app_of_either_name(project: Pr
     project.write("pkg/tasks.py", TASKS.format(app="pkg.app"))
     project.write(
         "send.py",
-        "import asyncio\nfrom pkg.tasks import app, ping\nasync def main():\n    async with app:\n        await ping.enqueue(1)\nasyncio.run(main())\n",
+        "import asyncio\nfrom pkg.tasks import app, ping\nasync def main():\n    async with app:\n "
+        "       await ping.enqueue(1)\nasyncio.run(main())\n",
     )
-    subprocess.run([sys.executable, "send.py"], cwd=project.folder, env=project.environment(), check=True)
+    subprocess.run(
+        [sys.executable, "send.py"], cwd=project.folder, env=project.environment(), check=True
+    )
 
     done = project.run("run", "app:app", "--until-idle", at="pkg")
 
@@ -117,12 +139,14 @@ def test_a_task_of_a_script_is_served_under_its_module_name(project: Project) ->
             asyncio.run(main())
     """
     project.write("script.py", main)
-    subprocess.run([sys.executable, "script.py"], cwd=project.folder, env=project.environment(), check=True)
+    subprocess.run(
+        [sys.executable, "script.py"], cwd=project.folder, env=project.environment(), check=True
+    )
 
     assert "ping: handled 1" in project.run("run", "script:app", "--until-idle").stderr
 
 
-# --- the default -----------------------------------------------------------------------------------------------
+# --- the default -----------------------------------------------------------------------------
 
 
 def test_pyproject_names_the_app_also_from_a_folder_below(shop: Project) -> None:
@@ -136,7 +160,10 @@ def test_pyproject_names_the_app_also_from_a_folder_below(shop: Project) -> None
 def test_the_environment_goes_before_pyproject(shop: Project) -> None:
     shop.write("other.py", "from busline import App\nmine = App('other')\n")
 
-    assert json.loads(shop.run("check", "--json", env={"BUSLINE_APP": "other:mine"}).stdout)["app"] == "other"
+    assert (
+        json.loads(shop.run("check", "--json", env={"BUSLINE_APP": "other:mine"}).stdout)["app"]
+        == "other"
+    )
 
 
 def test_no_app_at_all_names_the_ways(project: Project) -> None:
@@ -156,7 +183,7 @@ def test_a_broken_pyproject_is_named(project: Project) -> None:
     assert "pyproject.toml': expected a TOML file" in result.stderr
 
 
-# --- wrong paths -----------------------------------------------------------------------------------------------
+# --- wrong paths -----------------------------------------------------------------------------
 
 WRONG = {
     "shop/main:app": "expected module:app, got another form",
@@ -189,7 +216,7 @@ def test_an_attribute_may_be_nested(project: Project) -> None:
     assert json.loads(project.call("check", "nest:Site.bus", "--json").stdout)["app"] == "nested"
 
 
-# --- modules that fail -----------------------------------------------------------------------------------------
+# --- modules that fail -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,8 +251,14 @@ def test_a_package_that_fails_shows_its_own_traceback(project: Project) -> None:
     assert 'pkg/__init__.py", line 1' in done.stderr
 
 
-def test_an_error_of_busline_in_a_module_names_the_place_without_a_traceback(project: Project) -> None:
-    project.write("twice.py", "from busline import App, Router\nrouter = Router()\nApp('a').include(router)\nApp('b').include(router)\n")
+def test_an_error_of_busline_in_a_module_names_the_place_without_a_traceback(
+    project: Project,
+) -> None:
+    project.write(
+        "twice.py",
+        "from busline import App, Router\nrouter ="
+        " Router()\nApp('a').include(router)\nApp('b').include(router)\n",
+    )
 
     done = project.run("check", "twice:app")
 
@@ -255,4 +288,7 @@ def test_every_mistake_of_an_app_is_said_at_once(project: Project) -> None:
 
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert all(part in result.stderr for part in ("'a b'", "wrong.nothing", "'concurrency' at wrong.never", "wrong.py, line 10"))
+    assert all(
+        part in result.stderr
+        for part in ("'a b'", "wrong.nothing", "'concurrency' at wrong.never", "wrong.py, line 10")
+    )

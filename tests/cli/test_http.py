@@ -41,15 +41,22 @@ def ask(port: int, page: str) -> tuple[int, Any]:
 
 def headed(port: int) -> tuple[int, bytes]:
     """What a load balancer that asks for heads alone gets."""
-    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/readyz", method="HEAD"), timeout=5) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(f"http://127.0.0.1:{port}/readyz", method="HEAD"), timeout=5
+    ) as answer:
         return answer.status, answer.read()
 
 
 def browsed(port: int) -> str:
     """What a browser gets of the document."""
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}/asyncapi", headers={"Accept": "text/html,*/*;q=0.8"})
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/asyncapi", headers={"Accept": "text/html,*/*;q=0.8"}
+    )
     with urllib.request.urlopen(asked, timeout=5) as answer:
-        assert answer.headers["Content-Type"] == "text/html; charset=utf-8" and "sha256-" in answer.headers["Content-Security-Policy"]
+        assert (
+            answer.headers["Content-Type"] == "text/html; charset=utf-8"
+            and "sha256-" in answer.headers["Content-Security-Policy"]
+        )
         return str(answer.read().decode())
 
 
@@ -95,7 +102,8 @@ MEASURED = """
         id: str
 
 
-    app, orders, mine = App("measured", retry=Retry(2, delay=0)), Topic("orders", Order, key="id"), Counter("mine", "the user's own")
+    app, orders = App("measured", retry=Retry(2, delay=0)), Topic("orders", Order, key="id")
+    mine = Counter("mine", "the user's own")
 
 
     @app.subscriber(orders)
@@ -124,10 +132,16 @@ def measured(port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         families = text_string_to_metric_families(answer.read().decode())
-        return {"".join([one.name, *(f" {value}" for value in one.labels.values())]): one.value for family in families for one in family.samples}
+        return {
+            "".join([one.name, *(f" {value}" for value in one.labels.values())]): one.value
+            for family in families
+            for one in family.samples
+        }
 
 
-def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(project: Project) -> None:
+def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(
+    project: Project,
+) -> None:
     project.write("measured.py", MEASURED)
     port = free_port()
     worker = project.start("run", "measured:app", "--http", f"127.0.0.1:{port}")
@@ -136,25 +150,61 @@ def test_metrics_tell_what_became_of_everything_also_while_the_loop_is_blocked(p
         project.call("publish", "measured:app", "orders", json.dumps({"id": id}))
     for to in ("me", "nobody"):
         project.call("enqueue", "measured:app", "send", json.dumps({"to": to}))
-    assert eventually(lambda: measured(port)["busline_dead_total send"] == 1 and measured(port)["busline_dead_total bill"] == 1)
+    assert eventually(
+        lambda: (
+            measured(port)["busline_dead_total send"] == 1
+            and measured(port)["busline_dead_total bill"] == 1
+        )
+    )
     project.call("enqueue", "measured:app", "later", "--delay", "3600")
     assert eventually(lambda: measured(port).get("busline_queue_depth slow delayed") == 1)
-    assert eventually(lambda: measured(port).get("busline_dead send") == 1 and measured(port).get("busline_dead bill") == 1)
+    assert eventually(
+        lambda: (
+            measured(port).get("busline_dead send") == 1
+            and measured(port).get("busline_dead bill") == 1
+        )
+    )
     project.call("publish", "measured:app", "orders", '{"id": "block"}')
     read_until(worker, "blocking")
     project.call("publish", "measured:app", "orders", '{"id": "behind"}')
     found = measured(port)
 
-    assert {name: found[f"busline_{name}"] for name in ("handled_total bill", "retried_total bill", "failed_total bill", "in_flight bill")} == {
-        "handled_total bill": 1, "retried_total bill": 1, "failed_total bill": 2, "in_flight bill": 1,
+    names = ("handled_total", "retried_total", "failed_total", "in_flight")
+    assert {f"{name} bill": found[f"busline_{name} bill"] for name in names} == {
+        "handled_total bill": 1, "retried_total bill": 1, "failed_total bill": 2,
+        "in_flight bill": 1,
     }  # fmt: skip
-    assert (found["busline_duration_seconds_count bill"], found["busline_duration_seconds_bucket bill +Inf"]) == (3, 3)
-    assert (found["busline_failed_total send"], found["busline_handled_total send"], found["busline_in_flight send"]) == (1, 1, 0)
-    assert (found["busline_ready"], found["mine_total"], found["busline_queue_depth measured waiting"]) == (1, 1, 0)
-    assert (found["busline_dead later"], found["busline_errors_total ValueError bill"], found["busline_errors_total Reject send"]) == (0, 2, 1)
-    assert found["busline_lag measured.bill orders"] >= 0 and found["busline_frontier_age_seconds measured.bill"] >= 0
-    assert found["busline_queue_oldest_seconds slow"] == 0 and found["busline_sample_age_seconds"] >= 0
-    assert {"busline_skipped_total bill", "busline_refused_total bill", "busline_gaps_total bill"} <= found.keys()
+    assert (
+        found["busline_duration_seconds_count bill"],
+        found["busline_duration_seconds_bucket bill +Inf"],
+    ) == (3, 3)
+    assert (
+        found["busline_failed_total send"],
+        found["busline_handled_total send"],
+        found["busline_in_flight send"],
+    ) == (1, 1, 0)
+    assert (
+        found["busline_ready"],
+        found["mine_total"],
+        found["busline_queue_depth measured waiting"],
+    ) == (1, 1, 0)
+    assert (
+        found["busline_dead later"],
+        found["busline_errors_total ValueError bill"],
+        found["busline_errors_total Reject send"],
+    ) == (0, 2, 1)
+    assert (
+        found["busline_lag measured.bill orders"] >= 0
+        and found["busline_frontier_age_seconds measured.bill"] >= 0
+    )
+    assert (
+        found["busline_queue_oldest_seconds slow"] == 0 and found["busline_sample_age_seconds"] >= 0
+    )
+    assert {
+        "busline_skipped_total bill",
+        "busline_refused_total bill",
+        "busline_gaps_total bill",
+    } <= found.keys()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
 
@@ -173,7 +223,9 @@ STRAY = """
             inner = asyncio.create_task(asyncio.sleep(60))
             inner.cancel()
             await inner
-        raise {"cancel": asyncio.CancelledError, "exit": SystemExit, "interrupt": KeyboardInterrupt, "generator": GeneratorExit}[how]()
+        ends = {"cancel": asyncio.CancelledError, "exit": SystemExit}
+        ends |= {"interrupt": KeyboardInterrupt, "generator": GeneratorExit}
+        raise ends[how]()
 
 
     @app.task
@@ -223,7 +275,10 @@ def test_readiness_names_what_is_away_and_liveness_does_not_depend_on_it(project
         server.stop()
         assert eventually(lambda: ask(port, "/readyz")[0] == 503)
         told = ask(port, "/readyz")[1]
-        assert "expected an answer" in told["waiting_for"]["blocks"] and ask(port, "/healthz")[0] == 200
+        assert (
+            "expected an answer" in told["waiting_for"]["blocks"]
+            and ask(port, "/healthz")[0] == 200
+        )
         server.start()
         assert eventually(lambda: ask(port, "/readyz")[0] == 200)
         worker.send_signal(signal.SIGTERM)
@@ -233,9 +288,13 @@ def test_readiness_names_what_is_away_and_liveness_does_not_depend_on_it(project
 def started_before_its_engine(project: Project, server: Server, port: int) -> Any:
     """A worker that waits for its engine: alive, and not ready."""
     server.stop()
-    worker = project.start("run", "blocks:app", "--http", f"127.0.0.1:{port}", env={"BUSLINE_JOBS": server.url})
+    worker = project.start(
+        "run", "blocks:app", "--http", f"127.0.0.1:{port}", env={"BUSLINE_JOBS": server.url}
+    )
     assert eventually(lambda: listens(port))
-    assert eventually(lambda: "expected an answer" in str(ask(port, "/readyz")[1]["waiting_for"].get("start")))
+    assert eventually(
+        lambda: "expected an answer" in str(ask(port, "/readyz")[1]["waiting_for"].get("start"))
+    )
     assert ask(port, "/healthz")[0] == 200
     server.start()
     read_until(worker, "runs:")
@@ -257,7 +316,10 @@ def test_a_place_that_is_taken_or_wrong_is_one_text(project: Project) -> None:
     wrong = project.run("run", "blocks:app", "--http", "here")
 
     assert (
-        taken.returncode == 2 and "expected a free address of this machine, got [Errno 98] Address already in use. Choose another for --http." in taken.stderr
+        taken.returncode == 2
+        and "expected a free address of this machine, got [Errno 98] Address already in use."
+        " Choose another for --http."
+        in taken.stderr
     )
     assert wrong.returncode == 2 and "'here': expected host:port, got another form." in wrong.stderr
 
@@ -280,4 +342,6 @@ def test_a_place_that_is_taken_or_wrong_is_one_text(project: Project) -> None:
     ],
 )
 def test_a_page_is_for_those_who_like_it_better(accepts: str, type: str) -> None:
-    assert ("html" if liking(accepts, "text/html") > liking(accepts, "application/json") else "json") == type
+    assert (
+        "html" if liking(accepts, "text/html") > liking(accepts, "application/json") else "json"
+    ) == type

@@ -37,8 +37,14 @@ class Seen:
 async def looks(engine: Any) -> int:
     """How often it was looked at until everything was idle."""
     bus = Bus(Engines(engine, engine))
-    subscriptions = [Subscription((Address("queue", "mine"),)), Subscription((Address("topic", "orders"),), "group")]
-    bus.workers = [Worker(Work("work", engine, one, {}, 1, 1), bus.clock, Elsewhere(bus.engines, engine), {}) for one in subscriptions]
+    subscriptions = [
+        Subscription((Address("queue", "mine"),)),
+        Subscription((Address("topic", "orders"),), "group"),
+    ]
+    bus.workers = [
+        Worker(Work("work", engine, one, {}, 1, 1), bus.clock, Elsewhere(bus.engines, engine), {})
+        for one in subscriptions
+    ]
     async with asyncio.timeout(10):
         await until_idle(bus)
     found: int = engine.looks
@@ -50,7 +56,10 @@ async def test_it_is_looked_at_twice() -> None:
 
 
 async def test_what_waits_runs_or_retries_holds_it_and_what_is_delayed_does_not() -> None:
-    assert await looks(Seen(Depth(waiting=1), Depth(running=1), Depth(retrying=1), Depth(delayed=1))) == 5
+    assert (
+        await looks(Seen(Depth(waiting=1), Depth(running=1), Depth(retrying=1), Depth(delayed=1)))
+        == 5
+    )
 
 
 async def test_something_new_at_the_second_look_begins_again() -> None:
@@ -62,4 +71,12 @@ async def test_an_engine_that_is_away_is_not_idle() -> None:
 
 
 async def test_groups_and_topics_that_are_not_served_do_not_hold_it() -> None:
-    assert await looks(Seen(Depth(), lag=[Lag("other", "orders", 3), Lag("group", "left", 3), Lag("group", "orders", 0)])) == 2
+    assert (
+        await looks(
+            Seen(
+                Depth(),
+                lag=[Lag("other", "orders", 3), Lag("group", "left", 3), Lag("group", "orders", 0)],
+            )
+        )
+        == 2
+    )

@@ -92,7 +92,7 @@ def interrupt_until_it_ends(process: "subprocess.Popen[str]") -> None:
             continue
 
 
-# --- what it says ----------------------------------------------------------------------------------------------
+# --- what it says ----------------------------------------------------------------------------
 
 
 def test_the_first_line_names_what_runs_and_the_last_counts_it(shop: Project) -> None:
@@ -103,7 +103,11 @@ def test_the_first_line_names_what_runs_and_the_last_counts_it(shop: Project) ->
     assert done.returncode == 0
     first = next(line for line in done.stderr.splitlines() if "runs:" in line)
     assert "'shop' runs: streams sqlite:////" in first
-    assert re.search(r"groups shop\.bill on orders \(7 at once, (1|nothing) behind\); queues mail \(7 at once\), shop \(7 at once\)", first)
+    assert re.search(
+        r"groups shop\.bill on orders \(7 at once, (1|nothing) behind\); queues mail \(7 at once\),"
+        r" shop \(7 at once\)",
+        first,
+    )
     assert done.stderr.splitlines()[-1].endswith("INFO    done: bill: handled 1")
 
 
@@ -115,8 +119,12 @@ def test_json_logs_are_json_lines(shop: Project) -> None:
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert {"time", "level", "logger", "message"} <= lines[0].keys()
     failed = [one for one in lines if one.get("error") == "no luck"]
-    assert failed and all(one["error_type"] == "ValueError" and one["handler"] == "fail" for one in failed)
-    assert "raise ValueError(text)" in failed[0]["traceback"] and not any("traceback" in one for one in failed[1:])
+    assert failed and all(
+        one["error_type"] == "ValueError" and one["handler"] == "fail" for one in failed
+    )
+    assert "raise ValueError(text)" in failed[0]["traceback"] and not any(
+        "traceback" in one for one in failed[1:]
+    )
     assert lines[-1]["message"] == "done: fail: dead 1"
 
 
@@ -132,7 +140,8 @@ LOGS = """
         id: str
 
 
-    app, orders, log = App("logs", retry=Retry(1)), Topic("orders", Order, key="id", partitions=1), logging.getLogger("mine")
+    app, log = App("logs", retry=Retry(1)), logging.getLogger("mine")
+    orders = Topic("orders", Order, key="id", partitions=1)
 
 
     @app.subscriber(orders)
@@ -146,17 +155,28 @@ def test_logs_say_what_was_being_handled(shop: Project) -> None:
     shop.write("logs.py", LOGS)
     trace = "0af7651916cd43dd8448eb211c80319c"
     for _ in range(2):
-        shop.call("publish", "logs:app", "orders", '{"id": "a"}', "--header", f"traceparent=00-{trace}-b7ad6b7169203331-01")
+        shop.call(
+            "publish",
+            "logs:app",
+            "orders",
+            '{"id": "a"}',
+            "--header",
+            f"traceparent=00-{trace}-b7ad6b7169203331-01",
+        )
 
     mine, dead = [], []
-    for line in shop.run("run", "logs:app", "--until-idle", "--log-format", "json").stderr.splitlines():
+    for line in shop.run(
+        "run", "logs:app", "--until-idle", "--log-format", "json"
+    ).stderr.splitlines():
         entry = json.loads(line)
         mine += [entry] if entry["logger"] == "mine" else []
         dead += [entry] if "error" in entry else []
         assert entry.keys() >= {"message_id", "handler"} or "message_id" not in entry
 
     assert [one["position"] for one in mine] == ["orders/0@1", "orders/0@2"]
-    assert [(one["handler"], one["attempt"], one["trace_id"]) for one in [*mine, *dead]] == [("bill", 1, trace)] * 4
+    assert [(one["handler"], one["attempt"], one["trace_id"]) for one in [*mine, *dead]] == [
+        ("bill", 1, trace)
+    ] * 4
     assert [one["message_id"] for one in mine] == [one["message_id"] for one in dead]
 
 
@@ -227,7 +247,9 @@ EXTRA = """
 
     @app.task
     async def ship(number: int) -> None:
-        log.info("away", extra={"delivery": "home", "position": number, "level": 9, "order": {"id": number}, "odd": Odd()})
+        more = {"delivery": "home", "position": number, "level": 9, "order": {"id": number},
+        "odd": Odd()}
+        log.info("away", extra=more)
 """
 
 
@@ -235,20 +257,44 @@ def test_what_users_log_as_extra_is_theirs(shop: Project) -> None:
     shop.write("extra.py", EXTRA)
     shop.call("enqueue", "extra:app", "ship", '{"number": 7}')
 
-    said = [json.loads(line) for line in shop.run("run", "extra:app", "--until-idle", "--log-format", "json").stderr.splitlines()]
+    said = [
+        json.loads(line)
+        for line in shop.run(
+            "run", "extra:app", "--until-idle", "--log-format", "json"
+        ).stderr.splitlines()
+    ]
 
     (mine,) = [one for one in said if one["logger"] == "mine"]
-    assert (mine["delivery"], mine["position"], mine["order"], mine["odd"]) == ("home", 7, {"id": 7}, "<Odd>")
-    assert (mine["level"], mine["busline.level"], mine["handler"], mine["attempt"]) == (9, "info", "ship", 1)
+    assert (mine["delivery"], mine["position"], mine["order"], mine["odd"]) == (
+        "home",
+        7,
+        {"id": 7},
+        "<Odd>",
+    )
+    assert (mine["level"], mine["busline.level"], mine["handler"], mine["attempt"]) == (
+        9,
+        "info",
+        "ship",
+        1,
+    )
 
 
 def test_at_the_level_debug_each_message_is_a_line_with_its_milliseconds(shop: Project) -> None:
     shop.call("enqueue", "add", '{"a": 1}')
 
-    said = [json.loads(line) for line in shop.run("run", "--until-idle", "--log-level", "debug", "--log-format", "json").stderr.splitlines()]
+    said = [
+        json.loads(line)
+        for line in shop.run(
+            "run", "--until-idle", "--log-level", "debug", "--log-format", "json"
+        ).stderr.splitlines()
+    ]
 
     (handled,) = [one for one in said if "milliseconds" in one]
-    assert handled["handler"] == "add" and handled["milliseconds"] > 0 and re.search(r"'add' \w+, attempt 1, handled in [\d.]+ ms", handled["message"])
+    assert (
+        handled["handler"] == "add"
+        and handled["milliseconds"] > 0
+        and re.search(r"'add' \w+, attempt 1, handled in [\d.]+ ms", handled["message"])
+    )
 
 
 def test_text_logs_say_the_zone_and_have_colours_on_a_terminal_only() -> None:
@@ -256,11 +302,19 @@ def test_text_logs_say_the_zone_and_have_colours_on_a_terminal_only() -> None:
     record.created, record.msecs = 0.25, 250.0
 
     assert Text(coloured=False).format(record) == "1970-01-01 00:00:00.250 UTC WARNING look"
-    assert Text(coloured=True).format(record) == "1970-01-01 00:00:00.250 UTC \x1b[33mWARNING\x1b[0m look"
+    assert (
+        Text(coloured=True).format(record)
+        == "1970-01-01 00:00:00.250 UTC \x1b[33mWARNING\x1b[0m look"
+    )
 
 
-@pytest.mark.parametrize(("set_to", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)])
-def test_whether_a_terminal_has_colours(set_to: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("set_to", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_whether_a_terminal_has_colours(
+    set_to: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     for name, value in set_to.items():
@@ -276,7 +330,11 @@ def test_the_log_level_is_kept(shop: Project) -> None:
 
 
 def test_logging_that_the_module_configures_stays_as_it_is(shop: Project) -> None:
-    shop.write("logged.py", "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\nfrom shop import app\n")
+    shop.write(
+        "logged.py",
+        "import logging\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\nfrom shop"
+        " import app\n",
+    )
 
     done = shop.run("run", "logged:app", "--until-idle", "--log-format", "json")
 
@@ -284,7 +342,7 @@ def test_logging_that_the_module_configures_stays_as_it_is(shop: Project) -> Non
     assert "MINE done: nothing handled" in done.stderr
 
 
-# --- what it runs ----------------------------------------------------------------------------------------------
+# --- what it runs ----------------------------------------------------------------------------
 
 
 def test_only_and_queue_leave_the_rest_alone(shop: Project) -> None:
@@ -323,7 +381,9 @@ def test_retries_hold_until_idle(project: Project) -> None:
     )
     project.call("enqueue", "again:app", "third", "{}")
 
-    assert "done: third: handled 1 retried 2" in project.run("run", "again:app", "--until-idle").stderr
+    assert (
+        "done: third: handled 1 retried 2" in project.run("run", "again:app", "--until-idle").stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -343,7 +403,7 @@ def test_a_wrong_run_leaves_with_2(shop: Project, words: tuple[str, ...], said: 
     assert "Traceback" not in done.stderr
 
 
-# --- how it ends -----------------------------------------------------------------------------------------------
+# --- how it ends -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -422,7 +482,9 @@ def test_a_blocked_loop_is_left_at_the_second_ctrl_c(slow: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["import", "lifespan"])
-def test_a_signal_before_readiness_ends_it_cleanly(project: Project, number: signal.Signals, where: str) -> None:
+def test_a_signal_before_readiness_ends_it_cleanly(
+    project: Project, number: signal.Signals, where: str
+) -> None:
     project.write(
         "early.py",
         f"""
@@ -482,7 +544,7 @@ def test_a_status_that_user_code_asks_for_is_kept(project: Project) -> None:
     assert project.run("run", "leaving:app").returncode == 75
 
 
-# --- an engine that is away ------------------------------------------------------------------------------------
+# --- an engine that is away ------------------------------------------------------------------
 
 
 @pytest.fixture

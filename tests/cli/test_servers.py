@@ -1,4 +1,5 @@
-"""The command on servers: topics that are missing, servers that are away, dead records that run again as jobs."""
+"""The command on servers: topics that are missing, servers that are away, dead records that run
+again as jobs."""
 
 import asyncio
 import json
@@ -41,14 +42,20 @@ def servers(project: Project, kafka: Kafka, redis: Server, mark: str) -> dict[st
     return {"BUSLINE_STREAMS": kafka.url, "BUSLINE_JOBS": redis.url}
 
 
-def test_a_missing_topic_is_waited_for_named_and_made_on_request(project: Project, kafka: Kafka, redis: Server) -> None:
+def test_a_missing_topic_is_waited_for_named_and_made_on_request(
+    project: Project, kafka: Kafka, redis: Server
+) -> None:
     mark = f"-{os.urandom(4).hex()}"
     env = servers(project, kafka, redis, mark)
     missing = f"'orders{mark}': expected a topic of this name, got none."
 
     assert (checked := project.run("check", env=env)).returncode == 69 and missing in checked.stderr
     gave_up = project.run("run", "--wait", "1", env=env)
-    assert gave_up.returncode == 69 and missing in gave_up.stderr and "--create-topics" in gave_up.stderr
+    assert (
+        gave_up.returncode == 69
+        and missing in gave_up.stderr
+        and "--create-topics" in gave_up.stderr
+    )
 
     waiting = project.start("run", env=env)
     read_until(waiting, f"not ready after 5 s, waiting for {missing}")
@@ -71,10 +78,14 @@ def test_the_whole_way_on_kafka_and_redis(project: Project, kafka: Kafka, redis:
     assert project.run("enqueue", "add", '{"a": 1, "b": 2}', "--wait", env=env).stdout == "3\n"
     seen = json.loads(project.run("inspect", "--json", env=env).stdout)
     assert seen["dead"] == {"bill": 1}
-    assert [(one["topic"], one["partitions"], one["members"]) for one in seen["groups"]] == [(f"orders{mark}", 3, 1)]
+    assert [(one["topic"], one["partitions"], one["members"]) for one in seen["groups"]] == [
+        (f"orders{mark}", 3, 1)
+    ]
 
     project.write("mended")
-    assert json.loads(project.run("dead", "redrive", "--handler", "bill", "--json", env=env).stdout) == {"redriven": 1, "refused": []}
+    assert json.loads(
+        project.run("dead", "redrive", "--handler", "bill", "--json", env=env).stdout
+    ) == {"redriven": 1, "refused": []}
     worker.terminate()
     assert worker.wait(30) == 0
     done = project.run("run", "--until-idle", env=env)
@@ -82,11 +93,22 @@ def test_the_whole_way_on_kafka_and_redis(project: Project, kafka: Kafka, redis:
     assert project.run("dead", "list", env=env).stdout == "no dead letters\n"
 
 
-def test_a_server_that_is_away_ends_with_69_and_one_text(project: Project, kafka: Kafka, redis: Server) -> None:
+def test_a_server_that_is_away_ends_with_69_and_one_text(
+    project: Project, kafka: Kafka, redis: Server
+) -> None:
     servers(project, kafka, redis, "")
-    away = {"BUSLINE_STREAMS": kafka.url, "BUSLINE_JOBS": f"redis://:s3cret@127.0.0.1:{free_port()}"}
+    away = {
+        "BUSLINE_STREAMS": kafka.url,
+        "BUSLINE_JOBS": f"redis://:s3cret@127.0.0.1:{free_port()}",
+    }
 
-    for words in (("check",), ("inspect",), ("enqueue", "add", '{"a": 1, "b": 2}'), ("dead", "list"), ("run", "--wait", "0.5")):
+    for words in (
+        ("check",),
+        ("inspect",),
+        ("enqueue", "add", '{"a": 1, "b": 2}'),
+        ("dead", "list"),
+        ("run", "--wait", "0.5"),
+    ):
         done = project.run(*words, env=away)
         assert done.returncode == 69, (words, done.stderr)
         assert "expected an answer" in done.stderr and "s3cret" not in done.stderr + done.stdout

@@ -1,4 +1,5 @@
-"""jobs, queues, peek, dead edit, and the options of enqueue: what an operator sees and mends, on each engine."""
+"""jobs, queues, peek, dead edit, and the options of enqueue: what an operator sees and mends, on
+each engine."""
 
 import asyncio
 import json
@@ -43,7 +44,12 @@ STEERED = """
 
 
 @pytest.fixture(params=["sqlite", pytest.param("servers", marks=pytest.mark.server)])
-def steered(request: pytest.FixtureRequest, project: Project, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Project:
+def steered(
+    request: pytest.FixtureRequest,
+    project: Project,
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Project:
     project.write("steered.py", STEERED)
     project.write("pyproject.toml", '[tool.busline]\napp = "steered:app"\n')
     if request.param == "servers":
@@ -67,18 +73,42 @@ def works(project: Project) -> None:
 
 
 def given() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("BUSLINE_STREAMS", "BUSLINE_JOBS") if name in os.environ}
+    return {
+        name: os.environ[name] for name in ("BUSLINE_STREAMS", "BUSLINE_JOBS") if name in os.environ
+    }
 
 
 def test_a_job_is_enqueued_with_all_its_options_and_seen(steered: Project) -> None:
-    words = ("enqueue", "send", '{"to": "é"}', "--id", "a1", "--unique", "u", "--queue", "mail", "--header", "k=v=w")
+    words = (
+        "enqueue",
+        "send",
+        '{"to": "é"}',
+        "--id",
+        "a1",
+        "--unique",
+        "u",
+        "--queue",
+        "mail",
+        "--header",
+        "k=v=w",
+    )
     assert data(steered, *words, "--at", "2126-12-01T08:00+01:00") == {"id": "a1", "created": True}
-    assert data(steered, "enqueue", "send", '{"to": "b"}', "--unique", "u") == {"id": "a1", "created": False}
+    assert data(steered, "enqueue", "send", '{"to": "b"}', "--unique", "u") == {
+        "id": "a1",
+        "created": False,
+    }
 
     (seen,) = data(steered, "peek", "mail")
-    assert (seen["id"], seen["task"], seen["attempt"], seen["due_at"]) == ("a1", "send", 1, "2126-12-01T07:00:00+00:00")
+    assert (seen["id"], seen["task"], seen["attempt"], seen["due_at"]) == (
+        "a1",
+        "send",
+        1,
+        "2126-12-01T07:00:00+00:00",
+    )
     assert (seen["headers"], seen["body"]) == ([["k", "v=w"]], {"to": "é"})
-    assert "é" in steered.call("peek", "mail").stdout and steered.call("peek", "mail", "--raw").stdout.startswith('{"to":"é"')
+    assert "é" in steered.call("peek", "mail").stdout and steered.call(
+        "peek", "mail", "--raw"
+    ).stdout.startswith('{"to":"é"')
     assert data(steered, "jobs", "show", "a1")["state"] == "delayed"
     assert data(steered, "queues", "list")[0]["delayed"] == 1
 
@@ -86,7 +116,10 @@ def test_a_job_is_enqueued_with_all_its_options_and_seen(steered: Project) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("enqueue", "send", '{"to": "a"}', "--at", "tomorrow"), "'at': expected a time with its zone"),
+        (
+            ("enqueue", "send", '{"to": "a"}', "--at", "tomorrow"),
+            "'at': expected a time with its zone",
+        ),
         (("enqueue", "send", '{"to": "a"}', "--at", "2126-12-01T08:00"), "zone"),
         (("enqueue", "send", '{"to": "a"}', "--queue", "none"), "'none': expected a queue"),
         (("enqueue", "send", '{"to": "a"}', "--header", "x"), "expected NAME=VALUE"),
@@ -98,7 +131,9 @@ def test_a_job_is_enqueued_with_all_its_options_and_seen(steered: Project) -> No
         (("peek",), "Expected one NAME"),
     ],
 )
-def test_what_is_wrong_is_one_clear_error(project: Project, words: tuple[str, ...], said: str) -> None:
+def test_what_is_wrong_is_one_clear_error(
+    project: Project, words: tuple[str, ...], said: str
+) -> None:
     project.write("steered.py", STEERED)
     project.write("pyproject.toml", '[tool.busline]\napp = "steered:app"\n')
 
@@ -111,10 +146,19 @@ def test_a_queue_is_listed_and_purged(steered: Project) -> None:
     for n in range(3):
         steered.call("enqueue", "send", '{"to": "a"}', "--id", f"j{n}")
 
-    assert "mail" in steered.call("queues", "list").stdout and data(steered, "queues", "list")[0]["waiting"] == 3
-    assert [one["id"] for one in data(steered, "peek", "queue:mail", "--limit", "2")] == ["j0", "j1"]
+    assert (
+        "mail" in steered.call("queues", "list").stdout
+        and data(steered, "queues", "list")[0]["waiting"] == 3
+    )
+    assert [one["id"] for one in data(steered, "peek", "queue:mail", "--limit", "2")] == [
+        "j0",
+        "j1",
+    ]
     assert data(steered, "queues", "purge", "mail", "--yes") == {"purged": 3}
-    assert data(steered, "peek", "mail") == [] and steered.call("peek", "mail").stdout == "nothing there\n"
+    assert (
+        data(steered, "peek", "mail") == []
+        and steered.call("peek", "mail").stdout == "nothing there\n"
+    )
     assert data(steered, "enqueue", "send", '{"to": "a"}', "--id", "j0")["created"]
 
 
@@ -123,7 +167,9 @@ def test_what_died_is_told_mended_and_runs_again(steered: Project) -> None:
     works(steered)
     assert steered.call("publish", "orders", "--", "-1").exit_code == 0
     works(steered)
-    job, record = sorted(data(steered, "dead", "list"), key=lambda one: one["handler"], reverse=True)
+    job, record = sorted(
+        data(steered, "dead", "list"), key=lambda one: one["handler"], reverse=True
+    )
 
     assert [one["body"] for one in data(steered, "peek", "orders")] == [-1]
     told = steered.call("dead", "show", record["id"]).stdout
@@ -140,7 +186,12 @@ def test_what_died_is_told_mended_and_runs_again(steered: Project) -> None:
     assert data(steered, "dead", "redrive", "--all")["redriven"] == 2
     works(steered)
     assert data(steered, "dead", "list") == []
-    assert data(steered, "jobs", "show", "j") == {"id": "j", "state": "succeeded", "attempt": None, "result": "b"}
+    assert data(steered, "jobs", "show", "j") == {
+        "id": "j",
+        "state": "succeeded",
+        "attempt": None,
+        "result": "b",
+    }
 
 
 def test_a_letter_is_edited_in_an_editor(steered: Project, monkeypatch: pytest.MonkeyPatch) -> None:

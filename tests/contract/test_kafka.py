@@ -18,7 +18,9 @@ async def engine(clock: SimClock, kafka: Kafka) -> AsyncGenerator[Open]:
     async with AsyncExitStack() as stack:
 
         async def engine() -> Transport:
-            return await stack.enter_async_context(KafkaTransport(kafka.url, clock=clock, create_topics=True))
+            return await stack.enter_async_context(
+                KafkaTransport(kafka.url, clock=clock, create_topics=True)
+            )
 
         yield engine
 

@@ -1,4 +1,5 @@
-"""Any order of publish, receive, settle, delay, crash and take-over: every message stays in exactly one place."""
+"""Any order of publish, receive, settle, delay, crash and take-over: every message stays in exactly
+one place."""
 
 import asyncio
 import tempfile
@@ -10,7 +11,14 @@ from typing import Any, ClassVar, TypeVar
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from busline.core.address import Address
 from busline.core.ids import derived_id
@@ -22,18 +30,27 @@ from busline.testing.contract import Recorder
 from busline.transports.memory import MemoryTransport
 from busline.transports.sqlite import SqliteTransport
 
-JOBS, EFFECTS, RECORDS = Address("queue", "jobs"), Address("queue", "effects"), Address("topic", "records", 2)
+JOBS, EFFECTS, RECORDS = (
+    Address("queue", "jobs"),
+    Address("queue", "effects"),
+    Address("topic", "records", 2),
+)
 KINDS = ("jobs", "records")
-QUESTIONS, HOPS = 6, 5  # more than one call asks one after the other; turns of the loop from an answer to the next question
+QUESTIONS, HOPS = (
+    6,
+    5,
+    # more than one call asks one after the other; turns of the loop from an answer to the next
+    # question
+)
 MOST = 10  # rounds of walks, each with other chances
 T = TypeVar("T")
 Engine = MemoryTransport | SqliteTransport
 
 
 class Machine(RuleBasedStateMachine):
-    """`final`: how each finished id ended. `tried`, `effects`: what was to be sent, and what an applied outcome sent.
-    `attempts`, `earliest`: how often a job failed, and when it may come at the earliest. `former`: what was in hand once.
-    """
+    """`final`: how each finished id ended. `tried`, `effects`: what was to be sent, and what an
+    applied outcome sent. `attempts`, `earliest`: how often a job failed, and when it may come at
+    the earliest. `former`: what was in hand once."""
 
     reached: ClassVar[Counter[str]] = Counter()
 
@@ -70,17 +87,28 @@ class Machine(RuleBasedStateMachine):
         self.host = Recorder(self.clock)
         self.hand: dict[str, list[Delivery]] = {"jobs": [], "records": []}
         self.receivers: dict[str, Receiver] = {
-            "jobs": await self.stacks[-1].enter_async_context(self.engine.subscribe(Subscription((JOBS,)), self.host)),
-            "records": await self.stacks[-1].enter_async_context(self.engine.subscribe(Subscription((RECORDS,), "g", "none"), self.host)),
+            "jobs": (
+                await self.stacks[-1].enter_async_context(
+                    self.engine.subscribe(Subscription((JOBS,)), self.host)
+                )
+            ),
+            "records": (
+                await self.stacks[-1].enter_async_context(
+                    self.engine.subscribe(Subscription((RECORDS,), "g", "none"), self.host)
+                )
+            ),
         }
 
     async def enter(self) -> Engine:
         self.stacks.append(AsyncExitStack())
-        return await self.stacks[-1].enter_async_context(SqliteTransport(Path(self.folder.name) / "bus.db", clock=self.clock))
+        return await self.stacks[-1].enter_async_context(
+            SqliteTransport(Path(self.folder.name) / "bus.db", clock=self.clock)
+        )
 
     async def quiet(self, waiting: "asyncio.Future[Any] | None" = None) -> None:
-        """Returns when it is done, or when whoever has asked the file something was answered, and so for a few questions
-        more: who still waits then waits for something to happen. However long that takes, what is found is the same."""
+        """Returns when it is done, or when whoever has asked the file something was answered, and
+        so for a few questions more: who still waits then waits for something to happen. However
+        long that takes, what is found is the same."""
         for _ in range(QUESTIONS):
             if waiting is not None and waiting.done():
                 return
@@ -88,17 +116,29 @@ class Machine(RuleBasedStateMachine):
             for _ in range(HOPS):
                 await asyncio.sleep(0)
 
-    # --- what may happen -----------------------------------------------------------------------------------
+    # --- what may happen ---------------------------------------------------------------------
     # few rules, each with much in it: Hypothesis leaves some rules out of each walk
 
     @rule(jobs=st.integers(0, 3), records=st.integers(0, 3), delay=st.sampled_from([None, 5.0]))
     def publish(self, jobs: int, records: int, delay: float | None) -> None:
-        names, due = [f"j{next(self.names)}" for _ in range(jobs)], None if delay is None else self.clock.now + delay
-        self.run(self.engine.publish(JOBS, [Message(name, b"", at=self.clock.now, due=due) for name in names]))
+        names, due = (
+            [f"j{next(self.names)}" for _ in range(jobs)],
+            None if delay is None else self.clock.now + delay,
+        )
+        self.run(
+            self.engine.publish(
+                JOBS, [Message(name, b"", at=self.clock.now, due=due) for name in names]
+            )
+        )
         self.all_jobs |= set(names)
         self.earliest.update(dict.fromkeys(names, due or 0.0))
         names = [f"r{next(self.names)}" for _ in range(records)]
-        self.run(self.engine.publish(RECORDS, [Message(name, b"", key=name.encode(), at=self.clock.now) for name in names]))
+        self.run(
+            self.engine.publish(
+                RECORDS,
+                [Message(name, b"", key=name.encode(), at=self.clock.now) for name in names],
+            )
+        )
         self.all_records |= set(names)
 
     @rule(by=st.sampled_from([0.0, 1.0, 6.0]), limit=st.integers(1, 3))
@@ -133,7 +173,11 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.hand.values()))
     @rule(
-        ends=st.lists(st.tuples(st.integers(0, 7), st.sampled_from(["ack", "reject", "retry", "release"])), min_size=1, max_size=4),
+        ends=st.lists(
+            st.tuples(st.integers(0, 7), st.sampled_from(["ack", "reject", "retry", "release"])),
+            min_size=1,
+            max_size=4,
+        ),
         twice=st.booleans(),
     )
     def settle(self, ends: list[tuple[int, str]], twice: bool) -> None:
@@ -153,9 +197,17 @@ class Machine(RuleBasedStateMachine):
 
     def outcome(self, delivery: Delivery, end: str) -> Outcome:
         if end == "ack":
-            self.tried.append(f"e{next(self.names)}")  # an id of its own each time: nobody takes a second one for the first
+            self.tried.append(
+                f"e{next(self.names)}"
+            )  # an id of its own each time: nobody takes a second one for the first
             return Acked((Send(EFFECTS, Message(self.tried[-1], b"", at=self.clock.now)),))
-        return Rejected("no") if end == "reject" else Retried(3.0, ValueError()) if end == "retry" else RELEASED
+        return (
+            Rejected("no")
+            if end == "reject"
+            else Retried(3.0, ValueError())
+            if end == "retry"
+            else RELEASED
+        )
 
     def applied(self, delivery: Delivery, outcome: Outcome) -> None:
         self.reached[type(outcome).__name__] += 1
@@ -170,9 +222,15 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.hand["records"])
     @rule(crash=st.booleans())
     def foreign_send(self, crash: bool) -> None:
-        """A record's job goes to another engine, which remembers its id; then the settle, or a crash between."""
+        """A record's job goes to another engine, which remembers its id; then the settle, or a
+        crash between."""
         delivery = self.hand["records"][0]
-        job = Message(derived_id(delivery.position, delivery.message.at, "job"), b"", at=self.clock.now, remember=3600.0)
+        job = Message(
+            derived_id(delivery.position, delivery.message.at, "job"),
+            b"",
+            at=self.clock.now,
+            remember=3600.0,
+        )
         if self.run(self.elsewhere.publish(JOBS, [job])):
             self.reached["known elsewhere"] += 1
             self.reached["remembered elsewhere"] += job.id in self.ran_elsewhere
@@ -204,9 +262,13 @@ class Machine(RuleBasedStateMachine):
         """What was in hand once settles nothing; what is dead runs again."""
         kind, delivery = self.former[which % len(self.former)]
         if delivery.id not in {one.id for one in self.hand[kind]}:
-            assert self.run(self.receivers[kind].settle([(delivery, self.outcome(delivery, "ack"))])) == [delivery]
+            assert self.run(
+                self.receivers[kind].settle([(delivery, self.outcome(delivery, "ack"))])
+            ) == [delivery]
             self.reached["late"] += 1
-        dead = [name for name, end in self.final.items() if end == "reject" and name in self.all_jobs]
+        dead = [
+            name for name, end in self.final.items() if end == "reject" and name in self.all_jobs
+        ]
         if dead:
             self.redrive(dead[which % len(dead)])
 
@@ -243,7 +305,8 @@ class Machine(RuleBasedStateMachine):
         self.run(self.look())
 
     def take_over(self) -> None:
-        """The process stood still for too long: another has its work, and nothing it still says counts."""
+        """The process stood still for too long: another has its work, and nothing it still says
+        counts."""
         hand, receivers = self.hand, self.receivers
         self.run(self.replace())
         for kind, deliveries in hand.items():
@@ -274,12 +337,14 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(self.engine, SqliteTransport)
         await self.engine._look_once()
 
-    # --- what must always hold -----------------------------------------------------------------------------
+    # --- what must always hold ---------------------------------------------------------------
 
     @invariant()
     def every_message_is_in_one_place(self) -> None:
         states, dead, effects, behind = self.run(self.census())
-        living = {name for name, state in states.items() if state in ("waiting", "delayed", "running")}
+        living = {
+            name for name, state in states.items() if state in ("waiting", "delayed", "running")
+        }
         assert living == self.all_jobs - self.final.keys()
         assert dead == {name for name, end in self.final.items() if end == "reject"}
         assert effects == self.effects
@@ -289,7 +354,8 @@ class Machine(RuleBasedStateMachine):
         assert len(self.ran_elsewhere) == len(set(self.ran_elsewhere))
 
     async def census(self) -> tuple[dict[str, State], set[str], set[str], int]:
-        """Where each job is, what is dead, which effects there are, how far the group is behind: all of one moment."""
+        """Where each job is, what is dead, which effects there are, how far the group is behind:
+        all of one moment."""
         inspector = self.engine.inspector
         while True:
             letters = await inspector.dead(limit=100_000)
@@ -304,12 +370,19 @@ class Machine(RuleBasedStateMachine):
         assert self.numbers(states)[:4] == depths.get("jobs", Depth())[:4]
         effects = {name for name in self.tried if (await inspector.look(name)).state == "waiting"}
         assert len(effects) == depths.get("effects", Depth()).waiting
-        return states, {one.id for one in letters}, effects, sum(one.behind for one in await inspector.lag())
+        return (
+            states,
+            {one.id for one in letters},
+            effects,
+            sum(one.behind for one in await inspector.lag()),
+        )
 
     def numbers(self, states: Mapping[str, State]) -> Depth:
         """The queue's numbers as the jobs' own states tell them."""
         count = Counter(states.values())
-        retrying = sum(state == "delayed" and name in self.attempts for name, state in states.items())
+        retrying = sum(
+            state == "delayed" and name in self.attempts for name, state in states.items()
+        )
         return Depth(count["waiting"], count["delayed"] - retrying, retrying, count["running"])
 
     def teardown(self) -> None:
@@ -342,19 +415,29 @@ class MemoryMachine(Machine):
 
     def hand_in_order(self, kind: str) -> list[Delivery]:
         """What is in hand, in the order in which it came."""
-        return sorted(self.hand[kind], key=lambda one: list(map(id, self.host.recalled)).index(id(one)))
+        return sorted(
+            self.hand[kind], key=lambda one: list(map(id, self.host.recalled)).index(id(one))
+        )
 
 
 PLACES = (
-    "jobs", "records", "again", "retried", "delayed", "Acked", "Rejected", "Retried", "Released", "late", "redriven",
+    "jobs", "records", "again", "retried", "delayed", "Acked", "Rejected", "Retried", "Released",
+    "late", "redriven",
     "leave", "crash", "take over", "known elsewhere", "remembered elsewhere",
 )  # fmt: skip
 
 
 def walk(machine: type[Machine], examples: int) -> None:
-    """Walks until the walks went everywhere, with the same chances each time: a rule that never gets its turn proves nothing."""
+    """Walks until the walks went everywhere, with the same chances each time: a rule that never
+    gets its turn proves nothing."""
     machine.reached = Counter()
-    walks = settings(max_examples=examples, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    walks = settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
     for chances in range(MOST):
         run_state_machine_as_test(seed(chances)(machine), settings=walks)  # type: ignore[no-untyped-call, unused-ignore]  # as Hypothesis ships it
         if all(machine.reached[place] >= 3 for place in PLACES):

@@ -6,7 +6,18 @@ from busline.core.errors import Invalid
 from busline.core.outcome import ACKED, Rejected
 from busline.core.ports import Transport
 from busline.testing.clock import SimClock
-from busline.testing.contract import MAIL, OTHER, Desk, OneEngine, Open, ack, bodies, message, nothing, receive
+from busline.testing.contract import (
+    MAIL,
+    OTHER,
+    Desk,
+    OneEngine,
+    Open,
+    ack,
+    bodies,
+    message,
+    nothing,
+    receive,
+)
 from busline.transports.memory import MemoryTransport
 
 
@@ -33,7 +44,9 @@ class TestMemory(OneEngine):
         assert await receiver.settle([(got[0], ACKED)]) == got
         assert len(await receive(receiver, 1)) == 1
 
-    async def test_a_lost_reader_is_refused_and_the_next_takes_over(self, desk: Desk, clock: SimClock) -> None:
+    async def test_a_lost_reader_is_refused_and_the_next_takes_over(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         transport = desk.transport
         assert isinstance(transport, MemoryTransport)
         await transport.publish(OTHER, [message(b"0"), message(b"1")])
@@ -48,7 +61,9 @@ class TestMemory(OneEngine):
         assert bodies(await receive(standby, 1)) == [b"0"]
         assert await ack(reader, got[:1]) == got[:1]
 
-    async def test_it_is_quiet_when_no_receiver_could_take_anything(self, desk: Desk, clock: SimClock) -> None:
+    async def test_it_is_quiet_when_no_receiver_could_take_anything(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         transport = desk.transport
         assert isinstance(transport, MemoryTransport)
         await transport.publish(MAIL, [message(), message(due=clock.time() + 5)])

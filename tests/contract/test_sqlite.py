@@ -20,7 +20,9 @@ async def engine(clock: SimClock, tmp_path: Path) -> AsyncGenerator[Open]:
     async with AsyncExitStack() as stack:
 
         async def engine() -> Transport:
-            return await stack.enter_async_context(SqliteTransport(tmp_path / "bus.db", clock=clock))
+            return await stack.enter_async_context(
+                SqliteTransport(tmp_path / "bus.db", clock=clock)
+            )
 
         yield engine
 
@@ -36,7 +38,8 @@ async def take_for_dead(desk: Desk, engine: Open) -> Transport:
 
 
 async def die(desk: Desk, engine: Open) -> None:
-    """As if the desk's process had been killed: the kernel gives its lock back. Another finds it dead."""
+    """As if the desk's process had been killed: the kernel gives its lock back. Another finds it
+    dead."""
     assert isinstance(desk.transport, SqliteTransport)
     fcntl.flock(desk.transport.process._lock, fcntl.LOCK_UN)
     other = await engine()
@@ -45,7 +48,9 @@ async def die(desk: Desk, engine: Open) -> None:
 
 
 class TestSqlite(OneEngine):
-    async def test_a_process_taken_for_dead_settles_nothing_of_a_job(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_process_taken_for_dead_settles_nothing_of_a_job(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(MAIL, [message(b"x")])
         receiver = await desk.take()
         got = await receive(receiver, 1)
@@ -59,7 +64,9 @@ class TestSqlite(OneEngine):
         assert (depth.running, depth.waiting) == (1, 0)
         await second.stack.aclose()
 
-    async def test_a_process_taken_for_dead_acknowledges_nothing(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_process_taken_for_dead_acknowledges_nothing(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(MAIL, [message(b"x"), message(b"y")])
         receiver = await desk.take()
         got = await receive(receiver, 2)
@@ -71,7 +78,9 @@ class TestSqlite(OneEngine):
         assert (await desk.transport.inspector.depth())["mail"].running == 2
         await second.stack.aclose()
 
-    async def test_a_process_taken_for_dead_settles_nothing_of_a_record(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_process_taken_for_dead_settles_nothing_of_a_record(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(OTHER, [message(b"x")])
         receiver = await desk.read(OTHER)
         got = await receive(receiver, 1)
@@ -94,7 +103,9 @@ class TestSqlite(OneEngine):
 
         assert await receiver.settle([(got[0], ACKED)]) == []
 
-    async def test_a_job_that_kills_three_workers_is_dead(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_job_that_kills_three_workers_is_dead(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(MAIL, [message(b"poison"), message(b"innocent")])
         for _ in range(2):
             victim = Desk(await engine(), clock)
@@ -107,10 +118,14 @@ class TestSqlite(OneEngine):
 
         letters = await desk.transport.inspector.dead()
 
-        assert [(one.body, one.reason) for one in letters] == [(b"poison", "its worker died 3 times")]
+        assert [(one.body, one.reason) for one in letters] == [
+            (b"poison", "its worker died 3 times")
+        ]
         assert bodies(await receive(await desk.take(), 1)) == [b"innocent"]
 
-    async def test_a_job_whose_workers_stood_still_is_not_dead(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_job_whose_workers_stood_still_is_not_dead(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(MAIL, [message(b"long"), message(b"other")])
         for _ in range(4):
             victim = Desk(await engine(), clock)
@@ -120,7 +135,9 @@ class TestSqlite(OneEngine):
         assert await desk.transport.inspector.dead() == []
         assert bodies(await receive(await desk.take(), 2)) == [b"long", b"other"]
 
-    async def test_everything_is_there_after_reopening(self, clock: SimClock, tmp_path: Path) -> None:
+    async def test_everything_is_there_after_reopening(
+        self, clock: SimClock, tmp_path: Path
+    ) -> None:
         async with SqliteTransport(tmp_path / "again.db", clock=clock) as transport:
             await transport.publish(MAIL, [message(b"x")])
         async with SqliteTransport(tmp_path / "again.db", clock=clock) as transport:

@@ -84,7 +84,9 @@ FORMS: list[tuple[Callable[..., Any], Kind]] = [
 
 
 @pytest.mark.parametrize(("function", "kind"), FORMS)
-def test_the_outermost_layer_that_shows_a_kind_decides(function: Callable[..., Any], kind: Kind) -> None:
+def test_the_outermost_layer_that_shows_a_kind_decides(
+    function: Callable[..., Any], kind: Kind
+) -> None:
     assert kind_of(function) is kind
 
 

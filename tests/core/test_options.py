@@ -40,16 +40,34 @@ def subscribed(**given: Any) -> Callable[[], object]:
 
 REFUSED: list[Callable[[], object]] = [
     *(retry(attempts) for attempts in (0, -1, True, 1.5, "3", NAN, 10**30, None)),
-    *(retry(3, **{name: value}) for name in ("delay", "max_delay") for value in (-1, NAN, INF, "1", True, None, 1e300, timedelta(-1), timedelta.max)),
+    *(
+        retry(3, **{name: value})
+        for name in ("delay", "max_delay")
+        for value in (-1, NAN, INF, "1", True, None, 1e300, timedelta(-1), timedelta.max)
+    ),
     *(retry(3, factor=value) for value in (-2, NAN, INF, "2", True, None)),
     *(retry(3, max_age=value) for value in (0, -1, NAN, INF, "1", timedelta(0), 1e300)),
-    *(retry(3, **{name: value}) for name in ("on", "never") for value in ([ValueError], KeyError(), "ValueError", (ValueError, "x"), int, None)),
+    *(
+        retry(3, **{name: value})
+        for name in ("on", "never")
+        for value in ([ValueError], KeyError(), "ValueError", (ValueError, "x"), int, None)
+    ),
     retry(3, jitter="no"),
     *(option(timeout=value) for value in (0, -1, NAN, INF, "30", True, 1e300, timedelta(0))),
-    *(option(delay=value) for value in (-1, NAN, INF, "1", True, 1e300, 1e12, timedelta.max, timedelta(-1))),
+    *(
+        option(delay=value)
+        for value in (-1, NAN, INF, "1", True, 1e300, 1e12, timedelta.max, timedelta(-1))
+    ),
     *(option(at=value) for value in ("2026-01-01", 5, datetime(2026, 1, 1))),
-    *(option(**{name: value}) for name in ("id", "unique") for value in ("", 5, "a\ud800", "a\0", "x" * 513, b"x")),
-    *(option(headers=value) for value in ([("a", "b")], "a", {"a": "\ud800"}, {"a": 5}, {5: "a"}, {"busline-x": "a"})),
+    *(
+        option(**{name: value})
+        for name in ("id", "unique")
+        for value in ("", 5, "a\ud800", "a\0", "x" * 513, b"x")
+    ),
+    *(
+        option(headers=value)
+        for value in ([("a", "b")], "a", {"a": "\ud800"}, {"a": 5}, {5: "a"}, {"busline-x": "a"})
+    ),
     *(option(queue=value) for value in (5, b"a", do)),
     *(option(retry=value) for value in (5, "3", Retry)),
     *(declared(timeout=value) for value in (0, -1, NAN, INF, "30", True)),
@@ -72,7 +90,15 @@ def test_what_cannot_be_meant_is_refused_at_once_by_name(make: Callable[[], obje
 
 TAKEN: list[Callable[[], object]] = [
     retry(1_000_000),
-    retry(3, delay=0, factor=0, max_delay=timedelta(hours=1), max_age=timedelta(hours=1), on=(KeyError, OSError), never=()),
+    retry(
+        3,
+        delay=0,
+        factor=0,
+        max_delay=timedelta(hours=1),
+        max_age=timedelta(hours=1),
+        on=(KeyError, OSError),
+        never=(),
+    ),
     option(timeout=1e-9, delay=0),
     option(timeout=timedelta(seconds=5), delay=timedelta(0)),
     option(at=datetime.min.replace(tzinfo=UTC)),
@@ -103,7 +129,9 @@ def test_no_delay_stays_none_however_many_attempts() -> None:
 @pytest.mark.parametrize("later", [NAN, INF, -INF, -1])
 def test_a_signal_with_an_odd_number_ends_its_attempt(later: float) -> None:
     judge = Judge(TASK_RETRY, SimClock(), in_lane=False)
-    outcome = judge.failed(Delivery(Message("m", b"", at=1e9), "q", 1, None, None, None), RetryLater(later))
+    outcome = judge.failed(
+        Delivery(Message("m", b"", at=1e9), "q", 1, None, None, None), RetryLater(later)
+    )
 
     assert isinstance(outcome, Retried | Rejected)
     assert isinstance(outcome, Rejected) or 0 <= outcome.after < 1000

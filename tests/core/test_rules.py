@@ -49,7 +49,9 @@ def test_a_frontier_is_the_lowest_unfinished(steps: list[int], rnd: random.Rando
 
 
 @given(st.lists(st.sampled_from(["a", "b", None]), max_size=40), st.integers(1, 4), st.randoms())
-def test_lanes_run_one_at_a_time_in_order(names: list[str | None], limit: int, rnd: random.Random) -> None:
+def test_lanes_run_one_at_a_time_in_order(
+    names: list[str | None], limit: int, rnd: random.Random
+) -> None:
     lanes, running, done = Lanes(limit), list[Delivery](), list[Delivery]()
     everything = [delivery(name, n) for n, name in enumerate(names)]
     lanes.add(everything)
@@ -68,7 +70,9 @@ def test_lanes_run_one_at_a_time_in_order(names: list[str | None], limit: int, r
 
 def test_dropping_leaves_only_what_runs() -> None:
     lanes = Lanes(1)
-    lanes.add([delivery("a", 1), delivery("a", 2), delivery(None, 3), delivery("b", 4), delivery("b", 5)])
+    lanes.add(
+        [delivery("a", 1), delivery("a", 2), delivery(None, 3), delivery("b", 4), delivery("b", 5)]
+    )
     running = lanes.take()
     assert sorted(one.receipt for one in lanes.drop()) == [2, 3, 4, 5]
     lanes.leave(running[0])
@@ -77,7 +81,12 @@ def test_dropping_leaves_only_what_runs() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "waits"),
-    [(Retry(4, delay=10), [10, 20, 40]), (Retry(4, delay=10, max_delay=15), [10, 15, 15]), (Retry(3, delay=0), [0, 0]), (Retry(1), [])],
+    [
+        (Retry(4, delay=10), [10, 20, 40]),
+        (Retry(4, delay=10, max_delay=15), [10, 15, 15]),
+        (Retry(3, delay=0), [0, 0]),
+        (Retry(1), []),
+    ],
 )
 def test_waits_grow_up_to_their_limit(policy: Retry, waits: list[float]) -> None:
     assert [policy.longest(attempt) for attempt in range(1, policy.attempts)] == waits
@@ -87,7 +96,9 @@ def test_waits_grow_up_to_their_limit(policy: Retry, waits: list[float]) -> None
 
 def test_which_errors_are_retried() -> None:
     policy = Retry(on=OSError, never=FileNotFoundError)
-    assert policy.covers(OSError()) and policy.covers(TimeoutError()) and policy.covers(SystemExit())
+    assert (
+        policy.covers(OSError()) and policy.covers(TimeoutError()) and policy.covers(SystemExit())
+    )
     assert not policy.covers(ValueError()) and not policy.covers(FileNotFoundError())
 
 
@@ -106,8 +117,13 @@ class Numbers(BaseModel):
     deep: dict[str, list[float]] = {}
 
 
-@pytest.mark.parametrize(("value", "path"), [(Numbers(x=float("nan")), "x"), (Numbers(deep={"a": [1.0, float("inf")]}), "deep.a.1")])
-def test_numbers_that_json_does_not_have_are_refused_with_their_path(value: Numbers, path: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [(Numbers(x=float("nan")), "x"), (Numbers(deep={"a": [1.0, float("inf")]}), "deep.a.1")],
+)
+def test_numbers_that_json_does_not_have_are_refused_with_their_path(
+    value: Numbers, path: str
+) -> None:
     with pytest.raises(Invalid, match=f"'{path}' at t: expected a finite number"):
         Codec(Numbers, "t").encode(value)
 
@@ -118,7 +134,10 @@ def test_integers_of_any_size_come_back(number: int) -> None:
     assert codec.decode(codec.encode(Numbers(n=number))).n == number
 
 
-@pytest.mark.parametrize(("key", "hash_"), [(b"21", 3321034988), (b"foobar", 3504634814), (b"a-little-bit-long-string", 3308985760)])
+@pytest.mark.parametrize(
+    ("key", "hash_"),
+    [(b"21", 3321034988), (b"foobar", 3504634814), (b"a-little-bit-long-string", 3308985760)],
+)
 def test_keys_are_hashed_as_kafka_does(key: bytes, hash_: int) -> None:
     assert murmur2(key) == hash_
 
@@ -150,7 +169,9 @@ def test_what_is_ahead_is_what_finished_beyond_the_lowest(steps: list[tuple[bool
     frontier, finished = Frontier(0), set[int]()
     for hands_out, number in steps:
         if hands_out:
-            frontier.hand_out(range(frontier.next, frontier.next + number), frontier.next + number + 1)  # with a hole
+            frontier.hand_out(
+                range(frontier.next, frontier.next + number), frontier.next + number + 1
+            )  # with a hole
         elif frontier.open:
             one = list(frontier.open)[number % len(frontier.open)]
             frontier.finish([one])

@@ -52,7 +52,11 @@ class Partly:
         for delivery, outcome in settled:
             if delivery.partition in self._engine.stuck:
                 raise Unavailable(f"{delivery.partition} has no leader.")
-            if isinstance(outcome, Acked) and outcome.effects and int(delivery.body or b"0") in self._engine.refused:
+            if (
+                isinstance(outcome, Acked)
+                and outcome.effects
+                and int(delivery.body or b"0") in self._engine.refused
+            ):
                 raise ValueError("cannot be packed")
         return await self._settle(settled)
 
@@ -64,7 +68,11 @@ def reading(engine: Engine, foreign: Engine | None = None) -> tuple[App, Setting
     async def see(n: int) -> None:
         seen.append(n)
 
-    return app, Setting(Engines(engine, foreign or engine), engine.clock, drain=0.2, cancel=0.2), seen
+    return (
+        app,
+        Setting(Engines(engine, foreign or engine), engine.clock, drain=0.2, cancel=0.2),
+        seen,
+    )
 
 
 async def settled(app: App, engine: Engine, behind: int) -> None:
@@ -120,7 +128,11 @@ async def test_a_job_whose_output_is_away_holds_up_no_other() -> None:
         waits = await do.enqueue(0)
         await app.enqueue_many(do.call(n) for n in range(1, 300))
         async with asyncio.timeout(20):
-            while len(done) < 300 or (await jobs.inspector.depth())["a"].running != 1 or not app.bus().away():
+            while (
+                len(done) < 300
+                or (await jobs.inspector.depth())["a"].running != 1
+                or not app.bus().away()
+            ):
                 await asyncio.sleep(0.001)
         assert (await waits.status()).state == "running"
         assert app.bus().away() == {"a away": "'away' is away."}
@@ -145,7 +157,10 @@ async def test_an_outcome_that_can_never_be_written_is_dead_and_the_others_are_n
         await app.publish_many(topic, range(50))
         await settled(app, engine, 0)
         (letter,) = await engine.inspector.dead()
-        assert letter.reason == "its outcome cannot be written: cannot be packed" and letter.body == b"7"
+        assert (
+            letter.reason == "its outcome cannot be written: cannot be packed"
+            and letter.body == b"7"
+        )
 
 
 async def test_effects_that_take_a_way_of_their_own_are_settled_by_partition() -> None:
@@ -182,7 +197,9 @@ def test_groups_are_bounded_in_number_and_in_bytes(outcomes: list[Outcome], coun
 async def test_an_engine_that_refuses_everything_ends_the_worker() -> None:
     class Damaged(Engine):
         @asynccontextmanager
-        async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
+        async def subscribe(
+            self, subscription: Subscription, host: Host
+        ) -> AsyncGenerator[Receiver]:
             async with super().subscribe(subscription, host) as receiver:
                 receiver.settle = self.settle  # type: ignore[method-assign]  # of this receiver alone
                 yield receiver

@@ -1,4 +1,5 @@
-"""What goes out comes back equal, or is refused: by its type where that tells, else at the call, with the path."""
+"""What goes out comes back equal, or is refused: by its type where that tells, else at the call,
+with the path."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
@@ -11,7 +12,18 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, RootModel, SecretStr, computed_field, create_model, field_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    RootModel,
+    SecretStr,
+    computed_field,
+    create_model,
+    field_serializer,
+)
 from typing_extensions import TypedDict
 
 from busline import Invalid
@@ -122,14 +134,26 @@ class Point:
 NEVER: list[tuple[Any, str]] = [
     (Left, "'note' at t: expected a field that is written, got exclude=True"),
     (Text, "'rows' at t: expected a value that is written as it is read, got Json"),
-    (Price, "'gross' at t: expected fields that can be read as they are written, got a computed field"),
+    (
+        Price,
+        "'gross' at t: expected fields that can be read as they are written, got a computed field",
+    ),
     (Lines, "'lines.gross' at t: "),
     (Price | int, "'gross' at t: "),
     (TwoNames, "'one' at t: expected a field that reads the name it is written under"),
     (list[TwoNames], "'one' at t: "),
-    (dict[tuple[int, int], int], "'t': expected keys that are one text each in JSON, got keys of the kind 'tuple'"),
-    (dict[int | None, int], "'t': expected keys that are one text each in JSON, got keys of the kind 'nullable'"),
-    (dict[Plain, int], "'t': expected keys that are one text each in JSON, got keys of the kind 'enum'"),
+    (
+        dict[tuple[int, int], int],
+        "'t': expected keys that are one text each in JSON, got keys of the kind 'tuple'",
+    ),
+    (
+        dict[int | None, int],
+        "'t': expected keys that are one text each in JSON, got keys of the kind 'nullable'",
+    ),
+    (
+        dict[Plain, int],
+        "'t': expected keys that are one text each in JSON, got keys of the kind 'enum'",
+    ),
 ]
 
 
@@ -148,20 +172,45 @@ def changed() -> Base:
 
 
 AT_THE_CALL: list[tuple[Any, Any, str]] = [
-    (Secret, Secret(user="a", password=SecretStr("b")), "'password' at t: expected a value that can be written, got a secret"),
+    (
+        Secret,
+        Secret(user="a", password=SecretStr("b")),
+        "'password' at t: expected a value that can be written, got a secret",
+    ),
     (SecretStr, SecretStr("b"), "'t': expected a value that can be written, got a secret"),
-    (Base, Paid(id="a", cents=7), "'t': expected a value that comes back as it is sent, got a Paid that comes back as a Base"),
-    (Held, Held(inside=[Paid(id="a")]), "'inside.0' at t: expected a value that comes back as it is sent"),
+    (
+        Base,
+        Paid(id="a", cents=7),
+        "'t': expected a value that comes back as it is sent, got a Paid that comes back as a Base",
+    ),
+    (
+        Held,
+        Held(inside=[Paid(id="a")]),
+        "'inside.0' at t: expected a value that comes back as it is sent",
+    ),
     (Grows, Grows(n=1), "'n' at t: expected a value that comes back as it is sent"),
     (OneWay, OneWay(at=1), "'t': expected a value that can be read as it is written, got at: "),
-    (date | str, "2020-01-01", "'t': expected a value that comes back as it is sent, got a str that comes back as a date"),
-    (Any, (1, 2), "'t': expected a value that comes back as it is sent, got a tuple that comes back as a list"),
+    (
+        date | str,
+        "2020-01-01",
+        "'t': expected a value that comes back as it is sent, got a str that comes back as a date",
+    ),
+    (
+        Any,
+        (1, 2),
+        (
+            "'t': expected a value that comes back as it is sent, got a tuple that comes back as a"
+            " list"
+        ),
+    ),
     (Base, changed(), "'t': expected a value of its type"),
 ]
 
 
 @pytest.mark.parametrize(("model", "value", "said"), AT_THE_CALL)
-def test_a_value_that_would_not_come_back_is_refused_at_the_call(model: Any, value: Any, said: str) -> None:
+def test_a_value_that_would_not_come_back_is_refused_at_the_call(
+    model: Any, value: Any, said: str
+) -> None:
     with pytest.raises(Invalid) as caught:
         Codec(model, "t").encode(value)
     assert str(caught.value).startswith(said)
@@ -195,15 +244,27 @@ def assert_equal(come: Any, sent: Any) -> None:
     assert type(come) is type(sent) and not list(differences(sent, come)), (sent, come)
 
 
-# --- drawn types -----------------------------------------------------------------------------------------------
+# --- drawn types -----------------------------------------------------------------------------
 
 SCALARS: list[tuple[Any, st.SearchStrategy[Any]]] = [
-    (int, st.integers()), (str, st.text()), (bool, st.booleans()), (float, st.floats(allow_nan=False, allow_infinity=False)),
-    (bytes, st.binary()), (Decimal, st.decimals(allow_nan=False, allow_infinity=False)), (UUID, st.uuids()), (date, st.dates()),
-    (datetime, st.datetimes(timezones=st.one_of(st.none(), st.timezones()))), (time, st.times()), (timedelta, st.timedeltas()),
-    (Colour, st.sampled_from(Colour)), (Size, st.sampled_from(Size)), (Plain, st.sampled_from(Plain)), (SecretStr, st.text().map(SecretStr)),
-    (Annotated[int, Field(ge=0)], st.integers(0)), (Any, st.one_of(st.text(), st.tuples(st.integers()))),
-]  # fmt: skip
+    (int, st.integers()),
+    (str, st.text()),
+    (bool, st.booleans()),
+    (float, st.floats(allow_nan=False, allow_infinity=False)),
+    (bytes, st.binary()),
+    (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
+    (UUID, st.uuids()),
+    (date, st.dates()),
+    (datetime, st.datetimes(timezones=st.one_of(st.none(), st.timezones()))),
+    (time, st.times()),
+    (timedelta, st.timedeltas()),
+    (Colour, st.sampled_from(Colour)),
+    (Size, st.sampled_from(Size)),
+    (Plain, st.sampled_from(Plain)),
+    (SecretStr, st.text().map(SecretStr)),
+    (Annotated[int, Field(ge=0)], st.integers(0)),
+    (Any, st.one_of(st.text(), st.tuples(st.integers()))),
+]
 Drawn = tuple[Any, st.SearchStrategy[Any]]
 
 
@@ -215,10 +276,21 @@ def of(outer: Any, *inner: Any) -> Any:
 def containers(inner: st.SearchStrategy[Drawn]) -> st.SearchStrategy[Drawn]:
     pairs = st.tuples(inner, inner)
     lists = inner.map(lambda one: (of(list, one[0]), st.lists(one[1], max_size=3)))
-    tuples = pairs.map(lambda two: (of(tuple, two[0][0], two[1][0]), st.tuples(two[0][1], two[1][1])))
-    unions = pairs.map(lambda two: (two[0][0] | two[1][0] | None, st.one_of(two[0][1], two[1][1], st.none())))
-    maps = inner.map(lambda one: (of(dict, str, one[0]), st.dictionaries(st.text(max_size=3), one[1], max_size=3)))
-    return st.one_of(lists, tuples, unions, maps, st.lists(inner, min_size=1, max_size=3).flatmap(structures))
+    tuples = pairs.map(
+        lambda two: (of(tuple, two[0][0], two[1][0]), st.tuples(two[0][1], two[1][1]))
+    )
+    unions = pairs.map(
+        lambda two: (two[0][0] | two[1][0] | None, st.one_of(two[0][1], two[1][1], st.none()))
+    )
+    maps = inner.map(
+        lambda one: (
+            of(dict, str, one[0]),
+            st.dictionaries(st.text(max_size=3), one[1], max_size=3),
+        )
+    )
+    return st.one_of(
+        lists, tuples, unions, maps, st.lists(inner, min_size=1, max_size=3).flatmap(structures)
+    )
 
 
 def structures(parts: list[Drawn]) -> st.SearchStrategy[Drawn]:
@@ -226,8 +298,14 @@ def structures(parts: list[Drawn]) -> st.SearchStrategy[Drawn]:
     values = st.fixed_dictionaries({name: part[1] for name, part in zip(names, parts, strict=True)})
     kinds = {name: part[0] for name, part in zip(names, parts, strict=True)}
     fields: Any = {name: (kind, Field(alias=f"a-{name}")) for name, kind in kinds.items()}
-    model, plain = create_model("Model", __config__=ConfigDict(populate_by_name=True), **fields), make_dataclass("Plain", list(kinds.items()))
-    made: list[Callable[[dict[str, Any]], Any]] = [lambda given: model.model_construct(**given), lambda given: plain(**given)]
+    model, plain = (
+        create_model("Model", __config__=ConfigDict(populate_by_name=True), **fields),
+        make_dataclass("Plain", list(kinds.items())),
+    )
+    made: list[Callable[[dict[str, Any]], Any]] = [
+        lambda given: model.model_construct(**given),
+        lambda given: plain(**given),
+    ]
     return st.sampled_from([(model, values.map(made[0])), (plain, values.map(made[1]))])
 
 
@@ -247,11 +325,16 @@ def test_whatever_type_is_drawn_values_come_back_equal_or_are_refused(data: st.D
     assert_equal(codec.decode(body), codec.adapter.validator.validate_python(value))
 
 
-# --- bodies that are no JSON -----------------------------------------------------------------------------------
+# --- bodies that are no JSON -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "value", "body", "mime"), [(bytes, b"\xff[", b"\xff[", BYTES), (str, "hé", "hé".encode(), TEXT)])
-def test_bytes_and_text_as_a_whole_type_travel_as_they_are(model: Any, value: Any, body: bytes, mime: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "value", "body", "mime"),
+    [(bytes, b"\xff[", b"\xff[", BYTES), (str, "hé", "hé".encode(), TEXT)],
+)
+def test_bytes_and_text_as_a_whole_type_travel_as_they_are(
+    model: Any, value: Any, body: bytes, mime: str
+) -> None:
     codec = codec_of(model, "t")
     assert (codec.encode(value), codec.decode(body), codec.mime) == (body, value, mime)
     codec.check(b"[" * 1000)

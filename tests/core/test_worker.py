@@ -1,4 +1,5 @@
-"""What a worker makes of an engine that refuses to settle, and of functions that answer a cancellation with an error."""
+"""What a worker makes of an engine that refuses to settle, and of functions that answer a
+cancellation with an error."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -89,7 +90,9 @@ async def test_what_is_recalled_before_its_first_step_leaves_its_place() -> None
     async with app.running_with(setting(Recalling(SystemClock()))):
         await app.enqueue_many(quick.call(n) for n in range(300))
         async with asyncio.timeout(10):
-            while (await app.bus().engines.all()[0].inspector.depth())["shop"].waiting or app.bus().workers[0].held:
+            while (await app.bus().engines.all()[0].inspector.depth())[
+                "shop"
+            ].waiting or app.bus().workers[0].held:
                 await asyncio.sleep(0.001)
         assert app.bus().workers[0].running() == []
 

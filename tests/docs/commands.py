@@ -1,4 +1,5 @@
-"""Writes docs/commands.md, the command's own words about itself: `python -m tests.docs.commands`."""
+"""Writes docs/commands.md, the command's own words about itself: `python -m
+tests.docs.commands`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,14 @@ def page() -> str:
 
 
 def _sections(command: click.Command, parent: click.Context | None, name: str) -> Iterator[str]:
-    told = click.Context(command, parent=parent, info_name=name.rpartition(" ")[2], max_content_width=100, terminal_width=100, **command.context_settings)
+    told = click.Context(
+        command,
+        parent=parent,
+        info_name=name.rpartition(" ")[2],
+        max_content_width=100,
+        terminal_width=100,
+        **command.context_settings,
+    )
     yield f"## {name}\n\n```text\n{command.get_help(told)}\n```\n"
     if isinstance(command, click.Group):
         for one in command.list_commands(told):

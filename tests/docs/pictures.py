@@ -1,4 +1,5 @@
-"""Makes the README's pictures; with a folder, screenshots of the whole site to look at: `./scripts/pictures [FOLDER]`."""
+"""Makes the README's pictures; with a folder, screenshots of the whole site to look at:
+`./scripts/pictures [FOLDER]`."""
 
 import html
 import os
@@ -21,10 +22,17 @@ from tests.servers.chromium import how
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
-SEEN = {"home": "", "tutorial": "tutorial/", "guarantees": "guarantees/", "asyncapi": "asyncapi/", "page": "shop.html"}
+SEEN = {
+    "home": "",
+    "tutorial": "tutorial/",
+    "guarantees": "guarantees/",
+    "asyncapi": "asyncapi/",
+    "page": "shop.html",
+}
 UP = re.compile(r"\x1b\[(\d+)A")
 TERMINAL = """<style>
-body { margin: 0; padding: 14px 18px; background: #10243d; color: #e6edf5; font: 14px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
+body { margin: 0; padding: 14px 18px; background: #10243d; color: #e6edf5; }
+body { font: 14px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
 pre { margin: 0; font: inherit; } b { color: #ffb224; } i { color: #6fce9b; font-style: normal; }
 </style><pre>"""
 
@@ -43,7 +51,7 @@ def main() -> None:
             taken(browser, asyncapi.as_uri(), PICTURES / "asyncapi.png", 1100)
 
 
-# --- the demo --------------------------------------------------------------------------------------------------
+# --- the demo --------------------------------------------------------------------------------
 
 
 def terminal_of(*words: str) -> str:
@@ -72,10 +80,12 @@ def seen(said: str) -> list[str]:
 
 def coloured(lines: list[str]) -> str:
     text = html.escape("\n".join(lines).rstrip(), quote=False)
-    return re.sub(r"(#+)", r"<i>\1</i>", re.sub(r"^(\$ .*|\d\. .*)$", r"<b>\1</b>", text, flags=re.MULTILINE))
+    return re.sub(
+        r"(#+)", r"<i>\1</i>", re.sub(r"^(\$ .*|\d\. .*)$", r"<b>\1</b>", text, flags=re.MULTILINE)
+    )
 
 
-# --- the site --------------------------------------------------------------------------------------------------
+# --- the site --------------------------------------------------------------------------------
 
 
 def look(browser: Browser, into: Path, asyncapi: Path) -> None:
@@ -98,9 +108,20 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-def taken(browser: Browser, address: str, picture: Path, width: int, theme: str = "light", *, whole: bool = False) -> None:
+def taken(
+    browser: Browser,
+    address: str,
+    picture: Path,
+    width: int,
+    theme: str = "light",
+    *,
+    whole: bool = False,
+) -> None:
     height = 100 if whole else 800
-    view = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if theme == "dark" else "light")
+    view = browser.new_page(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if theme == "dark" else "light",
+    )
     view.goto(address, wait_until="networkidle")
     view.screenshot(path=picture, full_page=whole)
     view.close()

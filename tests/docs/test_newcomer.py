@@ -1,4 +1,5 @@
-"""The tutorial in an empty virtual environment: from a clone to the same file on Kafka and Redis."""
+"""The tutorial in an empty virtual environment: from a clone to the same file on Kafka and
+Redis."""
 
 import asyncio
 import re
@@ -14,7 +15,9 @@ from tests.servers.kafka import Kafka, no_topics
 from tests.servers.redis import Server, redis, shared
 
 __all__ = ["redis", "shared"]
-UNTRACKED = shutil.ignore_patterns(".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()))
+UNTRACKED = shutil.ignore_patterns(
+    ".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines())
+)
 
 
 class Newcomer(Reader):

@@ -1,4 +1,5 @@
-"""The pages know every command, option and error; their links lead somewhere; their programs compile or run."""
+"""The pages know every command, option and error; their links lead somewhere; their programs
+compile or run."""
 
 import fcntl
 import re
@@ -23,12 +24,34 @@ from tests.docs.commands import PAGE, page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "examples").rglob("README.md")])
+PAGES = sorted(
+    [
+        *DOCS.glob("*.md"),
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "examples").rglob("README.md"),
+    ]
+)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 LINK_TEXT = re.compile(r"\[([^]]*)\]\([^)]*\)")
 FENCE = re.compile(r"^```(\w+)$", re.MULTILINE)
-KINDS = {"python", "sh", "text", "yaml", "toml", "ini", "dockerfile", "console", "py"}  # the last two are not run
-MODULES: list[ModuleType] = [busline.core.signature, busline.testing, busline.transports.sqlite.file]
+KINDS = {
+    "python",
+    "sh",
+    "text",
+    "yaml",
+    "toml",
+    "ini",
+    "dockerfile",
+    "console",
+    "py",
+}  # the last two are not run
+MODULES: list[ModuleType] = [
+    busline.core.signature,
+    busline.testing,
+    busline.transports.sqlite.file,
+]
 
 
 def blocks(page: Path, kind: str) -> list[str]:
@@ -44,7 +67,12 @@ def commands(command: click.Command) -> list[click.Command]:
     if not isinstance(command, click.Group):
         return [command]
     context = click.Context(command)
-    return [one for name in command.list_commands(context) if (child := command.get_command(context, name)) for one in commands(child)]
+    return [
+        one
+        for name in command.list_commands(context)
+        if (child := command.get_command(context, name))
+        for one in commands(child)
+    ]
 
 
 def test_every_error_is_explained() -> None:
@@ -55,7 +83,13 @@ def test_every_error_is_explained() -> None:
 
 def test_every_command_and_option_is_explained() -> None:
     text = (DOCS / "cli.md").read_text()
-    options = {option for one in commands(cli) for parameter in one.params if isinstance(parameter, click.Option) for option in parameter.opts}
+    options = {
+        option
+        for one in commands(cli)
+        for parameter in one.params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
     assert [word for word in [*COMMANDS, *sorted(options)] if word not in text] == []
 
 
@@ -76,11 +110,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_not_run_says_so(page: Path) -> None:
-    """Commands for servers and other machines have a prompt; those of busline are at least understood."""
+    """Commands for servers and other machines have a prompt; those of busline are at least
+    understood."""
     assert set(FENCE.findall(page.read_text())) <= KINDS
     for line in "".join(blocks(page, "console")).splitlines():
         assert line.startswith("$ ")
-        words = [word for word in split(line, comments=True) if word not in ("$", "&", "export") and not word.startswith(("BUSLINE_", "TRACES="))]
+        words = [
+            word
+            for word in split(line, comments=True)
+            if word not in ("$", "&", "export") and not word.startswith(("BUSLINE_", "TRACES="))
+        ]
         if words[:1] == ["busline"]:
             understood(words[1:])
 
@@ -106,7 +145,9 @@ def test_programs_compile(page: Path) -> None:
         compile(text, page.name, "exec", flags=0x2000)  # top-level await
 
 
-async def test_another_program_enqueues_and_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_program_enqueues_and_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The programs of the page about the file, as they stand there."""
     writes, reads = blocks(DOCS / "sqlite.md", "python")
     monkeypatch.chdir(tmp_path)
@@ -127,9 +168,14 @@ async def test_another_program_enqueues_and_reads(tmp_path: Path, monkeypatch: p
 
 
 def test_the_numbers_of_contract_tests_are_true() -> None:
-    one, queues, topics = (sum(name.startswith("test_") for name in dir(part)) for part in (OneEngine, Queues, Topics))
+    one, queues, topics = (
+        sum(name.startswith("test_") for name in dir(part)) for part in (OneEngine, Queues, Topics)
+    )
 
-    assert f"memory {one}, SQLite {one}, Redis {queues}, Kafka {topics}." in (ROOT / "docs" / "engines.md").read_text()
+    assert (
+        f"memory {one}, SQLite {one}, Redis {queues}, Kafka {topics}."
+        in (ROOT / "docs" / "engines.md").read_text()
+    )
 
 
 def test_the_guarantees_are_the_same_wherever_they_stand() -> None:
@@ -138,4 +184,8 @@ def test_the_guarantees_are_the_same_wherever_they_stand() -> None:
 
 
 def rows(page: Path) -> list[str]:
-    return [LINK_TEXT.sub(r"\1", line) for line in page.read_text().splitlines() if line.startswith("| ")]
+    return [
+        LINK_TEXT.sub(r"\1", line)
+        for line in page.read_text().splitlines()
+        if line.startswith("| ")
+    ]

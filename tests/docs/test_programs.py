@@ -74,10 +74,18 @@ async def test_a_subscriber_that_comes_from_faststream(shown: ModuleType) -> Non
 
 
 @pytest.mark.parametrize("shown", ["fastapi.md"], indirect=True)
-async def test_a_web_service_sends_and_workers_work(shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_web_service_sends_and_workers_work(
+    shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BUSLINE_HOME", str(tmp_path))
-    async with shown.lifespan(shown.api), httpx.AsyncClient(transport=httpx.ASGITransport(shown.api), base_url="http://api") as web:
-        made = [(await web.post("/orders", json={"id": "a1", "email": "a@b.c"})).json()["job"] for _ in range(2)]
+    async with (
+        shown.lifespan(shown.api),
+        httpx.AsyncClient(transport=httpx.ASGITransport(shown.api), base_url="http://api") as web,
+    ):
+        made = [
+            (await web.post("/orders", json={"id": "a1", "email": "a@b.c"})).json()["job"]
+            for _ in range(2)
+        ]
         look = f"/jobs/{made[0]}"
         assert made[0] == made[1] and (await web.get(look)).json() == {"state": "waiting"}
 
@@ -90,4 +98,11 @@ async def worker(folder: Path) -> None:
     """`busline run api:app`, as the page says, until nothing is left to do."""
     (folder / "api.py").write_text(blocks(DOCS / "fastapi.md", "python")[0])
     words = [sys.executable, "-m", "busline", "run", "api:app", "--until-idle"]
-    assert await (await asyncio.create_subprocess_exec(*words, cwd=folder, stderr=asyncio.subprocess.DEVNULL)).wait() == 0
+    assert (
+        await (
+            await asyncio.create_subprocess_exec(
+                *words, cwd=folder, stderr=asyncio.subprocess.DEVNULL
+            )
+        ).wait()
+        == 0
+    )

@@ -1,4 +1,5 @@
-"""The tutorial does what it says, from the wheel and from the sdist: its files are written, its commands run, its outputs compared."""
+"""The tutorial does what it says, from the wheel and from the sdist: its files are written, its
+commands run, its outputs compared."""
 
 import json
 import os
@@ -41,7 +42,12 @@ class Reader:
     def type(self, line: str) -> None:
         words = split(line)
         if words in FOR_EVER:
-            self.worker = subprocess.Popen([self.commands / words[0], *words[1:]], cwd=self.folder, env=self.environment, stderr=subprocess.DEVNULL)
+            self.worker = subprocess.Popen(
+                [self.commands / words[0], *words[1:]],
+                cwd=self.folder,
+                env=self.environment,
+                stderr=subprocess.DEVNULL,
+            )
         elif words[0] in ("busline", "pytest"):
             self.said = self.run(str(self.commands / words[0]), *words[1:])
         else:
@@ -54,12 +60,23 @@ class Reader:
 
     def run(self, *words: str) -> str:
         """What it prints; an error's text where there is nothing else."""
-        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0 or not done.stdout, done.stdout + done.stderr
         return done.stdout or done.stderr
 
     def compare(self, text: str) -> None:
-        expected = "".join(".*" if part == "..." else re.escape(part) for part in re.split(r"(\.\.\.)", text.strip()))
+        expected = "".join(
+            ".*" if part == "..." else re.escape(part)
+            for part in re.split(r"(\.\.\.)", text.strip())
+        )
         assert re.fullmatch(expected, self.said.strip()), self.said
 
     def stop(self) -> None:
@@ -78,9 +95,23 @@ class Reader:
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, the wheel, and the wheel that comes out of the sdist."""
     dist = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", dist], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", dist],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
     (sdist,) = dist.glob("*.tar.gz")
-    command = [*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(dist / "sdist"), str(sdist)]
+    command = [
+        *PIP,
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(dist / "sdist"),
+        str(sdist),
+    ]
     subprocess.run(command, capture_output=True, check=True)
     return dist
 
@@ -94,7 +125,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=[".", "sdist"], ids=["wheel", "sdist"])
-def reader(dist: Path, environment: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
+def reader(
+    dist: Path, environment: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Reader]:
     (wheel,) = (dist / request.param).glob("pybusline-*.whl")
     reader = Reader(tmp_path, environment)
     reader.pip("install", str(wheel))

@@ -122,65 +122,122 @@ def shorter_lived(app: App) -> None:
 TABLE: list[tuple[Callable[[App], None], str]] = [
     (
         two_bodies,
-        f"'other' at {HERE}.two_bodies.<locals>.bill: expected Delivery, App, or Annotated with Header(), Key() or Depends(), got 'Order'. "
-        "A function has one body, its first parameter: merge the two into one model, or say where the other comes from.",
+        (
+            f"'other' at {HERE}.two_bodies.<locals>.bill: expected Delivery, App, or Annotated with"
+            " Header(), Key() or Depends(), got 'Order'. A function has one body, its first"
+            " parameter: merge the two into one model, or say where the other comes from."
+        ),
     ),
-    (no_body, f"'bill' at {HERE}.no_body.<locals>.bill: expected a first parameter for the body, got none. Add one."),
+    (
+        no_body,
+        (
+            f"'bill' at {HERE}.no_body.<locals>.bill: expected a first parameter for the body, got"
+            " none. Add one."
+        ),
+    ),
     (
         same_group,
-        f"'g': expected one function in this group on 'orders', got two: {HERE}.same_group.<locals>.one and {HERE}.same_group.<locals>.two. "
-        "Give one of them another group=.",
+        (
+            "'g': expected one function in this group on 'orders', got two:"
+            f" {HERE}.same_group.<locals>.one and {HERE}.same_group.<locals>.two. Give one of them"
+            " another group=."
+        ),
     ),
     (
         same_name,
-        f"'bill': expected a name of its own for each subscriber and task, got two: {HERE}.same_name.<locals>.one and "
-        f"{HERE}.same_name.<locals>.two. Give one of them name=.",
+        (
+            "'bill': expected a name of its own for each subscriber and task, got two:"
+            f" {HERE}.same_name.<locals>.one and {HERE}.same_name.<locals>.two. Give one of them"
+            " name=."
+        ),
     ),
     (
         too_much_concurrency,
-        f"'bill' at {HERE}.too_much_concurrency.<locals>.bill: expected concurrency up to 4, the partitions, with order='partition', got 5. "
-        "Use order='key' or more partitions, or lower concurrency=.",
+        (
+            f"'bill' at {HERE}.too_much_concurrency.<locals>.bill: expected concurrency up to 4,"
+            " the partitions, with order='partition', got 5. Use order='key' or more partitions,"
+            " or lower concurrency=."
+        ),
     ),
     (
         long_lane,
-        f"'retry' at {HERE}.long_lane.<locals>.bill: expected at most 60 s of waiting in a lane, got up to 450 s. "
-        "Lower max_delay= or attempts=: everything behind the record waits meanwhile.",
+        (
+            f"'retry' at {HERE}.long_lane.<locals>.bill: expected at most 60 s of waiting in a"
+            " lane, got up to 450 s. Lower max_delay= or attempts=: everything behind the record"
+            " waits meanwhile."
+        ),
     ),
     (
         only_without_discriminator,
-        "'only' at orders: expected types of a discriminated union, got <class 'tests.errors.test_declarations.Order'>. "
-        "Give the topic a union with Field(discriminator=...), and only() some of its models.",
+        (
+            "'only' at orders: expected types of a discriminated union, got <class"
+            " 'tests.errors.test_declarations.Order'>. Give the topic a union with"
+            " Field(discriminator=...), and only() some of its models."
+        ),
     ),
     (
         pattern,
-        "'orders.*': expected a topic's name of letters, digits, '.', '_' and '-', got another. Name one topic; patterns are not supported.",
+        (
+            "'orders.*': expected a topic's name of letters, digits, '.', '_' and '-', got another."
+            " Name one topic; patterns are not supported."
+        ),
     ),
-    (two_aliases, "'one' at two: expected a field that reads the name it is written under, got two different aliases. Give it one alias."),
-    (key_field, "'nope' at keyed: expected a field of 'Order', got none of that name. Correct key=."),
+    (
+        two_aliases,
+        (
+            "'one' at two: expected a field that reads the name it is written under, got two"
+            " different aliases. Give it one alias."
+        ),
+    ),
+    (
+        key_field,
+        "'nope' at keyed: expected a field of 'Order', got none of that name. Correct key=.",
+    ),
     (
         not_injected,
-        f"'delivery' at {HERE}.not_injected.<locals>.send: expected the default INJECTED, got another. Write `delivery: ... = INJECTED`.",
+        (
+            f"'delivery' at {HERE}.not_injected.<locals>.send: expected the default INJECTED, got"
+            " another. Write `delivery: ... = INJECTED`."
+        ),
     ),
-    (variadic, f"'args' at {HERE}.variadic.<locals>.send: expected parameters with names, got '*args: int'. Name each of them."),
+    (
+        variadic,
+        (
+            f"'args' at {HERE}.variadic.<locals>.send: expected parameters with names, got '*args:"
+            " int'. Name each of them."
+        ),
+    ),
     (
         unresolved,
-        f"'order' at {HERE}.unresolved.<locals>.bill: expected an annotation that can be resolved, got 'Missing'. "
-        "Import 'Missing' at run time (not only under TYPE_CHECKING), in the module of the function.",
+        (
+            f"'order' at {HERE}.unresolved.<locals>.bill: expected an annotation that can be"
+            " resolved, got 'Missing'. Import 'Missing' at run time (not only under"
+            " TYPE_CHECKING), in the module of the function."
+        ),
     ),
     (
         generator_without_publish,
-        f"'bill' at {HERE}.generator_without_publish.<locals>.bill: expected publish= for what it yields, got none. Name the topic.",
+        (
+            f"'bill' at {HERE}.generator_without_publish.<locals>.bill: expected publish= for what"
+            " it yields, got none. Name the topic."
+        ),
     ),
     (
         shorter_lived,
-        f"'n' at {HERE}.shorter_lived.<locals>.pool: expected a dependency that lives as long as the App, got one for each delivery. "
-        'Give it scope="app" as well.',
+        (
+            f"'n' at {HERE}.shorter_lived.<locals>.pool: expected a dependency that lives as long"
+            ' as the App, got one for each delivery. Give it scope="app" as well.'
+        ),
     ),
 ]
 
 
-@pytest.mark.parametrize(("declare", "expected"), TABLE, ids=[declare.__name__ for declare, _ in TABLE])
-async def test_a_wrong_declaration_is_one_clear_text(declare: Callable[[App], None], expected: str) -> None:
+@pytest.mark.parametrize(
+    ("declare", "expected"), TABLE, ids=[declare.__name__ for declare, _ in TABLE]
+)
+async def test_a_wrong_declaration_is_one_clear_text(
+    declare: Callable[[App], None], expected: str
+) -> None:
     app = App("a")
     declare(app)
 
@@ -203,7 +260,11 @@ def test_a_router_belongs_to_one_app() -> None:
     router, app = Router(prefix="r."), App("a")
     app.include(router)
     with pytest.raises(
-        ConfigError, match=r"'r\.' at tests\.errors\.test_declarations:\d+: expected a router that belongs to nobody yet, got one included at tests"
+        ConfigError,
+        match=(
+            r"'r\.' at tests\.errors\.test_declarations:\d+: expected a router that belongs to"
+            r" nobody yet, got one included at tests"
+        ),
     ):
         App("b").include(router)
     with pytest.raises(ConfigError, match="expected a Router, got an App or itself"):
@@ -213,8 +274,17 @@ def test_a_router_belongs_to_one_app() -> None:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: Retry(0), "'attempts': expected a whole number from 1 to 1000000, got 0. Retry(1) runs once."),
-        (lambda: Retry(delay=-1), "'delay': expected 0 seconds or more, a hundred years at most, got -1. Retry(delay=0) retries at once."),
+        (
+            lambda: Retry(0),
+            "'attempts': expected a whole number from 1 to 1000000, got 0. Retry(1) runs once.",
+        ),
+        (
+            lambda: Retry(delay=-1),
+            (
+                "'delay': expected 0 seconds or more, a hundred years at most, got -1."
+                " Retry(delay=0) retries at once."
+            ),
+        ),
     ],
 )
 def test_a_wrong_policy_is_refused_where_it_is_made(make: Callable[[], Any], expected: str) -> None:
@@ -226,7 +296,9 @@ def test_a_wrong_policy_is_refused_where_it_is_made(make: Callable[[], Any], exp
 late_app = App("late")
 
 
-async def test_a_task_that_no_other_process_can_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_no_other_process_can_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BUSLINE_JOBS", f"sqlite:///{tmp_path}/bus.db")
 
     @late_app.task
@@ -235,9 +307,12 @@ async def test_a_task_that_no_other_process_can_import(tmp_path: Path, monkeypat
     with pytest.raises(ConfigError) as caught:
         async with late_app.running():
             pass
-    assert str(caught.value) == (
-        f"'send' at {HERE}.test_a_task_that_no_other_process_can_import.<locals>.send: expected a task that other processes get with the App, got one "
-        "declared after the import. Declare it at the top of a module, or in a function that runs while the module is imported."
+    assert (
+        str(caught.value)
+        == f"'send' at {HERE}.test_a_task_that_no_other_process_can_import.<locals>.send: expected"
+        " a task that other processes get with the App, got one declared after the import."
+        " Declare it at the top of a module, or in a function that runs while the module is"
+        " imported."
     )
     async with in_memory(late_app) as bus:
         await send.enqueue()

@@ -47,8 +47,10 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "bus.db"
     path.write_bytes(b"my precious notes, no database at all" * 100)
 
-    assert await said(path) == (
-        f"'{path}': expected a SQLite database, got a damaged or another file (file is not a database). Restore it from a copy, or move it away to begin afresh."
+    assert (
+        await said(path)
+        == f"'{path}': expected a SQLite database, got a damaged or another file (file is not a"
+        " database). Restore it from a copy, or move it away to begin afresh."
     )
     assert path.read_bytes().startswith(b"my precious notes")
 
@@ -60,18 +62,25 @@ async def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     db.close()
 
-    assert await said(path) == f"'{path}': expected layout 1 or older, got layout 99, of a newer busline. Upgrade busline, or name another file."
+    assert (
+        await said(path)
+        == f"'{path}': expected layout 1 or older, got layout 99, of a newer busline. Upgrade"
+        " busline, or name another file."
+    )
 
 
 async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none" / "bus.db"
     assert (
         await said(path)
-        == f"'{path}': expected a file in a folder that can be written, got No such file or directory. Name another path, or mend the permissions."
+        == f"'{path}': expected a file in a folder that can be written, got No such file or"
+        " directory. Name another path, or mend the permissions."
     )
 
 
-async def test_a_file_that_another_program_has_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_another_program_has_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "bus.db"
     await fill(path)
     monkeypatch.setattr(file, "PATIENCE", 0.1)
@@ -79,7 +88,11 @@ async def test_a_file_that_another_program_has_locked(tmp_path: Path, monkeypatc
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
-    assert await said(path) == f"'{path}': expected a database that can be written, got one that another program has locked. End that program's transaction."
+    assert (
+        await said(path)
+        == f"'{path}': expected a database that can be written, got one that another program has"
+        " locked. End that program's transaction."
+    )
     other.execute("ROLLBACK")
     other.close()
     assert await waiting(path) == 3
@@ -89,7 +102,12 @@ async def test_a_file_that_another_program_has_locked(tmp_path: Path, monkeypatc
 def mounted(folder: Path, *options: str) -> Iterator[Path]:
     """A small file system of its own, where we may mount one."""
     folder.mkdir(exist_ok=True)
-    if os.getuid() != 0 or subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False).returncode:
+    if (
+        os.getuid() != 0
+        or subprocess.run(
+            ["mount", *options, str(folder)], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.fail("this test mounts a small tmpfs: run it as root")
     try:
         yield folder
@@ -110,7 +128,11 @@ async def test_a_full_disk_is_said_and_recovered_from(tmp_path: Path) -> None:
                     out.flush()
             with pytest.raises(Unavailable) as caught:
                 await app.enqueue_many(app.tasks[0].call(n) for n in range(2000))
-            assert str(caught.value) == f"'{path}': expected room on the disk, got a full one. Free some: nothing was lost, this write was not done."
+            assert (
+                str(caught.value)
+                == f"'{path}': expected room on the disk, got a full one. Free some: nothing was"
+                " lost, this write was not done."
+            )
             ballast.unlink()
             await app.tasks[0].enqueue(1)
         assert await waiting(path) == 4
@@ -133,15 +155,24 @@ def test_a_network_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     (tmp_path / "mountinfo").write_text(lines)
     with pytest.raises(Invalid) as caught:
         file.refuse_network(tmp_path / "bus.db")
-    assert str(caught.value) == (
-        f"'{tmp_path}/bus.db': expected a file on a disk of this machine, got one on nfs4. Name a local path: SQLite loses writes on network file systems."
+    assert (
+        str(caught.value)
+        == f"'{tmp_path}/bus.db': expected a file on a disk of this machine, got one on nfs4. Name"
+        " a local path: SQLite loses writes on network file systems."
     )
 
 
-@pytest.mark.parametrize("variable", ["KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", "K_SERVICE"])
-def test_no_implicit_file_where_the_machine_is_thrown_away(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "variable", ["KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", "K_SERVICE"]
+)
+def test_no_implicit_file_where_the_machine_is_thrown_away(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(variable, "x")
-    with pytest.raises(Invalid, match="expected a named one under .*, got none. Set BUSLINE_STREAMS and BUSLINE_JOBS"):
+    with pytest.raises(
+        Invalid,
+        match="expected a named one under .*, got none. Set BUSLINE_STREAMS and BUSLINE_JOBS",
+    ):
         implicit_file(None)
 
 
@@ -156,10 +187,22 @@ def test_no_implicit_file_in_production(monkeypatch: pytest.MonkeyPatch) -> None
     [
         (
             "amqp://me:s3cret@host/",
-            "'amqp://host/': expected memory://, sqlite:///relative, sqlite:////absolute, redis://host or kafka://host,host, got 'amqp://'.",
+            (
+                "'amqp://host/': expected memory://, sqlite:///relative, sqlite:////absolute,"
+                " redis://host or kafka://host,host, got 'amqp://'."
+            ),
         ),
-        ("sqlite://", "'sqlite://': expected sqlite:///relative or sqlite:////absolute, got no path. Write three slashes and a path."),
-        ("sqlite:///x?sync=never", "expected sync=normal or sync=full after the `?`, got sync=never."),
+        (
+            "sqlite://",
+            (
+                "'sqlite://': expected sqlite:///relative or sqlite:////absolute, got no path."
+                " Write three slashes and a path."
+            ),
+        ),
+        (
+            "sqlite:///x?sync=never",
+            "expected sync=normal or sync=full after the `?`, got sync=never.",
+        ),
     ],
 )
 def test_a_wrong_url_shows_no_secret(url: str, expected: str) -> None:
@@ -168,7 +211,9 @@ def test_a_wrong_url_shows_no_secret(url: str, expected: str) -> None:
     assert expected in str(caught.value) and "s3cret" not in str(caught.value)
 
 
-async def test_a_locked_file_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_file_ends_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "bus.db"
     monkeypatch.setattr(file, "PATIENCE", 0.05)
     await fill(path, 50)

@@ -1,4 +1,5 @@
-"""Wrong values at a call: refused where they are typed, nothing sent, no secret and no payload in the text."""
+"""Wrong values at a call: refused where they are typed, nothing sent, no secret and no payload in
+the text."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -40,17 +41,26 @@ TABLE: list[tuple[str, Callable[[], Awaitable[Any]], str]] = [
     (
         "wrong argument",
         lambda: send.enqueue("x"),  # type: ignore[arg-type]  # the mistake
-        "'send': expected a value of its type, got n: Input should be a valid integer, unable to parse string as an integer. Give it what the annotation says.",
+        (
+            "'send': expected a value of its type, got n: Input should be a valid integer, unable"
+            " to parse string as an integer. Give it what the annotation says."
+        ),
     ),
     (
         "wrong model",
         lambda: app.publish(orders, {"id": SECRET}),  # type: ignore[misc]  # the mistake
-        "'orders': expected a value of its type, got cents: Field required. Give it what the annotation says.",
+        (
+            "'orders': expected a value of its type, got cents: Field required. Give it what the"
+            " annotation says."
+        ),
     ),
     (
         "NaN",
         lambda: send.enqueue(1, {"deep": [float("nan")]}),
-        "'extra.deep.0' at send: expected a finite number, got nan. JSON has no NaN or infinity: send null or text instead.",
+        (
+            "'extra.deep.0' at send: expected a finite number, got nan. JSON has no NaN or"
+            " infinity: send null or text instead."
+        ),
     ),
     (
         "depth",
@@ -60,17 +70,26 @@ TABLE: list[tuple[str, Callable[[], Awaitable[Any]], str]] = [
     (
         "size",
         lambda: app.publish(orders, Order(id="x" * 1_000_000, cents=1)),
-        "'orders': expected a body of at most 983040 bytes, got 1000029. Store it elsewhere and send its address.",
+        (
+            "'orders': expected a body of at most 983040 bytes, got 1000029. Store it elsewhere and"
+            " send its address."
+        ),
     ),
     (
         "header name",
         lambda: app.publish(orders, Order(id="1", cents=1), headers={"a\nb": "c"}),
-        "'headers': expected names without control characters, got 'a\\nb'. Take line breaks and tabs out of the name.",
+        (
+            "'headers': expected names without control characters, got 'a\\nb'. Take line breaks"
+            " and tabs out of the name."
+        ),
     ),
     (
         "reserved header",
         lambda: app.publish(orders, Order(id="1", cents=1), headers={"busline-id": "c"}),
-        "'busline-id': expected a name that does not begin with 'busline-', got a reserved one. Choose another name.",
+        (
+            "'busline-id': expected a name that does not begin with 'busline-', got a reserved one."
+            " Choose another name."
+        ),
     ),
     (
         "headers too large",
@@ -80,36 +99,59 @@ TABLE: list[tuple[str, Callable[[], Awaitable[Any]], str]] = [
     (
         "no key",
         lambda: app.publish(state, Order(id="1", cents=1)),
-        "'state': expected a key, because the topic is compact, got None. Pass key=, or declare key= on the Topic.",
+        (
+            "'state': expected a key, because the topic is compact, got None. Pass key=, or declare"
+            " key= on the Topic."
+        ),
     ),
     (
         "naive at",
         lambda: send.options(at=datetime(2026, 1, 1)).enqueue(1),
-        "'at': expected a datetime with a time zone, got 2026-01-01T00:00:00. Write datetime.now(UTC), or .astimezone().",
+        (
+            "'at': expected a datetime with a time zone, got 2026-01-01T00:00:00. Write"
+            " datetime.now(UTC), or .astimezone()."
+        ),
     ),
-    ("both times", lambda: send.options(at=datetime.now().astimezone(), delay=1).enqueue(1), "'at': expected either delay= or at=, got both. Leave one out."),
+    (
+        "both times",
+        lambda: send.options(at=datetime.now().astimezone(), delay=1).enqueue(1),
+        "'at': expected either delay= or at=, got both. Leave one out.",
+    ),
     (
         "negative delay",
         lambda: send.options(delay=-1).enqueue(1),
-        "'delay': expected 0 seconds or more, a hundred years at most, got -1. Leave it out for the default.",
+        (
+            "'delay': expected 0 seconds or more, a hundred years at most, got -1. Leave it out for"
+            " the default."
+        ),
     ),
     (
         "unknown queue",
         lambda: send.options(queue="nope").enqueue(1),
         "'nope': expected a queue that a task of 'shop' names (mail), got another. Correct queue=.",
     ),
-    ("empty id", lambda: send.options(id="").enqueue(1), "'id': expected 1 to 512 printable characters, got ''. Shorten it, or hash it."),
+    (
+        "empty id",
+        lambda: send.options(id="").enqueue(1),
+        "'id': expected 1 to 512 printable characters, got ''. Shorten it, or hash it.",
+    ),
     (
         "retry with classes",
         lambda: send.options(retry=Retry(2, on=OSError)).enqueue(1),
-        "'retry': expected a policy without on= and never=, got Retry(attempts=2, delay=1.0, factor=2.0, max_delay=300.0, ji. "
-        "Put on= and never= into the task's declaration.",
+        (
+            "'retry': expected a policy without on= and never=, got Retry(attempts=2, delay=1.0,"
+            " factor=2.0, max_delay=300.0, ji. Put on= and never= into the task's declaration."
+        ),
     ),
 ]
 
 
-@pytest.mark.parametrize(("call", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-async def test_a_wrong_value_is_refused_at_the_call_and_nothing_is_sent(call: Callable[[], Awaitable[Any]], expected: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+async def test_a_wrong_value_is_refused_at_the_call_and_nothing_is_sent(
+    call: Callable[[], Awaitable[Any]], expected: str
+) -> None:
     async with in_memory(app) as bus:
         with pytest.raises(Invalid) as caught:
             await call()
@@ -134,7 +176,9 @@ BODIES: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "expected"), BODIES, ids=["rubbish", "nan", "type", "depth", "size", "header"])
+@pytest.mark.parametrize(
+    ("body", "expected"), BODIES, ids=["rubbish", "nan", "type", "depth", "size", "header"]
+)
 async def test_a_wrong_record_is_dead_at_once_byte_for_byte(body: bytes, expected: str) -> None:
     async with in_memory(app, errors="keep") as bus:
         await bus.deliver(orders, body)
@@ -159,11 +203,14 @@ async def test_a_job_that_leaves_later_has_no_result_yet() -> None:
     async with in_memory(app, override={bill: asks}) as bus:
         await bus.publish(orders, Order(id="1", cents=1))
     assert said == [
-        f"'{what}': expected a job that was sent, got one that leaves with this handler's outcome. Enqueue it with options(now=True)."
+        f"'{what}': expected a job that was sent, got one that leaves with this handler's outcome."
+        " Enqueue it with options(now=True)."
         for what in ("result", "status")
     ]
 
 
 async def test_a_closed_app_says_how_to_open_it() -> None:
-    with pytest.raises(Invalid, match=r"'shop': expected an open App, got a closed one\. Write `async with shop:`"):
+    with pytest.raises(
+        Invalid, match=r"'shop': expected an open App, got a closed one\. Write `async with shop:`"
+    ):
         await app.publish(orders, Order(id="1", cents=1))

@@ -1,4 +1,5 @@
-"""The flights example: its figures are those of the file, in memory and through killed processes."""
+"""The flights example: its figures are those of the file, in memory and through killed
+processes."""
 
 import csv
 import os
@@ -38,7 +39,9 @@ def carriers(table: Path) -> Mapping[str, Mapping[str, int]]:
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, env=environment)
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
 
 
 def test_the_rows_have_all_that_the_quarter_has() -> None:
@@ -59,7 +62,10 @@ async def test_figures_and_jobs_are_those_of_the_file(table: Path) -> None:
 
         want = expected(FILE)
         jobs = [explain.job(f"late/{flight}") for flight in want.late]
-        results = {one.flight: [one.minutes, one.before_departure] for one in [await job.result() for job in jobs]}
+        results = {
+            one.flight: [one.minutes, one.before_departure]
+            for one in [await job.result() for job in jobs]
+        }
         counts = bus.counts(explain)
 
     assert carriers(table) == want.carriers
@@ -75,7 +81,10 @@ async def test_broken_rows_die_with_a_readable_reason_and_their_own_bytes(table:
         letters = bus.dead(record)
 
     assert [wire.codec.decode(letter.body or b"") for letter in letters] == broken
-    assert all("carrier: String should match" in one.reason or "arr_delay: Input" in one.reason for one in letters)
+    assert all(
+        "carrier: String should match" in one.reason or "arr_delay: Input" in one.reason
+        for one in letters
+    )
 
 
 async def test_a_flight_delivered_twice_is_counted_once(table: Path) -> None:
@@ -102,7 +111,9 @@ def test_the_demo_kills_its_worker_and_loses_nothing() -> None:
     done = python("-m", "examples.flights.demo")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SIGKILL" in done.stdout and "Nothing was lost, nothing was counted twice." in done.stdout
+    assert (
+        "SIGKILL" in done.stdout and "Nothing was lost, nothing was counted twice." in done.stdout
+    )
     assert done.stderr == ""
 
 
@@ -122,7 +133,9 @@ def multiply(path: Path, into: Path, times: int) -> None:
         writer = csv.DictWriter(out, reader.fieldnames or ())
         writer.writeheader()
         for row in reader:
-            writer.writerows(row | {"flight": str(int(row["flight"]) + 10_000 * copy)} for copy in range(times))
+            writer.writerows(
+                row | {"flight": str(int(row["flight"]) + 10_000 * copy)} for copy in range(times)
+            )
 
 
 def test_expected_knows_nothing_of_busline() -> None:

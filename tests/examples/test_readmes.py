@@ -18,6 +18,8 @@ def test_the_commands_work(page: Path, tmp_path: Path) -> None:
     kept = environment() | {"BUSLINE_HOME": str(tmp_path / "home")}
     text = SHELL + f"PYTHONPATH=$PYTHONPATH{os.pathsep}{ROOT}\n" + "".join(blocks(page, "sh"))
 
-    done = subprocess.run(["bash"], input=text, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash"], input=text, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stderr

@@ -74,16 +74,58 @@ class Attack:
 
 
 ATTACKS = [
-    Attack("kafka-leader", "Kafka: a partition's leader is killed", Ground.brokers, on_kafka.leader_killed),
-    Attack("kafka-coordinator", "Kafka: the group's coordinator is killed", Ground.brokers, on_kafka.coordinator_killed),
-    Attack("kafka-controller", "Kafka: the controller is killed", Ground.brokers, on_kafka.controller_killed),
-    Attack("kafka-rolling", "Kafka: a broker is stopped and started, each in turn", Ground.brokers, on_kafka.rolling_restart),
-    Attack("kafka-churn", "Kafka: a member joins, a member leaves", Ground.records, on_kafka.members_come_and_go),
+    Attack(
+        "kafka-leader",
+        "Kafka: a partition's leader is killed",
+        Ground.brokers,
+        on_kafka.leader_killed,
+    ),
+    Attack(
+        "kafka-coordinator",
+        "Kafka: the group's coordinator is killed",
+        Ground.brokers,
+        on_kafka.coordinator_killed,
+    ),
+    Attack(
+        "kafka-controller",
+        "Kafka: the controller is killed",
+        Ground.brokers,
+        on_kafka.controller_killed,
+    ),
+    Attack(
+        "kafka-rolling",
+        "Kafka: a broker is stopped and started, each in turn",
+        Ground.brokers,
+        on_kafka.rolling_restart,
+    ),
+    Attack(
+        "kafka-churn",
+        "Kafka: a member joins, a member leaves",
+        Ground.records,
+        on_kafka.members_come_and_go,
+    ),
     Attack("kafka-worker", "Kafka: a worker is killed", Ground.records, on_kafka.worker_killed),
     Attack("redis-answers", "Redis: an answer is lost", Ground.wired, on_redis.answers_lost),
     Attack("redis-worker", "Redis: a worker is killed", Ground.queues, on_redis.killed),
-    Attack("redis-frozen", "Redis: a worker is frozen past its lease", Ground.queues, on_redis.frozen),
-    Attack("redis-restart", "Redis: the server is killed and started again, AOF", Ground.queues, on_redis.server_restarted),
-    Attack("sqlite-jobs", "SQLite: a worker on jobs is killed each second", Ground.file_of_jobs, on_sqlite.kill_each_second),
-    Attack("sqlite-records", "SQLite: a worker on records is killed each second", Ground.file_of_records, on_sqlite.kill_each_second),
+    Attack(
+        "redis-frozen", "Redis: a worker is frozen past its lease", Ground.queues, on_redis.frozen
+    ),
+    Attack(
+        "redis-restart",
+        "Redis: the server is killed and started again, AOF",
+        Ground.queues,
+        on_redis.server_restarted,
+    ),
+    Attack(
+        "sqlite-jobs",
+        "SQLite: a worker on jobs is killed each second",
+        Ground.file_of_jobs,
+        on_sqlite.kill_each_second,
+    ),
+    Attack(
+        "sqlite-records",
+        "SQLite: a worker on records is killed each second",
+        Ground.file_of_records,
+        on_sqlite.kill_each_second,
+    ),
 ]

@@ -1,4 +1,5 @@
-"""Where an attack happens: workers of one App on one engine, what is published for them, what is done to them."""
+"""Where an attack happens: workers of one App on one engine, what is published for them, what is
+done to them."""
 
 import asyncio
 import os
@@ -24,7 +25,8 @@ NOTICE = 1.0  # what a thawed process may take to hear that it was taken for dea
 
 
 class Field:
-    """What every engine's has. `work`: the words after which `busline run` does what is attacked."""
+    """What every engine's has. `work`: the words after which `busline run` does what is
+    attacked."""
 
     promise: Promise
     work: tuple[str, ...]
@@ -33,13 +35,18 @@ class Field:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.ledger, self.dice = folder / "ledger", random.Random(1)
         self.ledger.touch()
-        self.environment = {**os.environ, **environment, "ATTACK_LEDGER": str(self.ledger), "BUSLINE_HOME": str(folder)}
+        self.environment = {
+            **os.environ,
+            **environment,
+            "ATTACK_LEDGER": str(self.ledger),
+            "BUSLINE_HOME": str(folder),
+        }
         self.workers: list[tuple[Started, AsyncExitStack]] = []
         self.faults: list[Fault] = []
         self.commits: list[Commit] = []
         self.published = 0
 
-    # --- what an engine says -------------------------------------------------------------------------------
+    # --- what an engine says -----------------------------------------------------------------
 
     async def publish(self, numbers: range) -> None:
         """All of them, once. Raises Unavailable where it cannot be known."""
@@ -58,7 +65,7 @@ class Field:
         """What is still to be done, and what is dead, with the reasons."""
         raise NotImplementedError
 
-    # --- publishing ----------------------------------------------------------------------------------------
+    # --- publishing --------------------------------------------------------------------------
 
     async def publish_until(self, stop: asyncio.Event) -> None:
         """Evenly; what may not have been written is published again."""
@@ -73,7 +80,7 @@ class Field:
             with suppress(Unavailable):
                 return await self.publish(handful)
 
-    # --- workers -------------------------------------------------------------------------------------------
+    # --- workers -----------------------------------------------------------------------------
 
     async def join(self, **environment: str) -> Started:
         stack = AsyncExitStack()
@@ -124,24 +131,35 @@ class Field:
             while self.ledger.stat().st_size == before:
                 await asyncio.sleep(0.01)
 
-    # --- the whole -----------------------------------------------------------------------------------------
+    # --- the whole ---------------------------------------------------------------------------
 
     async def finish(self) -> None:
         """One worker without faults, until nothing is left."""
         words = (sys.executable, "-m", "busline", "run", self.app, "--until-idle")
         path = self.ledger.with_name("finish.log")
         with path.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, env=self.environment, stderr=log)
+            process = await asyncio.create_subprocess_exec(
+                *words, cwd=ROOT, env=self.environment, stderr=log
+            )
         try:
             await asyncio.wait_for(process.wait(), FINISH)
         except TimeoutError:
             process.kill()
             await process.wait()
-        assert process.returncode == 0, f"the last worker did not end well: {path.read_text()[-3000:]}"
+        assert process.returncode == 0, (
+            f"the last worker did not end well: {path.read_text()[-3000:]}"
+        )
 
     async def story(self) -> Story:
         left, dead = await self.left()
-        return Story(frozenset(range(self.published)), ledger.read(self.ledger), self.faults, self.commits, left, dead)
+        return Story(
+            frozenset(range(self.published)),
+            ledger.read(self.ledger),
+            self.faults,
+            self.commits,
+            left,
+            dead,
+        )
 
 
 Inject = Callable[["Field"], Awaitable[None]]
@@ -149,7 +167,8 @@ Tell = Callable[["Field"], None]
 
 
 async def attack(field: Field, inject: Inject, seconds: float, tell: Tell) -> Story:
-    """Two workers, records or jobs for so many seconds, and this fault again and again, at least once."""
+    """Two workers, records or jobs for so many seconds, and this fault again and again, at least
+    once."""
     stop = asyncio.Event()
     async with field.open(), asyncio.TaskGroup() as beside:
         watching = [beside.create_task(one) for one in (field.watch(), telling(field, tell))]

@@ -60,13 +60,16 @@ def wanted(count: int) -> set[int]:
 
 
 def write(line: str) -> None:
-    descriptor = os.open(os.environ["HANDOFF_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(
+        os.environ["HANDOFF_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
+    )
     os.write(descriptor, f"{line}\n".encode())
     os.close(descriptor)
 
 
 class Handoff:
-    """Two workers for the records, of which one is killed every so often, and one for the jobs, which lives."""
+    """Two workers for the records, of which one is killed every so often, and one for the jobs,
+    which lives."""
 
     def __init__(self, folder: Path, count: int, every: tuple[float, float], seed: int) -> None:
         self.count, self.every, self.dice = count, every, random.Random(seed)
@@ -77,7 +80,10 @@ class Handoff:
 
     @contextmanager
     def worker(self, only: str) -> Iterator[subprocess.Popen[bytes]]:
-        process = subprocess.Popen([sys.executable, "-m", "busline", "run", PATH, "--only", only, "--log-level", "error"], cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "busline", "run", PATH, "--only", only, "--log-level", "error"],
+            cwd=ROOT,
+        )
         try:
             yield process
         finally:
@@ -106,18 +112,29 @@ class Handoff:
 
     async def finish(self) -> None:
         """Without kills, until nothing is left."""
-        process = subprocess.run([sys.executable, "-m", "busline", "run", PATH, "--until-idle", "--log-level", "error"], cwd=ROOT, check=False, timeout=90)
+        process = subprocess.run(
+            [sys.executable, "-m", "busline", "run", PATH, "--until-idle", "--log-level", "error"],
+            cwd=ROOT,
+            check=False,
+            timeout=90,
+        )
         assert process.returncode == 0
 
 
-def hand_off(folder: Path, count: int, every: tuple[float, float], seed: int = 1) -> tuple[int, int]:
-    """Returns how often it killed and how many records began twice. Raises AssertionError for a job that did not run once."""
+def hand_off(
+    folder: Path, count: int, every: tuple[float, float], seed: int = 1
+) -> tuple[int, int]:
+    """Returns how often it killed and how many records began twice. Raises AssertionError for a job
+    that did not run once."""
     with running(appendonly="yes") as redis:
         (folder / "kafka").mkdir()
         kafka = Kafka(folder / "kafka", partitions=8)
         kafka.start()
         try:
-            os.environ["BUSLINE_STREAMS"], os.environ["BUSLINE_JOBS"] = f"{kafka.url}?session=3&create_topics=1", redis.url
+            os.environ["BUSLINE_STREAMS"], os.environ["BUSLINE_JOBS"] = (
+                f"{kafka.url}?session=3&create_topics=1",
+                redis.url,
+            )
             handoff = Handoff(folder, count, every, seed)
             seen = asyncio.run(handoff.run())
         finally:
@@ -125,9 +142,15 @@ def hand_off(folder: Path, count: int, every: tuple[float, float], seed: int = 1
             for name in ("BUSLINE_STREAMS", "BUSLINE_JOBS", "HANDOFF_LEDGER"):
                 os.environ.pop(name, None)
     jobs = {line: times for line, times in seen.items() if line.startswith("job")}
-    assert set(jobs) == {f"job {n}" for n in wanted(count)}, "a job is missing, or one came from nowhere"
-    assert set(jobs.values()) == {1}, f"jobs that ran twice: {[line for line, times in jobs.items() if times > 1][:5]}"
-    return handoff.kills, sum(times - 1 for line, times in seen.items() if line.startswith("record"))
+    assert set(jobs) == {f"job {n}" for n in wanted(count)}, (
+        "a job is missing, or one came from nowhere"
+    )
+    assert set(jobs.values()) == {1}, (
+        f"jobs that ran twice: {[line for line, times in jobs.items() if times > 1][:5]}"
+    )
+    return handoff.kills, sum(
+        times - 1 for line, times in seen.items() if line.startswith("record")
+    )
 
 
 if __name__ == "__main__":
@@ -140,5 +163,6 @@ if __name__ == "__main__":
         begun = time.monotonic()
         kills, twice = hand_off(Path(place), options.records, tuple(options.every), options.seed)
         print(
-            f"{options.records} records, {len(wanted(options.records))} jobs, each once; {kills} kills, {twice} records began again; {time.monotonic() - begun:.0f} s"
+            f"{options.records} records, {len(wanted(options.records))} jobs, each once; {kills}"
+            f" kills, {twice} records began again; {time.monotonic() - begun:.0f} s"
         )

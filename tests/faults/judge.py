@@ -1,8 +1,8 @@
-"""Says of an attack what was lost, doubled beyond the promise, out of order, and committed too early. No I/O.
+"""Says of an attack what was lost, doubled beyond the promise, out of order, and committed too
+early. No I/O.
 
-It reads what the functions wrote down, what was done to their processes, what another client saw of the commits, and what
-the engine has left in the end.
-"""
+It reads what the functions wrote down, what was done to their processes, what another client saw of
+the commits, and what the engine has left in the end."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ DIED = "its worker died"
 
 
 class Line(NamedTuple):
-    """`what`: begin, end or effect. `place`: the position of a record, or a job's name. Times are of the machine's
-    monotonic clock."""
+    """`what`: begin, end or effect. `place`: the position of a record, or a job's name. Times are
+    of the machine's monotonic clock."""
 
     what: str
     at: float
@@ -26,7 +26,8 @@ class Line(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What was done at `at`, and undone at `until`. `process`: whose; 0 if it was done to no worker."""
+    """What was done at `at`, and undone at `until`. `process`: whose; 0 if it was done to no
+    worker."""
 
     at: float
     until: float
@@ -42,8 +43,9 @@ class Commit(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """`window`: what ended in so many seconds before a fault may run again. `effects`: how many there may be: one of each
-    message, one of each run, or more, where the answer to a send can be lost."""
+    """`window`: what ended in so many seconds before a fault may run again. `effects`: how many
+    there may be: one of each message, one of each run, or more, where the answer to a send can be
+    lost."""
 
     window: float
     effects: Literal["message", "run", "more"]
@@ -51,8 +53,8 @@ class Promise(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """`published`: the numbers that were confirmed. `left`: what the engine still has to do when all is over; `dead`:
-    its dead letters, each with its reason."""
+    """`published`: the numbers that were confirmed. `left`: what the engine still has to do when
+    all is over; `dead`: its dead letters, each with its reason."""
 
     published: frozenset[int]
     lines: Sequence[Line]
@@ -70,7 +72,11 @@ class Run:
 
     def cut(self, fault: Fault) -> bool:
         """Whether it was under way when this was done to its process."""
-        return fault.process == self.process and self.begun <= fault.until and (self.ended is None or self.ended > fault.at)
+        return (
+            fault.process == self.process
+            and self.begun <= fault.until
+            and (self.ended is None or self.ended > fault.at)
+        )
 
     def undone(self, faults: Iterable[Fault], window: float) -> bool:
         """Whether one of them may make it run again."""
@@ -82,8 +88,8 @@ Runs: TypeAlias = Mapping[str, Sequence[Run]]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`early`: commits above what was not finished. `seconds`: for each fault, until it went on. `buried`: what is dead
-    as promised, because its workers died three times."""
+    """`early`: commits above what was not finished. `seconds`: for each fault, until it went on.
+    `buried`: what is dead as promised, because its workers died three times."""
 
     messages: int
     faults: int
@@ -112,7 +118,10 @@ def judge(story: Story, promise: Promise) -> Verdict:
         messages=len(story.published),
         faults=len(story.faults),
         lost=list(_lost(story, buried)),
-        doubled=[*_doubled_runs(runs, story.faults, promise.window), *_doubled_effects(story.lines, promise)],
+        doubled=[
+            *_doubled_runs(runs, story.faults, promise.window),
+            *_doubled_effects(story.lines, promise),
+        ],
         disordered=list(_disordered(story.lines)),
         early=list(_early(story)),
         buried=len(buried),
@@ -122,7 +131,8 @@ def judge(story: Story, promise: Promise) -> Verdict:
 
 
 def _runs(lines: Iterable[Line]) -> Runs:
-    """Of each record or job, in the order in which they began. A process runs one thing once at a time."""
+    """Of each record or job, in the order in which they began. A process runs one thing once at a
+    time."""
     found = defaultdict[str, list[Run]](list)
     open_ones = dict[tuple[int, str], Run]()
     for line in lines:
@@ -180,11 +190,15 @@ def _disordered(lines: Iterable[Line]) -> Iterator[str]:
             before = last.get((partition, line.key))
             last[partition, line.key] = offset
             if before is not None and (before > offset or f"{partition}@{before}" not in ended):
-                yield f"{line.place} of key {line.key} began before {partition}@{before} had ended, or behind it"
+                yield (
+                    f"{line.place} of key {line.key} began before {partition}@{before} had ended,"
+                    " or behind it"
+                )
 
 
 def _early(story: Story) -> Iterator[str]:
-    """Whatever is below a position that was seen had ended by then. A new coordinator may show an older one for a moment."""
+    """Whatever is below a position that was seen had ended by then. A new coordinator may show an
+    older one for a moment."""
     ended = dict[str, float]()
     for line in story.lines:
         if line.what == "end":
@@ -208,11 +222,21 @@ def _ends(lines: Iterable[Line]) -> Sequence[Sequence[float]]:
 
 
 def _until_it_went_on(fault: Fault, runs: Runs, ends: Iterable[Sequence[float]]) -> float:
-    """The longest silence of a partition, or of the queue, since the fault; or until everything that was cut has ended."""
-    near = (pair for each in ends for pair in pairwise(each) if pair[1] > fault.at and pair[0] <= fault.until)
+    """The longest silence of a partition, or of the queue, since the fault; or until everything
+    that was cut has ended."""
+    near = (
+        pair
+        for each in ends
+        for pair in pairwise(each)
+        if pair[1] > fault.at and pair[0] <= fault.until
+    )
     silences = [after - max(before, fault.at) for before, after in near]
     moment = fault._replace(until=fault.at)
-    cut = [_next_end(each, fault.at) - fault.at for each in runs.values() if any(run.cut(moment) for run in each)]
+    cut = [
+        _next_end(each, fault.at) - fault.at
+        for each in runs.values()
+        if any(run.cut(moment) for run in each)
+    ]
     return max([*silences, *cut], default=0.0)
 
 

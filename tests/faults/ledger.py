@@ -1,4 +1,5 @@
-"""What functions write down: a line when a run begins and one when it ends. SIGKILL cannot take one back."""
+"""What functions write down: a line when a run begins and one when it ends. SIGKILL cannot take one
+back."""
 
 import os
 import time
@@ -15,7 +16,9 @@ def _descriptor() -> int:
 
 def write(what: str, number: int, key: str, place: str) -> None:
     """One write to the kernel: lines of several processes do not mix."""
-    os.write(_descriptor(), f"{what} {time.monotonic()} {os.getpid()} {number} {key} {place}\n".encode())
+    os.write(
+        _descriptor(), f"{what} {time.monotonic()} {os.getpid()} {number} {key} {place}\n".encode()
+    )
 
 
 def read(path: Path) -> list[Line]:

@@ -1,4 +1,5 @@
-"""Attacks on a cluster of three brokers: one of them killed, all started again, members that come, go and are killed."""
+"""Attacks on a cluster of three brokers: one of them killed, all started again, members that come,
+go and are killed."""
 
 import asyncio
 import signal
@@ -29,9 +30,15 @@ class Records(Field):
     session = SESSION
 
     def __init__(self, folder: Path, cluster: servers.Kafka, mark: str) -> None:
-        super().__init__(folder, BUSLINE_STREAMS=f"{cluster.url}?session={self.session}&create_topics=1", ATTACK_MARK=mark)
+        super().__init__(
+            folder,
+            BUSLINE_STREAMS=f"{cluster.url}?session={self.session}&create_topics=1",
+            ATTACK_MARK=mark,
+        )
         self.cluster = cluster
-        self.streams = Streams(mark, Kafka(*(node.server for node in cluster.nodes), create_topics=True))
+        self.streams = Streams(
+            mark, Kafka(*(node.server for node in cluster.nodes), create_topics=True)
+        )
         self.admin = AIOKafkaAdminClient(bootstrap_servers=cluster.server, request_timeout_ms=4000)
 
     @asynccontextmanager
@@ -44,7 +51,9 @@ class Records(Field):
             await self.admin.close()
 
     async def publish(self, numbers: range) -> None:
-        await self.streams.app.publish_many(self.streams.records, [Item(n=n, key=key_of(n)) for n in numbers])
+        await self.streams.app.publish_many(
+            self.streams.records, [Item(n=n, key=key_of(n)) for n in numbers]
+        )
 
     async def watch(self) -> None:
         """As another client. What it cannot see for a while it sees later."""
@@ -52,7 +61,10 @@ class Records(Field):
             try:
                 found = await self.admin.list_consumer_group_offsets(self.streams.group)
                 at = time.monotonic()
-                self.commits += [Commit(at, f"{topic}/{part}", one.offset) for (topic, part), one in found.items()]
+                self.commits += [
+                    Commit(at, f"{topic}/{part}", one.offset)
+                    for (topic, part), one in found.items()
+                ]
             except (KafkaError, OSError, TimeoutError):
                 pass  # its coordinator is away
             await asyncio.sleep(LOOK)
@@ -60,7 +72,9 @@ class Records(Field):
     async def left(self) -> tuple[int, dict[int, str]]:
         async with KafkaTransport(self.cluster.url) as engine:
             lags = await engine.inspector.lag([self.streams.group])
-            return sum(one.behind for one in lags), numbered(await engine.inspector.dead(limit=10_000))
+            return sum(one.behind for one in lags), numbered(
+                await engine.inspector.dead(limit=10_000)
+            )
 
 
 class Brokers(Records):
@@ -106,7 +120,11 @@ class Brokers(Records):
             topics = await self.admin.describe_topics()
         except (KafkaError, OSError, TimeoutError):
             return False
-        return all(len(part["isr"]) == len(self.cluster.nodes) for topic in topics for part in topic["partitions"])
+        return all(
+            len(part["isr"]) == len(self.cluster.nodes)
+            for topic in topics
+            for part in topic["partitions"]
+        )
 
 
 async def leader_killed(field: Brokers) -> None:

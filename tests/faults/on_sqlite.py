@@ -60,12 +60,16 @@ class FileOfRecords(Field):
             yield
 
     async def publish(self, numbers: range) -> None:
-        await self._streams.app.publish_many(self._streams.records, [Item(n=n, key=key_of(n)) for n in numbers])
+        await self._streams.app.publish_many(
+            self._streams.records, [Item(n=n, key=key_of(n)) for n in numbers]
+        )
 
     async def left(self) -> tuple[int, dict[int, str]]:
         async with SqliteTransport(self.file) as engine:
             lags = await engine.inspector.lag([self._streams.group])
-            return sum(one.behind for one in lags), numbered(await engine.inspector.dead(limit=10_000))
+            return sum(one.behind for one in lags), numbered(
+                await engine.inspector.dead(limit=10_000)
+            )
 
 
 async def enqueue(jobs: Jobs, numbers: range) -> None:

@@ -1,4 +1,5 @@
-"""The long form: `./scripts/faults FILE [--seconds 180]` starts a Kafka and a Redis, and lays siege."""
+"""The long form: `./scripts/faults FILE [--seconds 180]` starts a Kafka and a Redis, and lays
+siege."""
 
 import sys
 import tempfile
@@ -16,7 +17,12 @@ def main(words: Sequence[str]) -> None:
         kafka = Kafka(Path(folder), partitions=8)
         kafka.start()
         try:
-            engines = ["--streams", f"{kafka.url}?session=3&create_topics=1", "--jobs", f"{redis.url}?lease=3"]
+            engines = [
+                "--streams",
+                f"{kafka.url}?session=3&create_topics=1",
+                "--jobs",
+                f"{redis.url}?lease=3",
+            ]
             siege.main([*words, *engines])
         finally:
             kafka.stop()

@@ -38,7 +38,16 @@ class Started:
 @asynccontextmanager
 async def started(*words: str, folder: Path, env: Mapping[str, str]) -> AsyncGenerator[Started]:
     """Entered, it runs; left, it is killed if it still does."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "busline", "run", *words, env=env, cwd=folder, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "busline",
+        "run",
+        *words,
+        env=env,
+        cwd=folder,
+        stderr=asyncio.subprocess.PIPE,
+    )
     worker = Started(process)
     listening = asyncio.ensure_future(worker.listen())
     try:

@@ -1,4 +1,5 @@
-"""Every attack in its short form: nothing is lost, doubled beyond the promise, out of order, or committed too early."""
+"""Every attack in its short form: nothing is lost, doubled beyond the promise, out of order, or
+committed too early."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,8 +9,14 @@ import pytest
 from tests.faults.attacks import ATTACKS, Attack, Ground, ground
 
 SECONDS = 2
-BESIDE = (("kafka-churn", "kafka-worker"), ("redis-answers", "redis-worker", "redis-frozen", "redis-restart"), ("sqlite-jobs", "sqlite-records"))
-ALONE = [(one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)]  # these share a cluster
+BESIDE = (
+    ("kafka-churn", "kafka-worker"),
+    ("redis-answers", "redis-worker", "redis-frozen", "redis-restart"),
+    ("sqlite-jobs", "sqlite-records"),
+)
+ALONE = [
+    (one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)
+]  # these share a cluster
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,8 @@ async def test_the_judge_finds_nothing(place: Ground, names: tuple[str, ...]) ->
 
 
 async def withstood(place: Ground, attack: Attack) -> None:
-    """A second run that nothing explains may be a busy machine's, once: a member that was kept from its heartbeat."""
+    """A second run that nothing explains may be a busy machine's, once: a member that was kept from
+    its heartbeat."""
     verdict = await attack.run(place, SECONDS)
     if verdict.doubled and not (verdict.lost or verdict.disordered or verdict.early):
         verdict = await attack.run(place, SECONDS)

@@ -1,4 +1,5 @@
-"""Jobs that fall due while workers are killed, the file is locked and the disk is full: each runs, the others stay."""
+"""Jobs that fall due while workers are killed, the file is locked and the disk is full: each runs,
+the others stay."""
 
 import asyncio
 import os
@@ -50,7 +51,12 @@ class Due:
         self.ledger.touch()
         (folder / "due.py").write_text(dedent(APP))
         path = os.pathsep.join([str(folder), *sys.path])
-        self.environment = {**os.environ, "FILE": f"sqlite:///{file}", "LEDGER": str(self.ledger), "PYTHONPATH": path}
+        self.environment = {
+            **os.environ,
+            "FILE": f"sqlite:///{file}",
+            "LEDGER": str(self.ledger),
+            "PYTHONPATH": path,
+        }
 
     async def fill(self) -> None:
         app = App("due", jobs=f"sqlite:///{self.file}")
@@ -62,17 +68,30 @@ class Due:
 
     @asynccontextmanager
     async def worker(self) -> AsyncGenerator[asyncio.subprocess.Process]:
-        async with started("due:app", "--queue", "due", "--concurrency", "5", folder=self.folder, env=self.environment) as worker:
+        async with started(
+            "due:app",
+            "--queue",
+            "due",
+            "--concurrency",
+            "5",
+            folder=self.folder,
+            env=self.environment,
+        ) as worker:
             yield worker.process
         self.said = worker.said
 
     async def where(self) -> tuple[int, int, int]:
-        """How many of the jobs that fall due live, how many are for later, how many are in the other queue."""
+        """How many of the jobs that fall due live, how many are for later, how many are in the
+        other queue."""
         async with SqliteTransport(self.file) as engine:
             depth = await engine.inspector.depth()
             assert await engine.inspector.dead() == []
         due = depth["due"]
-        return due.waiting + due.delayed + due.retrying + due.running - 1, due.delayed, depth["other"].waiting
+        return (
+            due.waiting + due.delayed + due.retrying + due.running - 1,
+            due.delayed,
+            depth["other"].waiting,
+        )
 
     def ran(self) -> list[int]:
         return [int(line) for line in self.ledger.read_text().splitlines()]

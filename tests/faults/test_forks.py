@@ -1,4 +1,5 @@
-"""Children that a process forks: what they inherit locks nothing, listens to nothing, and is not used by accident."""
+"""Children that a process forks: what they inherit locks nothing, listens to nothing, and is not
+used by accident."""
 
 import asyncio
 import os
@@ -24,7 +25,9 @@ from busline.transports.sqlite import SqliteTransport
 from tests.transports.sqlite.child import Host
 
 async def main():
-    async with SqliteTransport(sys.argv[1]) as transport, transport.subscribe(Subscription((Address("queue", "jobs"),)), Host()) as jobs:
+    asked = Subscription((Address("queue", "jobs"),))
+    async with SqliteTransport(sys.argv[1]) as transport, transport.subscribe(asked,
+    Host()) as jobs:
         await jobs.receive(1)
         child = os.fork()
         if child == 0:
@@ -98,7 +101,14 @@ async def test_what_outlives_a_killed_process_keeps_nothing_locked(tmp_path: Pat
     path = tmp_path / "bus.db"
     async with SqliteTransport(path) as transport:
         await transport.publish(JOBS, [Message("j", b"{}")])
-        victim = await asyncio.create_subprocess_exec(sys.executable, "-c", ORPHANING, str(path), env=env(tmp_path), stdout=asyncio.subprocess.PIPE)
+        victim = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            ORPHANING,
+            str(path),
+            env=env(tmp_path),
+            stdout=asyncio.subprocess.PIPE,
+        )
         assert victim.stdout is not None
         orphans = [int(pid) for pid in (await victim.stdout.readline()).split()]
         assert await victim.wait() == -signal.SIGKILL
@@ -107,14 +117,24 @@ async def test_what_outlives_a_killed_process_keeps_nothing_locked(tmp_path: Pat
             await transport.publish(JOBS, [Message("k", b"{}")])
             while (await transport.inspector.depth())["jobs"].waiting < 2:
                 await asyncio.sleep(0.01)
-            assert [path.name for path in transport.process.folder.glob("*.lock")] == [f"{transport.process.n}.lock"]
+            assert [path.name for path in transport.process.folder.glob("*.lock")] == [
+                f"{transport.process.n}.lock"
+            ]
         finally:
             for pid in orphans:
                 os.kill(pid, signal.SIGKILL)
 
 
 def test_in_a_forked_child_an_app_is_closed_and_can_be_opened(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", USING], env=env(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", USING],
+        env=env(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
@@ -126,7 +146,10 @@ def test_children_of_a_worker_end_when_they_are_told_and_end_with_it(project: Pr
     worker = project.start("run", "forking:app", "--http", "127.0.0.1:0")
     read_until(worker, "runs:")
 
-    assert project.run("enqueue", "forking:app", "start_and_stop", "--wait", "30").stdout == "[" + ",".join(["-15"] * 10) + "]\n"
+    assert (
+        project.run("enqueue", "forking:app", "start_and_stop", "--wait", "30").stdout
+        == "[" + ",".join(["-15"] * 10) + "]\n"
+    )
     left = int(project.run("enqueue", "forking:app", "leave_one", "--wait", "30").stdout)
     worker.terminate()
 

@@ -8,11 +8,21 @@ KAFKA, BROKERS, QUEUE = Promise(0.25, "run"), Promise(0.25, "more"), Promise(0.0
 VICTIM, OTHER = 11, 12
 
 
-def ran(n: int, begun: float, ended: float | None, process: int = OTHER, key: str = "k", place: str = "") -> list[Line]:
+def ran(
+    n: int, begun: float, ended: float | None, process: int = OTHER, key: str = "k", place: str = ""
+) -> list[Line]:
     """One run, and its effect if it ended."""
     place = place or f"t/0@{n}"
     begin = Line("begin", begun, process, n, key, place)
-    return [begin] if ended is None else [begin, Line("end", ended, process, n, key, place), Line("effect", ended + 0.01, OTHER, n, key, "-")]
+    return (
+        [begin]
+        if ended is None
+        else [
+            begin,
+            Line("end", ended, process, n, key, place),
+            Line("effect", ended + 0.01, OTHER, n, key, "-"),
+        ]
+    )
 
 
 def told(*runs: list[Line]) -> list[Line]:
@@ -20,8 +30,16 @@ def told(*runs: list[Line]) -> list[Line]:
 
 
 def clean() -> Story:
-    """Four records. The second was cut by a kill; the first had ended just before it, and ran again with it."""
-    lines = told(ran(0, 1.0, 1.9, VICTIM), ran(1, 1.95, None, VICTIM), ran(0, 5.0, 5.1), ran(1, 5.1, 5.2), ran(2, 5.3, 5.4), ran(3, 5.5, 5.6))
+    """Four records. The second was cut by a kill; the first had ended just before it, and ran again
+    with it."""
+    lines = told(
+        ran(0, 1.0, 1.9, VICTIM),
+        ran(1, 1.95, None, VICTIM),
+        ran(0, 5.0, 5.1),
+        ran(1, 5.1, 5.2),
+        ran(2, 5.3, 5.4),
+        ran(3, 5.5, 5.6),
+    )
     commits = [Commit(0.5, "t/0", 0), Commit(5.25, "t/0", 2), Commit(6.0, "t/0", 4)]
     return Story(frozenset(range(4)), lines, [Fault(2.0, 2.0, VICTIM)], commits)
 
@@ -42,8 +60,23 @@ def test_a_lost_message_is_found() -> None:
     story = clean()
 
     never = judge(replace(story, published=frozenset(range(5))), KAFKA)
-    cut = judge(replace(story, lines=[one for one in story.lines if (one.what, one.number) not in (("end", 3), ("effect", 3))]), KAFKA)
-    without = judge(replace(story, lines=[one for one in story.lines if (one.what, one.number) != ("effect", 2)]), KAFKA)
+    cut = judge(
+        replace(
+            story,
+            lines=[
+                one
+                for one in story.lines
+                if (one.what, one.number) not in (("end", 3), ("effect", 3))
+            ],
+        ),
+        KAFKA,
+    )
+    without = judge(
+        replace(
+            story, lines=[one for one in story.lines if (one.what, one.number) != ("effect", 2)]
+        ),
+        KAFKA,
+    )
     left = judge(replace(story, left=1), KAFKA)
 
     assert never.lost == ["4 was never run to its end"]
@@ -56,7 +89,10 @@ def test_what_is_dead_is_lost_unless_its_workers_died() -> None:
     story = Story(frozenset({0, 1}), job(0, 1.0, 1.1), dead={1: "its worker died 3 times"})
 
     assert judge(story, QUEUE).good and judge(story, QUEUE).buried == 1
-    assert judge(replace(story, dead={1: "ValueError"}), QUEUE).lost == ["1 was never run to its end", "1 is dead: ValueError"]
+    assert judge(replace(story, dead={1: "ValueError"}), QUEUE).lost == [
+        "1 was never run to its end",
+        "1 is dead: ValueError",
+    ]
 
 
 def test_a_second_run_that_no_fault_explains_is_found() -> None:
@@ -69,7 +105,9 @@ def test_a_second_run_that_no_fault_explains_is_found() -> None:
     assert doubled(ran(0, 1.0, 1.1), ran(0, 3.0, 3.1)), "nobody was disturbed"
     assert doubled(ran(0, 1.0, 1.1, VICTIM), ran(0, 3.0, 3.1)), "it had ended long before the kill"
     assert doubled(ran(0, 1.0, None), ran(0, 3.0, 3.1)), "another process was killed"
-    assert doubled(ran(0, 1.0, None, VICTIM), ran(0, 3.0, 3.1), ran(0, 4.0, 4.1)), "one kill explains one run"
+    assert doubled(ran(0, 1.0, None, VICTIM), ran(0, 3.0, 3.1), ran(0, 4.0, 4.1)), (
+        "one kill explains one run"
+    )
     assert not doubled(ran(0, 1.0, None, VICTIM), ran(0, 3.0, 3.1)), "it was cut"
     assert not doubled(ran(0, 1.0, 1.8, VICTIM), ran(0, 3.0, 3.1)), "it ended within the window"
 
@@ -101,7 +139,9 @@ def test_broken_order_is_found() -> None:
     assert disordered(ran(1, 1.0, 1.1), ran(0, 2.0, 2.1)), "the later came first"
     assert disordered(ran(0, 1.0, 2.0), ran(1, 1.5, 2.1)), "side by side"
     assert not disordered(ran(0, 1.0, 2.0, key="a"), ran(1, 1.5, 2.1, key="b")), "of two keys"
-    assert not disordered(ran(0, 1.0, 1.1), ran(1, 1.2, 1.3), ran(0, 2.0, 2.1)), "the second time does not count"
+    assert not disordered(ran(0, 1.0, 1.1), ran(1, 1.2, 1.3), ran(0, 2.0, 2.1)), (
+        "the second time does not count"
+    )
 
 
 def test_a_commit_above_an_unfinished_record_is_found() -> None:

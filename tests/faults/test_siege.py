@@ -1,4 +1,5 @@
-"""Flights on real servers, with one of two workers on each side killed every few seconds: the short form."""
+"""Flights on real servers, with one of two workers on each side killed every few seconds: the short
+form."""
 
 import subprocess
 import sys
@@ -13,7 +14,19 @@ from tests.examples.test_flights import FILE, ROOT, multiply
 def test_flights_survive_the_death_of_workers_on_kafka_and_redis(tmp_path: Path) -> None:
     more = tmp_path / "flights.csv"
     multiply(FILE, more, 10)
-    words = [sys.executable, "-m", "tests.faults.siege", str(more), "--seconds", "14", "--every", "3", "4", "--seed", "5"]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.faults.siege",
+        str(more),
+        "--seconds",
+        "14",
+        "--every",
+        "3",
+        "4",
+        "--seed",
+        "5",
+    ]
 
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=110)
 

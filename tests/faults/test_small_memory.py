@@ -1,4 +1,5 @@
-"""A worker that may have 256 MiB of data reads large records and large jobs to their end, on every engine."""
+"""A worker that may have 256 MiB of data reads large records and large jobs to their end, on every
+engine."""
 
 import asyncio
 import os
@@ -45,12 +46,16 @@ def values() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("engines", [pair("sqlite", "sqlite"), pair("kafka", "redis")])
-async def test_large_messages_fit_into_a_small_worker(engines: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_messages_fit_into_a_small_worker(
+    engines: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     streams, jobs = servers.pair(engines, tmp_path / "bus.db")
     ledger = tmp_path / "ledger"
     url = f"sqlite:///{tmp_path}/bus.db"
     named = {
-        "BUSLINE_STREAMS": url if str(streams).startswith("sqlite") else f"{streams}?create_topics=1",
+        "BUSLINE_STREAMS": (
+            url if str(streams).startswith("sqlite") else f"{streams}?create_topics=1"
+        ),
         "BUSLINE_JOBS": url if str(jobs).startswith("sqlite") else str(jobs),
         "LEDGER": str(ledger),
     }
@@ -62,7 +67,8 @@ async def test_large_messages_fit_into_a_small_worker(engines: str, servers: Ser
 
     worker = subprocess.run(
         [sys.executable, "-m", "busline", "run", NAME, "--until-idle"],
-        cwd=Path(__file__).parents[2], preexec_fn=_limit, capture_output=True, text=True, timeout=100, check=False,
+        cwd=Path(__file__).parents[2], preexec_fn=_limit, capture_output=True, text=True,
+        timeout=100, check=False,
     )  # fmt: skip
 
     assert worker.returncode == 0, worker.stderr[-2000:]

@@ -1,4 +1,5 @@
-"""SIGKILL at every SQL statement of publish, receive and settle: real processes, and every message in one place."""
+"""SIGKILL at every SQL statement of publish, receive and settle: real processes, and every message
+in one place."""
 
 import sqlite3
 import subprocess
@@ -14,7 +15,12 @@ from tests.faults import victim
 def crash(folder: Path, fatal: int) -> tuple[int, Path, int, set[str]]:
     """Lets a victim die at a statement; what it had said by then."""
     path = folder / f"{fatal}.db"
-    done = subprocess.run([sys.executable, victim.__file__, str(path), str(fatal)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, victim.__file__, str(path), str(fatal)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode in (0, -9), done.stderr
     return fatal, path, done.returncode, set(done.stdout.splitlines())
 
@@ -85,7 +91,10 @@ async def test_no_statement_is_a_bad_one_to_die_at(tmp_path: Path) -> None:
         async with SqliteTransport(path) as transport:
             await transport._look_once()
             after = Found(path)
-        assert (after.held, after.owners) == (0, 0), f"something is still in a dead hand after statement {fatal}"
+        assert (after.held, after.owners) == (
+            0,
+            0,
+        ), f"something is still in a dead hand after statement {fatal}"
         assert sorted(after.jobs) == sorted(before.jobs) and after.dead == before.dead
         survived = fatal if status == 0 else survived
     assert survived > 60

@@ -1,4 +1,5 @@
-"""A second process stands by, and goes on where the first was killed; a frozen one is refused when it comes back."""
+"""A second process stands by, and goes on where the first was killed; a frozen one is refused when
+it comes back."""
 
 import asyncio
 import os

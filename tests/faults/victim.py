@@ -1,4 +1,5 @@
-"""A process that publishes, receives and settles, and kills itself at its n-th SQL statement. `victim.py FILE N`."""
+"""A process that publishes, receives and settles, and kills itself at its n-th SQL statement.
+`victim.py FILE N`."""
 
 import asyncio
 import os
@@ -13,7 +14,11 @@ from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Outcome, Rejected
 from busline.core.ports import Subscription
 from busline.transports.sqlite import SqliteTransport
 
-JOBS, EFFECTS, RECORDS = Address("queue", "jobs"), Address("queue", "effects"), Address("topic", "records", 1)
+JOBS, EFFECTS, RECORDS = (
+    Address("queue", "jobs"),
+    Address("queue", "effects"),
+    Address("topic", "records", 1),
+)
 
 
 class Host:
@@ -31,19 +36,33 @@ class Host:
 
 
 def effect(id: str) -> Acked:
-    return Acked((Send(EFFECTS, Message(f"effect-{id}", b"{}", at=1.0)), Keep(f"fact-{id}", b"1", 3600.0)))
+    return Acked(
+        (Send(EFFECTS, Message(f"effect-{id}", b"{}", at=1.0)), Keep(f"fact-{id}", b"1", 3600.0))
+    )
 
 
 async def main(path: str, fatal: int) -> None:
     async with SqliteTransport(path) as transport:
         arm(transport, fatal)
-        await transport.publish(JOBS, [Message(f"j{n}", b"{}", at=1.0, remember=60.0 if n == 1 else 0.0) for n in range(1, 6)])
+        await transport.publish(
+            JOBS,
+            [
+                Message(f"j{n}", b"{}", at=1.0, remember=60.0 if n == 1 else 0.0)
+                for n in range(1, 6)
+            ],
+        )
         say("jobs")
         await transport.publish(RECORDS, [Message(f"r{n}", b"{}", at=1.0) for n in range(1, 5)])
         say("records")
         async with transport.subscribe(Subscription((JOBS,)), Host()) as receiver:
             got = await receiver.receive(10)
-            ends: list[Outcome] = [effect("j1"), Rejected("bad", ValueError("x")), Retried(60, ValueError("x")), RELEASED, ACKED]
+            ends: list[Outcome] = [
+                effect("j1"),
+                Rejected("bad", ValueError("x")),
+                Retried(60, ValueError("x")),
+                RELEASED,
+                ACKED,
+            ]
             await receiver.settle(list(zip(got, ends, strict=True)))
             say("jobs settled")
         async with transport.subscribe(Subscription((RECORDS,), "g"), Host()) as reader:

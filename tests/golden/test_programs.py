@@ -1,4 +1,5 @@
-"""The golden programs type-check, their mistakes do not, in both checkers; and their own tests pass."""
+"""The golden programs type-check, their mistakes do not, in both checkers; and their own tests
+pass."""
 
 import subprocess
 import sys
@@ -38,13 +39,20 @@ def wrong(tmp_path: Path) -> Path:
 
 
 def refused(output: str) -> set[int]:
-    """The lines of wrong.py that a checker complains about; a decorator's complaint may stand at the function."""
-    found = {int(line.split("wrong.py:")[1].split(":")[0]) for line in output.splitlines() if "wrong.py:" in line and "error" in line}
+    """The lines of wrong.py that a checker complains about; a decorator's complaint may stand at
+    the function."""
+    found = {
+        int(line.split("wrong.py:")[1].split(":")[0])
+        for line in output.splitlines()
+        if "wrong.py:" in line and "error" in line
+    }
     return {line - 1 if line in (8, 10) else line for line in found}
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_mypy_accepts_the_programs_and_refuses_each_mistake(wrong: Path) -> None:
@@ -59,8 +67,13 @@ def test_pyright_accepts_the_programs_and_refuses_each_mistake(wrong: Path) -> N
     assert good.returncode == 0, good.stdout
 
     project = wrong.with_name("pyrightconfig.json")
-    project.write_text(f'{{"include": ["wrong.py"], "extraPaths": ["{ROOT}", "{ROOT}/src"], "typeCheckingMode": "strict", "pythonVersion": "3.11"}}')
-    assert refused(run("pyright", "--pythonpath", sys.executable, "-p", str(project)).stdout) == LINES
+    project.write_text(
+        f'{{"include": ["wrong.py"], "extraPaths": ["{ROOT}", "{ROOT}/src"], "typeCheckingMode":'
+        ' "strict", "pythonVersion": "3.11"}'
+    )
+    assert (
+        refused(run("pyright", "--pythonpath", sys.executable, "-p", str(project)).stdout) == LINES
+    )
 
 
 async def test_an_order_becomes_an_invoice() -> None:

@@ -16,7 +16,10 @@ class Started:
     allowed: bool = True
 
     def check(self) -> None:
-        assert self.allowed, "This test starts a server: mark it with @pytest.mark.server, for `./scripts/test --embedded` leaves such out."
+        assert self.allowed, (
+            "This test starts a server: mark it with @pytest.mark.server, for `./scripts/test"
+            " --embedded` leaves such out."
+        )
 
 
 started = Started()

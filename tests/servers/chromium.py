@@ -12,7 +12,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 def how() -> dict[str, Any]:
     """What playwright launches it with."""
-    return {"executable_path": next(path for name in NAMES if (path := shutil.which(name))), "args": ["--no-sandbox"]}
+    return {
+        "executable_path": next(path for name in NAMES if (path := shutil.which(name))),
+        "args": ["--no-sandbox"],
+    }
 
 
 @pytest.fixture

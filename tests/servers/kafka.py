@@ -1,4 +1,5 @@
-"""A real Kafka on this machine's loopback, of one node or several: started by the tests, ended by their process ids."""
+"""A real Kafka on this machine's loopback, of one node or several: started by the tests, ended by
+their process ids."""
 
 import os
 import shutil
@@ -30,7 +31,8 @@ TOOLS = {
 
 
 class Node:
-    """One broker that is a controller as well. Its data lives in `folder` and outlives a restart."""
+    """One broker that is a controller as well. Its data lives in `folder` and outlives a
+    restart."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder, self.number = folder, number
@@ -47,14 +49,23 @@ class Node:
         return f"{self.number}@127.0.0.1:{self.controller}"
 
     def prepare(self, settings: Mapping[str, object]) -> None:
-        """Writes what it is told, and gives it a name if it has none: what Kafka's own tool writes, without a JVM."""
+        """Writes what it is told, and gives it a name if it has none: what Kafka's own tool writes,
+        without a JVM."""
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         write(self._properties, {**settings, **self._own()})
         meta = data / "meta.properties"
         if not meta.exists():
             directory = urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
-            write(meta, {"version": 1, "cluster.id": CLUSTER, "node.id": self.number, "directory.id": directory})
+            write(
+                meta,
+                {
+                    "version": 1,
+                    "cluster.id": CLUSTER,
+                    "node.id": self.number,
+                    "directory.id": directory,
+                },
+            )
 
     def begin(self) -> None:
         """Starts it. `listening` waits for it."""
@@ -110,8 +121,8 @@ class Node:
 
 
 class Kafka:
-    """A cluster of so many nodes. Its data lives in `folder` and outlives a restart. `partitions`: of a topic that does
-    not say."""
+    """A cluster of so many nodes. Its data lives in `folder` and outlives a restart. `partitions`:
+    of a topic that does not say."""
 
     def __init__(self, folder: Path, partitions: int = 3, nodes: int = 1) -> None:
         self._partitions = partitions
@@ -153,12 +164,16 @@ class Kafka:
     def tool(self, name: str, *arguments: str, text: str = "", timeout: float = 60) -> str:
         """What one of Kafka's own tools prints."""
         command = java(TOOLS[name], "--bootstrap-server", self.server, *arguments)
-        return subprocess.run(command, input=text, text=True, capture_output=True, check=True, timeout=timeout).stdout
+        return subprocess.run(
+            command, input=text, text=True, capture_output=True, check=True, timeout=timeout
+        ).stdout
 
     def _settings(self) -> dict[str, object]:
         copies = min(3, len(self.nodes))
         enough = max(1, copies - 1)
-        several = {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}  # nodes ask each other before rights are known
+        several = (
+            {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}
+        )  # nodes ask each other before rights are known
         return {
             "process.roles": "broker,controller",
             "controller.quorum.voters": ",".join(node.voter for node in self.nodes),
@@ -193,7 +208,18 @@ def write(path: Path, settings: Mapping[str, object]) -> None:
 
 def java(main: str, *arguments: str) -> list[str]:
     logging = f"-Dlog4j2.configurationFile={HERE / 'kafka-log4j2.properties'}"
-    return ["java", "-Xmx512m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", logging, "-cp", f"{jars()}/*", main, *arguments]
+    return [
+        "java",
+        "-Xmx512m",
+        "-Xms64m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        logging,
+        "-cp",
+        f"{jars()}/*",
+        main,
+        *arguments,
+    ]
 
 
 def jars() -> Path:
@@ -201,11 +227,21 @@ def jars() -> Path:
     started.check()
     missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
     if missing:
-        raise RuntimeError(f"The Kafka tests need {' and '.join(missing)}: apt-get install -y default-jre-headless maven")
+        raise RuntimeError(
+            f"The Kafka tests need {' and '.join(missing)}: apt-get install -y default-jre-headless"
+            " maven"
+        )
     if not any((CACHE / "libs").glob("kafka-tools-*.jar")):
         CACHE.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE / "pom.xml", CACHE / "pom.xml")
-        fetch = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={CACHE / 'libs'}"]
+        fetch = [
+            "mvn",
+            "-q",
+            "-B",
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+            f"-DoutputDirectory={CACHE / 'libs'}",
+        ]
         subprocess.run(fetch, cwd=CACHE, check=True)
     return CACHE / "libs"
 

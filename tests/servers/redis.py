@@ -34,9 +34,22 @@ class Server:
 
     def start(self) -> None:
         """Returns when it answers."""
-        settings = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "appendfsync": "always", **self._options}
-        words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", *value.split(" "))]
-        self._process = subprocess.Popen([binary(), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "save": "",
+            "appendfsync": "always",
+            **self._options,
+        }
+        words = [
+            word
+            for name, value in settings.items()
+            for word in (f"--{name.replace('_', '-')}", *value.split(" "))
+        ]
+        self._process = subprocess.Popen(
+            [binary(), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         limit = time.monotonic() + 20
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended at once"
@@ -52,14 +65,22 @@ class Server:
     def say(self, *words: str) -> bytes:
         """One command on a connection of its own; the raw answer, if it is short."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as wire:
-            wire.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words))
+            wire.sendall(
+                b"*%d\r\n" % len(words)
+                + b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+            )
             return wire.recv(65536)
 
     def say_as(self, password: str, *words: str) -> bytes:
         """As `say`, with a login."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as wire:
             for command in (("AUTH", password), words):
-                wire.sendall(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in command))
+                wire.sendall(
+                    b"*%d\r\n" % len(command)
+                    + b"".join(
+                        b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in command
+                    )
+                )
                 answer = wire.recv(65536)
         return answer
 
@@ -92,7 +113,9 @@ def binary() -> str:
 
 def release() -> str:
     """The server's version."""
-    said = subprocess.run([binary(), "--version"], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [binary(), "--version"], check=True, capture_output=True, text=True
+    ).stdout
     return said.partition("v=")[2].split()[0]
 
 
@@ -189,7 +212,13 @@ class Wire:
             for one in pair:
                 one.close()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, number: int) -> None:
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        doomed: asyncio.Event,
+        number: int,
+    ) -> None:
         while data := await reader.read(65536):
             if self.loses_answers_after is not None and self.loses_answers_after in data:
                 self.loses_answers_after = None
@@ -197,7 +226,13 @@ class Wire:
             await self._pass(data, writer, number)
         raise EOFError
 
-    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, number: int) -> None:
+    async def _back(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        doomed: asyncio.Event,
+        number: int,
+    ) -> None:
         while data := await reader.read(65536):
             if doomed.is_set():
                 self.lost += 1

@@ -43,8 +43,17 @@ class Story:
         await self.app.publish(topic, value, **options)
         await self.settled()
 
-    async def deliver(self, topic: Topic[Any], body: bytes | None, key: str | None = None, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
-        await self.streams.publish(topic.address, [self.app.bus().message(body, key=encode_key(key), headers=tuple(headers))])
+    async def deliver(
+        self,
+        topic: Topic[Any],
+        body: bytes | None,
+        key: str | None = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        await self.streams.publish(
+            topic.address,
+            [self.app.bus().message(body, key=encode_key(key), headers=tuple(headers))],
+        )
         await self.settled()
 
     async def settled(self) -> None:
@@ -60,7 +69,13 @@ class Story:
         if any(worker.busy for worker in workers):
             return False
         depth = await self.jobs.inspector.depth()
-        behind = sum([one.behind for engine in self.engines.all() for one in await engine.inspector.lag(self.app.groups())])
+        behind = sum(
+            [
+                one.behind
+                for engine in self.engines.all()
+                for one in await engine.inspector.lag(self.app.groups())
+            ]
+        )
         held = sum(worker.held for worker in workers)  # behind a retry that waits in its lane
         return not any(one.waiting or one.running for one in depth.values()) and behind <= held
 
@@ -80,7 +95,10 @@ class Story:
 
     async def redrive(self) -> int:
         again = 0
-        found = [(engine, [one.id for one in await engine.inspector.dead()]) for engine in self.engines.all()]
+        found = [
+            (engine, [one.id for one in await engine.inspector.dead()])
+            for engine in self.engines.all()
+        ]
         for engine, ids in found:  # all of them before: one may die again meanwhile
             again += (await self.app.bus().redrive(engine, ids)).again
         await self.settled()
@@ -95,19 +113,35 @@ Tell = Callable[..., Any]
 
 @pytest.fixture(params=PAIRS)
 def tell(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Tell:
-    """`async with tell(app) as story`: the App, running on a pair of engines, the same ones each time."""
+    """`async with tell(app) as story`: the App, running on a pair of engines, the same ones each
+    time."""
     streams, jobs = servers.pair(request.param, tmp_path / "bus.db")
     begun: list[bool] = []
 
     @asynccontextmanager
-    async def tell(app: App, override: Functions | None = None, tracer_provider: Any = None) -> AsyncGenerator[Story]:
+    async def tell(
+        app: App, override: Functions | None = None, tracer_provider: Any = None
+    ) -> AsyncGenerator[Story]:
         clock = SimClock()
         if isinstance(streams, Kafka) and not begun:
             await no_topics(*streams.servers)
         begun.append(True)
-        opened = {name: engine.open(clock) for name, engine in (("streams", streams), ("jobs", jobs))}
-        engines = Engines(opened["streams"], opened["streams"] if streams == jobs else opened["jobs"])
-        async with app.running_with(Setting(engines, clock, dict(override or {}), drain=2.0, cancel=1.0, tracer_provider=tracer_provider)):
+        opened = {
+            name: engine.open(clock) for name, engine in (("streams", streams), ("jobs", jobs))
+        }
+        engines = Engines(
+            opened["streams"], opened["streams"] if streams == jobs else opened["jobs"]
+        )
+        async with app.running_with(
+            Setting(
+                engines,
+                clock,
+                dict(override or {}),
+                drain=2.0,
+                cancel=1.0,
+                tracer_provider=tracer_provider,
+            )
+        ):
             yield Story(app, engines, clock)
 
     return tell

@@ -1,4 +1,5 @@
-"""Exits and other errors that are no Exception: a failed attempt of one message, whatever they come out of."""
+"""Exits and other errors that are no Exception: a failed attempt of one message, whatever they come
+out of."""
 
 import asyncio
 import sys
@@ -51,15 +52,39 @@ async def in_another_thread(error: BaseException) -> None:
     await asyncio.to_thread(leaves, error)
 
 
-WAYS: list[Callable[[BaseException], Any]] = [by_itself, gathered, grouped, nested, left_alone, in_another_thread, leaves]
-ERRORS: list[BaseException] = [SystemExit(0), SystemExit("text"), KeyboardInterrupt(), GeneratorExit(), Private(), asyncio.CancelledError()]
+WAYS: list[Callable[[BaseException], Any]] = [
+    by_itself,
+    gathered,
+    grouped,
+    nested,
+    left_alone,
+    in_another_thread,
+    leaves,
+]
+ERRORS: list[BaseException] = [
+    SystemExit(0),
+    SystemExit("text"),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    Private(),
+    asyncio.CancelledError(),
+]
 
 
-CASES = [(way, error) for way in WAYS for error in ERRORS if (way, type(error)) != (grouped, asyncio.CancelledError)]  # which a group takes for its own
+CASES = [
+    (way, error)
+    for way in WAYS
+    for error in ERRORS
+    if (way, type(error)) != (grouped, asyncio.CancelledError)
+]  # which a group takes for its own
 
 
-@pytest.mark.parametrize(("way", "error"), CASES, ids=lambda one: getattr(one, "__name__", None) or repr(one))
-async def test_it_is_a_failed_attempt_of_that_message_alone(way: Callable[[BaseException], Any], error: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("way", "error"), CASES, ids=lambda one: getattr(one, "__name__", None) or repr(one)
+)
+async def test_it_is_a_failed_attempt_of_that_message_alone(
+    way: Callable[[BaseException], Any], error: BaseException
+) -> None:
     app, attempts, done = App("a"), list[int](), list[int]()
 
     async def leave() -> None:
@@ -136,11 +161,20 @@ class HostileError(Exception):
         raise ValueError("no text")
 
 
-REASONS: list[tuple[Any, str]] = [(404, "404"), (ValueError("no"), "no"), (Hostile(), "<Hostile whose text")]
-SAID: list[tuple[Exception, str]] = [*((Reject(reason), said) for reason, said in REASONS), (HostileError(), "its only")]
+REASONS: list[tuple[Any, str]] = [
+    (404, "404"),
+    (ValueError("no"), "no"),
+    (Hostile(), "<Hostile whose text"),
+]
+SAID: list[tuple[Exception, str]] = [
+    *((Reject(reason), said) for reason, said in REASONS),
+    (HostileError(), "its only"),
+]
 
 
-@pytest.mark.parametrize(("error", "said"), SAID, ids=["number", "error", "hostile", "hostile error"])
+@pytest.mark.parametrize(
+    ("error", "said"), SAID, ids=["number", "error", "hostile", "hostile error"]
+)
 async def test_a_reason_that_is_no_text_is_told_all_the_same(error: Exception, said: str) -> None:
     app = App("a")
 
@@ -192,4 +226,7 @@ async def test_a_policy_that_cannot_be_applied_ends_its_attempt() -> None:
         await good.enqueue(1)
         await bus.settled()
         assert len(bus.dead(bad)) == 150 and ran == [1]
-        assert bus.dead(bad)[0].reason == "its retry policy cannot be applied: RuntimeError('not today')"
+        assert (
+            bus.dead(bad)[0].reason
+            == "its retry policy cannot be applied: RuntimeError('not today')"
+        )

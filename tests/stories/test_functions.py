@@ -1,4 +1,5 @@
-"""Whatever form a function has: it is run to its end before its message is acknowledged, or its message has failed."""
+"""Whatever form a function has: it is run to its end before its message is acknowledged, or its
+message has failed."""
 
 import asyncio
 import functools
@@ -131,7 +132,7 @@ async def test_a_task_under_a_subscriber_runs_for_both() -> None:
     assert RAN == [1, 2]
 
 
-# --- what yields -----------------------------------------------------------------------------------------------
+# --- what yields -----------------------------------------------------------------------------
 
 
 async def stream(n: int) -> AsyncGenerator[int]:
@@ -192,7 +193,9 @@ async def test_a_value_that_does_not_fit_closes_the_generator_and_sends_nothing(
 
 
 @yielding
-async def test_what_yields_without_a_place_to_go_is_refused_or_dead_but_not_acknowledged(form: str) -> None:
+async def test_what_yields_without_a_place_to_go_is_refused_or_dead_but_not_acknowledged(
+    form: str,
+) -> None:
     app = App("a")
     app.subscriber(numbers, name="see")(YIELDING[form])
     task = app.task(name="do")(YIELDING[form])
@@ -202,12 +205,14 @@ async def test_what_yields_without_a_place_to_go_is_refused_or_dead_but_not_ackn
             await task.enqueue(3)
             await bus.settled()
             assert len(bus.dead(numbers)) == len(bus.dead(task)) == 1
-            assert "expected a function that returns, got one that yields" in bus.dead(task)[0].reason
+            assert (
+                "expected a function that returns, got one that yields" in bus.dead(task)[0].reason
+            )
     except Exception as error:
         assert "got one that yields" in str(error) or "publish= for what it yields" in str(error)
 
 
-# --- dependencies ----------------------------------------------------------------------------------------------
+# --- dependencies ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -307,7 +312,7 @@ async def test_an_object_that_can_be_entered_is_given_as_it_is() -> None:
     assert isinstance(got[0], Client) and CLOSED == []
 
 
-async def test_a_dependency_that_swallows_what_kept_another_from_opening_has_not_handled_the_message() -> None:
+async def test_what_a_dependency_swallows_of_anothers_opening_is_not_handled() -> None:
     app = App("a")
 
     async def swallows() -> AsyncGenerator[None]:
@@ -333,7 +338,9 @@ async def test_a_dependency_that_swallows_what_kept_another_from_opening_has_not
 async def test_what_a_partial_has_given_is_not_asked_for() -> None:
     app = App("a")
 
-    async def see(n: int, *, session: Annotated[str, Depends(wrapped_session)], delivery: Delivery) -> None:
+    async def see(
+        n: int, *, session: Annotated[str, Depends(wrapped_session)], delivery: Delivery
+    ) -> None:
         assert session == "mine" and delivery.attempt == 1
         RAN.append(n)
 
@@ -377,4 +384,7 @@ async def test_a_plain_function_that_sends_without_a_loop_fails_and_says_so(send
         await parent.enqueue()
         await bus.settled()
         (letter,) = bus.dead(parent)
-    assert f"'parent': expected a function that can await `{send}`, got a plain `def`, in a thread. Make the function `async def`" in letter.reason
+    assert (
+        f"'parent': expected a function that can await `{send}`, got a plain `def`, in a thread."
+        " Make the function `async def`" in letter.reason
+    )

@@ -64,9 +64,17 @@ async def test_attempts_that_failed_are_listed_and_none_is_left_unseen() -> None
         await good.enqueue()
         await bus.settled()
         (failure,) = bus.failures(same)
-        assert (failure.id, failure.attempt, str(failure.error), failure.again is not None) == (job.id, 1, "'typo'", True)
+        assert (failure.id, failure.attempt, str(failure.error), failure.again is not None) == (
+            job.id,
+            1,
+            "'typo'",
+            True,
+        )
         await bus.advance(60)
-        assert [(one.attempt, one.again is None) for one in bus.failures(same)] == [(1, False), (2, True)] and not bus.failures(good)
+        assert [(one.attempt, one.again is None) for one in bus.failures(same)] == [
+            (1, False),
+            (2, True),
+        ] and not bus.failures(good)
 
 
 async def test_leaving_a_test_that_failed_raises_the_tests_own_error() -> None:
@@ -97,7 +105,11 @@ async def test_equal_names_of_two_apps_are_two_handlers() -> None:
     async with in_memory(one, other, errors="keep") as bus:
         await bus.publish(items, Item(n=1))
         assert (len(bus.dead(fails)), len(bus.dead(runs)), len(bus.dead(items))) == (1, 0, 1)
-        assert (bus.counts(fails)["dead"], bus.counts(runs)["dead"], bus.counts(runs)["handled"]) == (1, 0, 1)
+        assert (
+            bus.counts(fails)["dead"],
+            bus.counts(runs)["dead"],
+            bus.counts(runs)["handled"],
+        ) == (1, 0, 1)
         assert await bus.redrive(fails) == 1
     assert ran == [1]
 

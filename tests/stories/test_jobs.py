@@ -8,7 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from busline import INJECTED, App, Delivery, Invalid, JobFailed, NoResult, Reject, Retry, RetryLater, Router
+from busline import (
+    INJECTED,
+    App,
+    Delivery,
+    Invalid,
+    JobFailed,
+    NoResult,
+    Reject,
+    Retry,
+    RetryLater,
+    Router,
+)
 from tests.stories.conftest import Tell
 
 
@@ -101,11 +112,19 @@ async def test_a_failed_job_fails_its_waiter(tell: Tell) -> None:
 
     async with tell(app) as story:
         job = await breaks.enqueue()
-        with pytest.raises(JobFailed, match=r"ValueError: no \(after 1 attempts\), from ConnectionError: gone") as caught:
+        with pytest.raises(
+            JobFailed, match=r"ValueError: no \(after 1 attempts\), from ConnectionError: gone"
+        ) as caught:
             await job.result(timeout=60)
         failed, (letter,) = caught.value, await story.dead()
-        assert (failed.attempts, failed.causes, failed.traceback) == (1, letter.causes, letter.traceback)
-        assert [one.error_type for one in failed.causes] == ["ConnectionError"] and "in fails\n" in failed.__notes__[0]
+        assert (failed.attempts, failed.causes, failed.traceback) == (
+            1,
+            letter.causes,
+            letter.traceback,
+        )
+        assert [one.error_type for one in failed.causes] == [
+            "ConnectionError"
+        ] and "in fails\n" in failed.__notes__[0]
         assert (await job.status()).state == "failed"
 
 
@@ -185,7 +204,10 @@ async def test_an_id_gives_the_first_job_and_unique_is_a_lock(tell: Tell) -> Non
 
 
 async def test_a_stray_cancellation_or_exit_fails_one_delivery_and_ends_nothing(tell: Tell) -> None:
-    app, raised = App("a"), [asyncio.CancelledError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()]
+    app, raised = (
+        App("a"),
+        [asyncio.CancelledError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()],
+    )
 
     @app.task(retry=Retry(1))
     async def strange(n: int) -> None:
@@ -201,7 +223,12 @@ async def test_a_stray_cancellation_or_exit_fails_one_delivery_and_ends_nothing(
             await strange.enqueue(n)
         await story.settled()
 
-        assert {one.error_type for one in await story.dead()} == {"CancelledError", "SystemExit", "KeyboardInterrupt", "GeneratorExit"}
+        assert {one.error_type for one in await story.dead()} == {
+            "CancelledError",
+            "SystemExit",
+            "KeyboardInterrupt",
+            "GeneratorExit",
+        }
         assert len(await story.dead()) == 5 and story.counts("strange").handled == 1
 
 
@@ -311,7 +338,9 @@ async def test_arguments_of_every_kind_come_out_as_they_went_in(tell: Tell) -> N
     huge, moment = 2**70 + 1, datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     @app.task
-    async def takes(n: int, raw: bytes, when: datetime, extra: dict[str, object], rest: int = 7) -> None:
+    async def takes(
+        n: int, raw: bytes, when: datetime, extra: dict[str, object], rest: int = 7
+    ) -> None:
         seen.append((n, raw, when, extra, rest))
 
     async with tell(app) as story:

@@ -107,7 +107,10 @@ async def test_another_loop_may_not_join() -> None:
             pass
 
     async with in_memory(app):
-        with pytest.raises(Invalid, match="'a': expected an App of this event loop, got one that is open in another"):
+        with pytest.raises(
+            Invalid,
+            match="'a': expected an App of this event loop, got one that is open in another",
+        ):
             await asyncio.to_thread(asyncio.run, elsewhere())
         assert opened(app)
 

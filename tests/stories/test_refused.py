@@ -1,4 +1,5 @@
-"""A server that refuses the login it took before: nothing is lost or dead, and all goes on when it takes it again."""
+"""A server that refuses the login it took before: nothing is lost or dead, and all goes on when it
+takes it again."""
 
 import asyncio
 
@@ -12,7 +13,11 @@ from tests.stories.test_streams import Item
 @pytest.mark.server
 async def test_a_login_that_is_refused_for_a_while_loses_nothing() -> None:
     with running() as server:
-        app, done, lane = App("a", streams="memory://", jobs=server.url), list[int](), Topic("lane", Item, partitions=1)
+        app, done, lane = (
+            App("a", streams="memory://", jobs=server.url),
+            list[int](),
+            Topic("lane", Item, partitions=1),
+        )
 
         @app.task
         async def note(n: int) -> None:

@@ -47,7 +47,11 @@ async def test_names_carry_every_prefix_and_middleware_runs_from_the_outside(tel
 
         assert log[:3] == ["app", "outer", "inner"]
         assert {"done 1", "sunk 1"} <= set(log)
-        assert {name for name in app.bus().counts} == {"outer.inner.handle", "outer.inner.done", "outer.sunk"}
+        assert {name for name in app.bus().counts} == {
+            "outer.inner.handle",
+            "outer.inner.done",
+            "outer.sunk",
+        }
 
 
 async def test_an_app_runs_in_the_lifespan_of_fastapi() -> None:

@@ -1,4 +1,5 @@
-"""A function that sends very much: in linear time, with ids that its next run repeats, and others run meanwhile."""
+"""A function that sends very much: in linear time, with ids that its next run repeats, and others
+run meanwhile."""
 
 import asyncio
 
@@ -49,9 +50,14 @@ async def test_what_is_too_much_is_refused_and_the_rest_may_go_at_once() -> None
 
 
 def ids(sends: list[tuple[str, bytes]]) -> list[str]:
-    delivery, kept = Delivery(Message("m", b"", at=1.0), "numbers", 1, "numbers/0@7", None, None), Sends()
+    delivery, kept = (
+        Delivery(Message("m", b"", at=1.0), "numbers", 1, "numbers/0@7", None, None),
+        Sends(),
+    )
     delivery.handler = "fan"
-    return [record_job_id(delivery, kept, queue, Message("", body, task="do")) for queue, body in sends]
+    return [
+        record_job_id(delivery, kept, queue, Message("", body, task="do")) for queue, body in sends
+    ]
 
 
 def test_equal_sends_have_ids_of_their_own_in_whatever_order_they_come() -> None:

@@ -58,7 +58,12 @@ async def test_a_failed_bill_sends_no_mail_and_no_invoice(tell: Tell) -> None:
         await story.advance(60)
 
         letter = (await story.dead())[0]
-        assert (letter.handler, letter.error_type, letter.error, letter.attempts) == ("bill", "ValueError", "out of ink", 3)
+        assert (letter.handler, letter.error_type, letter.error, letter.attempts) == (
+            "bill",
+            "ValueError",
+            "out of ink",
+            3,
+        )
         assert story.counts("send_receipt").handled == 0
 
 

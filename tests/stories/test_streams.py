@@ -11,7 +11,20 @@ from examples.java import app as java
 from fastapi import Depends as FastDepends
 from pydantic import BaseModel, Field
 
-from busline import App, CallNext, Delivery, Depends, Header, Invalid, Key, Reject, Retry, RetryLater, Router, Topic
+from busline import (
+    App,
+    CallNext,
+    Delivery,
+    Depends,
+    Header,
+    Invalid,
+    Key,
+    Reject,
+    Retry,
+    RetryLater,
+    Router,
+    Topic,
+)
 from busline.app import Setting
 from busline.runtime.engines import Engines
 from busline.testing.clock import SimClock
@@ -35,7 +48,11 @@ async def test_java_records_decode_and_other_types_are_skipped(tell: Tell) -> No
         got.append((event, delivery.headers_all("ce_id")))
 
     async with tell(java, override={paid: saw}) as story:
-        await story.deliver(events, b'{"type":"OrderPaid","orderId":"1","amountCents":5,"more":true}', headers=[("ce_id", b"1"), ("ce_id", b"2")])
+        await story.deliver(
+            events,
+            b'{"type":"OrderPaid","orderId":"1","amountCents":5,"more":true}',
+            headers=[("ce_id", b"1"), ("ce_id", b"2")],
+        )
         await story.deliver(events, b'{"type":"OrderPlaced","orderId":"1"}')
         await story.deliver(events, b'{"type":"Brandnew"}')
         await story.deliver(events, b'{"type":"OrderPaid","orderId":1}')
@@ -147,13 +164,20 @@ async def test_dependencies_see_the_failure_and_close_in_order(tell: Tell) -> No
             log.append("swallowed")
 
     @app.subscriber(one_lane, retry=Retry(1))
-    async def handle(item: Item, table: Annotated[str, Depends(table)], again: str = FastDepends(session)) -> None:
+    async def handle(
+        item: Item, table: Annotated[str, Depends(table)], again: str = FastDepends(session)
+    ) -> None:
         log.append(f"{table}, {again}")
         raise ValueError
 
     async with tell(app) as story:
         await story.publish(one_lane, Item(n=1))
-        assert log == ["open", "table of session, session", "swallowed", "close"]  # the inner one swallowed it: the outer sees none
+        assert log == [
+            "open",
+            "table of session, session",
+            "swallowed",
+            "close",
+        ]  # the inner one swallowed it: the outer sees none
         assert (await story.dead())[0].error_type == "ValueError"
 
 
@@ -263,10 +287,18 @@ async def test_aliases_go_out_and_come_back(tell: Tell) -> None:
 
 async def test_headers_that_are_no_text_never_stop_a_record(tell: Tell) -> None:
     app, seen = App("a"), list[object]()
-    headers = [("trash", b"\xc3\x28"), ("ce_id", b"1"), ("ce_id", b"2"), ("empty", None), ("é", b"x")]
+    headers = [
+        ("trash", b"\xc3\x28"),
+        ("ce_id", b"1"),
+        ("ce_id", b"2"),
+        ("empty", None),
+        ("é", b"x"),
+    ]
 
     @app.subscriber(one_lane)
-    async def handle(item: Item, delivery: Delivery, ce_id: Annotated[str, Header("ce_id")]) -> None:
+    async def handle(
+        item: Item, delivery: Delivery, ce_id: Annotated[str, Header("ce_id")]
+    ) -> None:
         seen.append((ce_id, delivery.headers_all("ce_id"), len(delivery.headers)))
         raise Reject("keep it")
 

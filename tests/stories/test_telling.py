@@ -51,20 +51,33 @@ def lines(said: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in said.records]
 
 
-async def test_each_failed_attempt_is_one_line_with_its_error_and_cause(said: pytest.LogCaptureFixture) -> None:
+async def test_each_failed_attempt_is_one_line_with_its_error_and_cause(
+    said: pytest.LogCaptureFixture,
+) -> None:
     async with in_memory(app, errors="keep") as bus:
         job = await group.enqueue()
         await bus.advance(10)
 
     error = "ValueError: no stock (from ConnectionError: shop closed)"
     first, second, dead = lines(said)
-    assert first.startswith(f"'group' {job.id}, attempt 1, failed: {error}; it runs again in 2 s, at 20") and first.endswith(" UTC")
-    assert second.startswith(f"'group' {job.id}, attempt 2, failed: {error}; it runs again in 4 s, at ")
-    assert dead == f"'group' {job.id}, attempt 3, is in the dead letters: all 3 attempts failed: {error}"
-    assert [(one.__dict__["error_type"], one.__dict__["error"]) for one in said.records] == [("ValueError", "no stock")] * 3
+    assert first.startswith(
+        f"'group' {job.id}, attempt 1, failed: {error}; it runs again in 2 s, at 20"
+    ) and first.endswith(" UTC")
+    assert second.startswith(
+        f"'group' {job.id}, attempt 2, failed: {error}; it runs again in 4 s, at "
+    )
+    assert (
+        dead
+        == f"'group' {job.id}, attempt 3, is in the dead letters: all 3 attempts failed: {error}"
+    )
+    assert [(one.__dict__["error_type"], one.__dict__["error"]) for one in said.records] == [
+        ("ValueError", "no stock")
+    ] * 3
 
 
-async def test_a_traceback_comes_with_a_handlers_first_failure_and_then_once_a_minute(said: pytest.LogCaptureFixture) -> None:
+async def test_a_traceback_comes_with_a_handlers_first_failure_and_then_once_a_minute(
+    said: pytest.LogCaptureFixture,
+) -> None:
     async with in_memory(app, errors="keep") as bus:
         await group.enqueue()
         await bus.advance(10)
@@ -72,7 +85,14 @@ async def test_a_traceback_comes_with_a_handlers_first_failure_and_then_once_a_m
         await group.enqueue()
         await bus.advance(10)
 
-    assert [one.exc_info is not None for one in said.records] == [True, False, False, True, False, False]
+    assert [one.exc_info is not None for one in said.records] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 async def test_at_the_level_debug_each_has_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
@@ -84,14 +104,21 @@ async def test_at_the_level_debug_each_has_its_traceback(caplog: pytest.LogCaptu
     assert [one.exc_info is not None for one in caplog.records] == [True] * 3
 
 
-async def test_what_was_meant_has_no_traceback_and_is_told_once(said: pytest.LogCaptureFixture) -> None:
+async def test_what_was_meant_has_no_traceback_and_is_told_once(
+    said: pytest.LogCaptureFixture,
+) -> None:
     async with in_memory(app, errors="keep"):
         job = await refuse.enqueue("no\naddress")
 
-    assert lines(said) == [f"'refuse' {job.id}, attempt 1, is in the dead letters: no address"] and said.records[0].exc_info is None
+    assert (
+        lines(said) == [f"'refuse' {job.id}, attempt 1, is in the dead letters: no address"]
+        and said.records[0].exc_info is None
+    )
 
 
-async def test_a_filter_that_raises_takes_no_message_away(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_filter_that_raises_takes_no_message_away(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def raises(record: logging.LogRecord) -> bool:
         raise KeyError("filter")
 
@@ -107,7 +134,9 @@ async def test_a_filter_that_raises_takes_no_message_away(capsys: pytest.Capture
     assert "KeyError: 'filter'" in capsys.readouterr().err
 
 
-async def test_jobs_that_all_ask_to_come_later_are_told_together(said: pytest.LogCaptureFixture) -> None:
+async def test_jobs_that_all_ask_to_come_later_are_told_together(
+    said: pytest.LogCaptureFixture,
+) -> None:
     many = App("many")
 
     @many.task
@@ -119,23 +148,38 @@ async def test_jobs_that_all_ask_to_come_later_are_told_together(said: pytest.Lo
         await bus.advance(13)
 
     first, second = lines(said)
-    assert ", attempt 1, asks to come later (the shop is closed); it runs again in 4 s, at " in first
+    assert (
+        ", attempt 1, asks to come later (the shop is closed); it runs again in 4 s, at " in first
+    )
     assert ", attempt 1, asks to come later, as do 149 others (the shop is closed); " in second
 
 
-async def test_a_lane_that_waits_says_for_what_and_until_when(said: pytest.LogCaptureFixture) -> None:
+async def test_a_lane_that_waits_says_for_what_and_until_when(
+    said: pytest.LogCaptureFixture,
+) -> None:
     async with in_memory(app, errors="keep") as bus:
         await bus.publish(numbers, 0)
         await bus.publish(numbers, 1)
         await bus.advance(7)
-        assert lines(said)[0].startswith("'wait' numbers/0@0, attempt 1, asks to come later (the shop is closed); it runs again in 8 s, at ")
-        assert lines(said)[0].endswith(" UTC, and what is behind it in its lane waits") and len(lines(said)) == 1
+        assert lines(said)[0].startswith(
+            "'wait' numbers/0@0, attempt 1, asks to come later (the shop is closed); it runs again"
+            " in 8 s, at "
+        )
+        assert (
+            lines(said)[0].endswith(" UTC, and what is behind it in its lane waits")
+            and len(lines(said)) == 1
+        )
         await bus.advance(300)
 
-    assert any("'wait' numbers/0@1, attempt 1, failed: KeyError: 1; it runs again in 4 s, at " in one for one in lines(said))
+    assert any(
+        "'wait' numbers/0@1, attempt 1, failed: KeyError: 1; it runs again in 4 s, at " in one
+        for one in lines(said)
+    )
 
 
-async def test_each_place_that_tells_of_a_failure_names_its_cause(said: pytest.LogCaptureFixture) -> None:
+async def test_each_place_that_tells_of_a_failure_names_its_cause(
+    said: pytest.LogCaptureFixture,
+) -> None:
     own, spans, metrics, engine = App("own"), InMemorySpanExporter(), Metrics(), MemoryTransport()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -159,7 +203,10 @@ async def test_each_place_that_tells_of_a_failure_names_its_cause(said: pytest.L
     cause = "ConnectionError: shop closed"
     assert [cause in line for line in lines(said)] == [True, True]
     assert cause in str(caught.value) and cause in (caught.value.traceback or "")
-    assert [str(one) for one in letter.causes] == [cause] and (letter.error_type, letter.error) == ("ValueError", "no stock")
+    assert [str(one) for one in letter.causes] == [cause] and (letter.error_type, letter.error) == (
+        "ValueError",
+        "no stock",
+    )
     attempts = [one for one in spans.get_finished_spans() if one.name.startswith("process")]
     assert [cause in (one.status.description or "") for one in attempts] == [True, True]
     assert metrics.handlers["sell"].errors == {"ValueError": 2}

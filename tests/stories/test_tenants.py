@@ -52,19 +52,30 @@ async def test_every_send_hands_it_on_and_its_own_value_wins(tell: Tell) -> None
         await note.enqueue("outside")
         await story.settled()
 
-    assert seen == {"put aside": [b"x", None], "at once": [b"x", None], "own": [b"own", None], "returned": [b"x", None], "outside": []}
+    assert seen == {
+        "put aside": [b"x", None],
+        "at once": [b"x", None],
+        "own": [b"own", None],
+        "returned": [b"x", None],
+        "outside": [],
+    }
 
 
 @pytest.mark.parametrize(
     ("names", "text"),
-    [("tenant", "'propagate': expected a list of headers' names, got 'tenant'"), (["a\n"], "'headers': expected names without control characters")],
+    [
+        ("tenant", "'propagate': expected a list of headers' names, got 'tenant'"),
+        (["a\n"], "'headers': expected names without control characters"),
+    ],
 )
 def test_what_cannot_be_handed_on_is_said_at_start(names: list[str], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         App("a", streams="memory://", jobs="memory://", propagate=names).assemble(Run())
 
 
-async def test_more_headers_than_a_message_may_have_are_refused_where_they_are_sent(tell: Tell) -> None:
+async def test_more_headers_than_a_message_may_have_are_refused_where_they_are_sent(
+    tell: Tell,
+) -> None:
     app = App("a", propagate=["tenant"])
 
     @app.task

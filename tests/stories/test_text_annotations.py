@@ -75,7 +75,11 @@ async def test_a_name_for_checkers_only_is_one_clear_error() -> None:
     async def pay(amount: Decimal) -> None: ...
 
     with pytest.raises(
-        ConfigError, match=r"'amount' at tests\.stories\..*\.pay: expected an annotation that can be resolved, got 'Decimal'\. Import 'Decimal' at run time"
+        ConfigError,
+        match=(
+            r"'amount' at tests\.stories\..*\.pay: expected an annotation that can be resolved, got"
+            r" 'Decimal'\. Import 'Decimal' at run time"
+        ),
     ):
         async with in_memory(app):
             pass

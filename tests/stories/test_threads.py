@@ -1,4 +1,5 @@
-"""Plain functions: as many at once as there are threads, and no thread is forgotten that nothing can end."""
+"""Plain functions: as many at once as there are threads, and no thread is forgotten that nothing
+can end."""
 
 import asyncio
 import logging
@@ -87,7 +88,9 @@ async def test_a_concurrency_that_is_asked_for_brings_its_threads() -> None:
         GO.set()
 
 
-async def test_a_run_over_its_time_holds_its_thread_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_over_its_time_holds_its_thread_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     app, clock = App("a"), SimClock()
     task = app.task(name="work", timeout=3, retry=Retry(2, delay=0))(work)
     _, at = setting(clock)
@@ -101,9 +104,14 @@ async def test_a_run_over_its_time_holds_its_thread_and_is_said_once(caplog: pyt
                 await asyncio.sleep(0)
             assert (await job.status()).state == "running" and sorted(RUNNING) == [1, 2]
             GO.set()
-            await until(lambda: RUNNING.count(1) == 2)  # its second attempt, when the first has ended
+            await until(
+                lambda: RUNNING.count(1) == 2
+            )  # its second attempt, when the first has ended
     said = [one.getMessage() for one in caplog.records if "cannot be ended" in one.getMessage()]
-    assert said == [f"'work' runs in a thread, which cannot be ended: until it returns it holds one of {THREADS}, and its message does not run again here"]
+    assert said == [
+        "'work' runs in a thread, which cannot be ended: until it returns it holds one of"
+        f" {THREADS}, and its message does not run again here"
+    ]
 
 
 async def test_a_deadline_does_not_count_the_wait_for_a_thread() -> None:
@@ -116,13 +124,17 @@ async def test_a_deadline_does_not_count_the_wait_for_a_thread() -> None:
         clock.move(2.5)
         GO.set()
         await until(lambda: len(RUNNING) == 2 * THREADS)
+        await asyncio.gather(
+            *(job.result() for job in jobs[:THREADS])
+        )  # the loop has heard of their ends
         clock.move(2.5)
         assert await jobs.results() == list(range(2 * THREADS))
         assert await engine.inspector.dead() == []
 
 
 async def test_a_job_that_was_given_back_does_not_run_beside_its_own_thread() -> None:
-    """The first run outlives the App that began it; the job comes back to the next one in this process."""
+    """The first run outlives the App that began it; the job comes back to the next one in this
+    process."""
     app = App("a")
     task = app.task(work)
     engine, at = setting(drain=0.01, cancel=0.01)

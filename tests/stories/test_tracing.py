@@ -1,4 +1,5 @@
-"""Every attempt is a span of its own: under the one that sent the message, linked to the attempt before it."""
+"""Every attempt is a span of its own: under the one that sent the message, linked to the attempt
+before it."""
 
 from collections.abc import Iterator
 
@@ -81,49 +82,105 @@ async def test_a_record_and_its_job_are_one_trace(tell: Tell, traces: Traces) ->
         job = await work.enqueue(9)
         assert await job.result(10) == 9
 
-    (root,), (sent,), (handled,), (created,) = (traces.named(name) for name in ("POST /items", "send items", "process items", "create a"))
+    (root,), (sent,), (handled,), (created,) = (
+        traces.named(name) for name in ("POST /items", "send items", "process items", "create a")
+    )
     first, second, third, _ = traces.named("process a")
-    assert [parent_of(one) for one in (sent, handled, created)] == [id_of(root), id_of(sent), id_of(handled)]
+    assert [parent_of(one) for one in (sent, handled, created)] == [
+        id_of(root),
+        id_of(sent),
+        id_of(handled),
+    ]
     assert {parent_of(one) for one in (first, second, third)} == {id_of(created)}
-    assert [[link.context.span_id for link in one.links] for one in (first, second, third)] == [[], [id_of(first)], [id_of(second)]]
-    assert {one.get_span_context().trace_id for one in (sent, handled, created, first, second, third)} == {root.get_span_context().trace_id}  # type: ignore[union-attr]  # as above
-    assert [one.status.status_code for one in (first, second, third)] == [StatusCode.ERROR, StatusCode.ERROR, StatusCode.UNSET]
+    assert [[link.context.span_id for link in one.links] for one in (first, second, third)] == [
+        [],
+        [id_of(first)],
+        [id_of(second)],
+    ]
+    assert {
+        one.get_span_context().trace_id  # type: ignore[union-attr]  # as above
+        for one in (sent, handled, created, first, second, third)
+    } == {root.get_span_context().trace_id}  # type: ignore[union-attr]  # as above
+    assert [one.status.status_code for one in (first, second, third)] == [
+        StatusCode.ERROR,
+        StatusCode.ERROR,
+        StatusCode.UNSET,
+    ]
     assert [len(traces.named(name)) for name in ("send a", "receive a")] == [1, 1]
     assert len(traces.all()) == 10, "and not one from the clients' own instrumentations"
     check(story, sent, handled, created, first, third)
 
 
-def check(story: Story, sent: ReadableSpan, handled: ReadableSpan, created: ReadableSpan, first: ReadableSpan, third: ReadableSpan) -> None:
+def check(
+    story: Story,
+    sent: ReadableSpan,
+    handled: ReadableSpan,
+    created: ReadableSpan,
+    first: ReadableSpan,
+    third: ReadableSpan,
+) -> None:
     """Kinds and attributes, as the conventions have them."""
-    streams, jobs = ({"messaging.system": engine.system} | server(engine.server) for engine in (story.streams, story.jobs))
+    streams, jobs = (
+        {"messaging.system": engine.system} | server(engine.server)
+        for engine in (story.streams, story.jobs)
+    )
     on_kafka = {"messaging.kafka.message.key": "1"} if story.streams.system == "kafka" else {}
     id, job = attributes(handled)["messaging.message.id"], attributes(first)["messaging.message.id"]
-    assert [one.kind for one in (sent, handled, created, first)] == [SpanKind.PRODUCER, SpanKind.CONSUMER, SpanKind.PRODUCER, SpanKind.CONSUMER]
-    assert attributes(sent) == operation("send", "items") | streams | on_kafka | {"messaging.message.id": id}
-    assert attributes(handled) == operation("process", "items") | streams | on_kafka | ({"messaging.kafka.offset": 0} if on_kafka else {}) | {
-        "messaging.message.id": id, "messaging.consumer.group.name": "a.handle", "messaging.destination.partition.id": "0",
+    assert [one.kind for one in (sent, handled, created, first)] == [
+        SpanKind.PRODUCER,
+        SpanKind.CONSUMER,
+        SpanKind.PRODUCER,
+        SpanKind.CONSUMER,
+    ]
+    assert attributes(sent) == operation("send", "items") | streams | on_kafka | {
+        "messaging.message.id": id
+    }
+    offset = {"messaging.kafka.offset": 0} if on_kafka else {}
+    assert attributes(handled) == operation("process", "items") | streams | on_kafka | offset | {
+        "messaging.message.id": id, "messaging.consumer.group.name": "a.handle",
+        "messaging.destination.partition.id": "0",
         "busline.handler": "handle", "busline.attempt": 1,
     }  # fmt: skip
-    assert attributes(created) == operation("create", "a") | jobs | {"messaging.message.id": job, "busline.task": "work"}
+    assert attributes(created) == operation("create", "a") | jobs | {
+        "messaging.message.id": job,
+        "busline.task": "work",
+    }
     assert attributes(third) == operation("process", "a") | jobs | {
         "messaging.message.id": job,
         "busline.task": "work",
         "busline.handler": "work",
         "busline.attempt": 3,
     }
-    assert attributes(first)["error.type"] == "ConnectionError" and first.events[0].name == "exception"
+    assert (
+        attributes(first)["error.type"] == "ConnectionError" and first.events[0].name == "exception"
+    )
 
 
 def operation(name: str, destination: str) -> dict[str, object]:
-    return {"messaging.operation.name": name, "messaging.operation.type": name, "messaging.destination.name": destination}
+    return {
+        "messaging.operation.name": name,
+        "messaging.operation.type": name,
+        "messaging.destination.name": destination,
+    }
 
 
 def server(place: tuple[str, int] | None) -> dict[str, object]:
     return {} if place is None else {"server.address": place[0], "server.port": place[1]}
 
 
-@pytest.mark.parametrize("sender", [None, b"", b"nonsense", b"\xff\xfe", b"00-00000000000000000000000000000000-0000000000000000-01"])
-async def test_without_a_sound_parent_a_trace_begins(tell: Tell, traces: Traces, sender: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "sender",
+    [
+        None,
+        b"",
+        b"nonsense",
+        b"\xff\xfe",
+        b"00-00000000000000000000000000000000-0000000000000000-01",
+    ],
+)
+async def test_without_a_sound_parent_a_trace_begins(
+    tell: Tell, traces: Traces, sender: bytes | None
+) -> None:
     app, seen = App("a"), list[Item | None]()
 
     @app.subscriber(maybe)
@@ -133,18 +190,31 @@ async def test_without_a_sound_parent_a_trace_begins(tell: Tell, traces: Traces,
     async with tell(app, tracer_provider=traces.provider) as story:
         with traces.provider.get_tracer("other").start_as_current_span("unrelated"):
             await story.deliver(maybe, None, headers=[("traceparent", sender)])
-            await story.deliver(maybe, b'{"n": 1}', key="\u00e9", headers=[("traceparent", SENDER.encode())])
+            await story.deliver(
+                maybe, b'{"n": 1}', key="\u00e9", headers=[("traceparent", SENDER.encode())]
+            )
             await story.deliver(maybe, b'{"n": 2}')
 
     broken, known, none = traces.named("process maybe")
     assert [one.n if one else None for one in seen] == [None, 1, 2]
     assert (broken.parent, none.parent) == (None, None)
-    assert known.parent is not None and trace.format_span_id(known.parent.span_id) == SENDER.split("-")[2]
-    assert attributes(broken).get("messaging.kafka.message.tombstone") is (True if story.streams.system == "kafka" else None)
-    assert all(isinstance(value, str | int | bool) for span in traces.all() for value in attributes(span).values())
+    assert (
+        known.parent is not None
+        and trace.format_span_id(known.parent.span_id) == SENDER.split("-")[2]
+    )
+    assert attributes(broken).get("messaging.kafka.message.tombstone") is (
+        True if story.streams.system == "kafka" else None
+    )
+    assert all(
+        isinstance(value, str | int | bool)
+        for span in traces.all()
+        for value in attributes(span).values()
+    )
 
 
-async def test_retries_in_the_lane_are_linked_and_a_redriven_record_goes_on_in_its_trace(tell: Tell, traces: Traces) -> None:
+async def test_retries_in_the_lane_are_linked_and_a_redriven_record_goes_on_in_its_trace(
+    tell: Tell, traces: Traces
+) -> None:
     app, mended = App("a"), list[bool]()
 
     @app.subscriber(items, retry=Retry(2, delay=0.1))
@@ -165,7 +235,9 @@ async def test_retries_in_the_lane_are_linked_and_a_redriven_record_goes_on_in_i
     assert attributes(second)["busline.attempt"] == 2
 
 
-async def test_what_is_told_to_come_later_has_not_failed_and_what_is_refused_has(tell: Tell, traces: Traces) -> None:
+async def test_what_is_told_to_come_later_has_not_failed_and_what_is_refused_has(
+    tell: Tell, traces: Traces
+) -> None:
     app = App("a")
 
     @app.subscriber(items)
@@ -178,8 +250,15 @@ async def test_what_is_told_to_come_later_has_not_failed_and_what_is_refused_has
         await story.settled()
 
     refused, later, *_ = traces.named("process items")
-    assert (later.status.status_code, attributes(later).get("error.type"), later.events[0].name) == (StatusCode.UNSET, None, "exception")
-    assert (refused.status.status_code, attributes(refused)["error.type"]) == (StatusCode.ERROR, "Reject")
+    assert (
+        later.status.status_code,
+        attributes(later).get("error.type"),
+        later.events[0].name,
+    ) == (StatusCode.UNSET, None, "exception")
+    assert (refused.status.status_code, attributes(refused)["error.type"]) == (
+        StatusCode.ERROR,
+        "Reject",
+    )
 
 
 async def test_many_messages_are_one_send(tell: Tell, traces: Traces) -> None:

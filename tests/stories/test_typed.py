@@ -1,4 +1,5 @@
-"""Headers and keys are what their annotation says; calls are bound as Python binds them; what cannot be is refused."""
+"""Headers and keys are what their annotation says; calls are bound as Python binds them; what
+cannot be is refused."""
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Coroutine
@@ -10,7 +11,18 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 from typing_extensions import TypeAliasType
 
-from busline import INJECTED, App, ConfigError, Delivery, Depends, Header, Invalid, Key, RetryLater, Topic
+from busline import (
+    INJECTED,
+    App,
+    ConfigError,
+    Delivery,
+    Depends,
+    Header,
+    Invalid,
+    Key,
+    RetryLater,
+    Topic,
+)
 from busline.testing import in_memory
 
 ID = uuid.UUID("87ee3c3c-3141-4909-82fc-32802dbcf8b2")
@@ -33,7 +45,11 @@ READ: list[tuple[Any, str, object]] = [
     (Annotated[bytes, Header()], "a", b"a"),
     (Annotated[uuid.UUID, Header()], str(ID), ID),
     (Annotated[uuid.UUID | None, Header()], str(ID), ID),
-    (Annotated[datetime, Header()], "2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    (
+        Annotated[datetime, Header()],
+        "2026-01-02T03:04:05Z",
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    ),
     (Annotated[Colour, Header()], "red", Colour.RED),
     (Annotated[Literal["a", "b"], Header()], "a", "a"),
     (Annotated[int, Header(), Field(ge=40)], "42", 42),
@@ -43,7 +59,8 @@ READ: list[tuple[Any, str, object]] = [
 
 
 async def seen(annotation: Any, default: Any = ..., **given: Any) -> tuple[list[object], list[str]]:
-    """What a function got for a parameter of this annotation, and the reasons of its dead letters."""
+    """What a function got for a parameter of this annotation, and the reasons of its dead
+    letters."""
     app, topic, got = App("a"), Topic("t", int), list[object]()
 
     async def see(number: int, value: Any) -> None:
@@ -59,28 +76,59 @@ async def seen(annotation: Any, default: Any = ..., **given: Any) -> tuple[list[
 
 
 @pytest.mark.parametrize(("annotation", "sent", "wanted"), READ)
-async def test_a_header_is_what_its_annotation_says(annotation: Any, sent: str, wanted: object) -> None:
+async def test_a_header_is_what_its_annotation_says(
+    annotation: Any, sent: str, wanted: object
+) -> None:
     got, dead = await seen(annotation, headers={"value": sent})
     assert (got, [type(one) for one in got], dead) == ([wanted], [type(wanted)], [])
 
 
-@pytest.mark.parametrize(("annotation", "key", "wanted"), [
-    (Annotated[str, Key()], "k", "k"), (Annotated[int, Key()], 3, 3), (Annotated[bytes, Key()], b"\xff", b"\xff"), (Annotated[uuid.UUID, Key()], ID, ID),
-    (Annotated[date, Key()], date(2026, 1, 2), date(2026, 1, 2)), (Annotated[Colour, Key()], Colour.RED, Colour.RED),
-    (Annotated[str | None, Key()], None, None), (Optional[Annotated[str, Key()]], "k", "k"),  # noqa: UP045
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("annotation", "key", "wanted"),
+    [
+        (Annotated[str, Key()], "k", "k"),
+        (Annotated[int, Key()], 3, 3),
+        (Annotated[bytes, Key()], b"\xff", b"\xff"),
+        (Annotated[uuid.UUID, Key()], ID, ID),
+        (Annotated[date, Key()], date(2026, 1, 2), date(2026, 1, 2)),
+        (Annotated[Colour, Key()], Colour.RED, Colour.RED),
+        (Annotated[str | None, Key()], None, None),
+        (Optional[Annotated[str, Key()]], "k", "k"),  # noqa: UP045
+    ],
+)
 async def test_a_key_is_what_its_annotation_says(annotation: Any, key: Any, wanted: object) -> None:
     assert await seen(annotation, key=key) == ([wanted], [])
 
 
-@pytest.mark.parametrize(("annotation", "sent", "said"), [
-    (Annotated[int, Header()], {"value": "many"}, "'value': expected what 'see' takes, got 'many'"),
-    (Annotated[Literal["a"], Header()], {"value": "c"}, "'value': expected what 'see' takes, got 'c'"),
-    (Annotated[str, Header(), Field(max_length=1)], {"value": "42"}, "'value': expected what 'see' takes, got '42'"),
-    (Annotated[int, Header("x-n")], {}, "'x-n' at see: expected a header of this name, got none"),
-    (Annotated[str, Key()], {}, "'key' at see: expected a message with a key, got none"),
-])  # fmt: skip
-async def test_what_does_not_fit_is_dead_at_once_with_its_name(annotation: Any, sent: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("annotation", "sent", "said"),
+    [
+        (
+            Annotated[int, Header()],
+            {"value": "many"},
+            "'value': expected what 'see' takes, got 'many'",
+        ),
+        (
+            Annotated[Literal["a"], Header()],
+            {"value": "c"},
+            "'value': expected what 'see' takes, got 'c'",
+        ),
+        (
+            Annotated[str, Header(), Field(max_length=1)],
+            {"value": "42"},
+            "'value': expected what 'see' takes, got '42'",
+        ),
+        (
+            Annotated[int, Header("x-n")],
+            {},
+            "'x-n' at see: expected a header of this name, got none",
+        ),
+        (Annotated[str, Key()], {}, "'key' at see: expected a message with a key, got none"),
+    ],
+)
+async def test_what_does_not_fit_is_dead_at_once_with_its_name(
+    annotation: Any, sent: dict[str, str], said: str
+) -> None:
     got, dead = await seen(annotation, headers=sent)
     assert got == [] and len(dead) == 1 and dead[0].startswith(said)
 
@@ -91,11 +139,20 @@ async def test_a_default_stands_for_a_header_that_is_missing() -> None:
     assert await seen(Tenant, headers={"tenant": "acme"}) == (["acme"], [])
 
 
-@pytest.mark.parametrize("annotation", [
-    list[Annotated[str, Header()]], Annotated[str, Header(), Key()], Annotated[list[str], Header()], Annotated[BaseModel, Key()],
-    Annotated[int, Header()] | str | None, Annotated[str, Depends],
-])  # fmt: skip
-async def test_a_marker_in_the_wrong_place_or_on_what_is_no_text_is_refused(annotation: Any) -> None:
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        list[Annotated[str, Header()]],
+        Annotated[str, Header(), Key()],
+        Annotated[list[str], Header()],
+        Annotated[BaseModel, Key()],
+        Annotated[int, Header()] | str | None,
+        Annotated[str, Depends],
+    ],
+)
+async def test_a_marker_in_the_wrong_place_or_on_what_is_no_text_is_refused(
+    annotation: Any,
+) -> None:
     with pytest.raises(ConfigError, match="value|key|Depends"):
         await seen(annotation)
 
@@ -147,7 +204,7 @@ async def test_a_call_is_bound_as_python_binds_it() -> None:
     assert sorted(map(str, got)) == ["('a', 3, 'b')", "('c', 4, '')"]
 
 
-async def test_an_argument_that_this_version_lacks_waits_for_one_that_has_it_and_dies_with_its_name() -> None:
+async def test_an_argument_that_this_version_lacks_waits_and_dies_with_its_name() -> None:
     app, got = App("a"), list[str]()
 
     @app.task(name="charge")
@@ -172,10 +229,14 @@ async def test_a_direct_call_says_which_injected_parameters_it_lacks() -> None:
     app = App("a")
 
     @app.task
-    async def f(a: int, made: Annotated[str, Depends(made)] = INJECTED, delivery: Delivery = INJECTED) -> str:
+    async def f(
+        a: int, made: Annotated[str, Depends(made)] = INJECTED, delivery: Delivery = INJECTED
+    ) -> str:
         return made
 
-    with pytest.raises(TypeError, match="'f': expected made=, delivery= in a direct call, got none"):
+    with pytest.raises(
+        TypeError, match="'f': expected made=, delivery= in a direct call, got none"
+    ):
         await f(1)
     assert await f(1, made="x", delivery=None) == "x"  # type: ignore[arg-type]  # what a test may pass
 
@@ -224,7 +285,10 @@ async def test_raw_topics_carry_bytes_and_text_as_they_are() -> None:
     async with in_memory(app) as bus:
         await bus.publish(raw, b"\xff[" * 100)
         await bus.publish(text, "hé")
-    assert got == [(b"\xff[" * 100, "application/octet-stream"), ("hé", "text/plain; charset=utf-8")]
+    assert got == [
+        (b"\xff[" * 100, "application/octet-stream"),
+        ("hé", "text/plain; charset=utf-8"),
+    ]
 
 
 class Order(BaseModel):
@@ -242,13 +306,34 @@ class Other(BaseModel):
 Number = NewType("Number", int)
 
 
-@pytest.mark.parametrize(("model", "annotation", "fits"), [
-    (Order, Order, True), (Special, Order, True), (Order, Any, True), (Order, object, True), (Order, BaseModel, True), (Order, Order | None, True),
-    (Order | None, Order | None, True), (dict[str, int], dict[str, Any], True), (int, float, True), (Number, int, True), (list[int], list[int], True),
-    (Annotated[int, Field(ge=0)], int, True), (Order, Other, False), (Order, Special, False), (Order, dict, False), (Order | None, Order, False),
-    (int, str, False), (list[int], list[str], False), (Order | Other, Order, False), (Order, Delivery, False),
-])  # fmt: skip
-async def test_the_body_is_what_its_topic_carries_or_refused_at_start(model: Any, annotation: Any, fits: bool) -> None:
+@pytest.mark.parametrize(
+    ("model", "annotation", "fits"),
+    [
+        (Order, Order, True),
+        (Special, Order, True),
+        (Order, Any, True),
+        (Order, object, True),
+        (Order, BaseModel, True),
+        (Order, Order | None, True),
+        (Order | None, Order | None, True),
+        (dict[str, int], dict[str, Any], True),
+        (int, float, True),
+        (Number, int, True),
+        (list[int], list[int], True),
+        (Annotated[int, Field(ge=0)], int, True),
+        (Order, Other, False),
+        (Order, Special, False),
+        (Order, dict, False),
+        (Order | None, Order, False),
+        (int, str, False),
+        (list[int], list[str], False),
+        (Order | Other, Order, False),
+        (Order, Delivery, False),
+    ],
+)
+async def test_the_body_is_what_its_topic_carries_or_refused_at_start(
+    model: Any, annotation: Any, fits: bool
+) -> None:
     app = App("a")
 
     async def see(body: Any) -> None: ...
@@ -258,17 +343,36 @@ async def test_the_body_is_what_its_topic_carries_or_refused_at_start(model: Any
     if fits:
         async with in_memory(app):
             return
-    with pytest.raises(ConfigError, match="'body' at .*see: expected '.*', which 't' carries, got "):
+    with pytest.raises(
+        ConfigError, match="'body' at .*see: expected '.*', which 't' carries, got "
+    ):
         async with in_memory(app):
             pass
 
 
-@pytest.mark.parametrize(("returned", "fits"), [
-    (Order, True), (Order | None, True), (Special, True), (dict[str, Any], True), (Any, True), (None, True), (AsyncIterator[Order], None), (Awaitable[Order], True),
-    (AsyncIterator[Order], True), (Coroutine[Any, Any, Other], False), (AsyncIterator[Other], False),
-    (Other, False), (str, False), (Order | Other, False), (list[Order], False),
-])  # fmt: skip
-async def test_what_a_function_returns_is_for_its_topic_or_refused_at_start(returned: Any, fits: bool | None) -> None:
+@pytest.mark.parametrize(
+    ("returned", "fits"),
+    [
+        (Order, True),
+        (Order | None, True),
+        (Special, True),
+        (dict[str, Any], True),
+        (Any, True),
+        (None, True),
+        (AsyncIterator[Order], None),
+        (Awaitable[Order], True),
+        (AsyncIterator[Order], True),
+        (Coroutine[Any, Any, Other], False),
+        (AsyncIterator[Other], False),
+        (Other, False),
+        (str, False),
+        (Order | Other, False),
+        (list[Order], False),
+    ],
+)
+async def test_what_a_function_returns_is_for_its_topic_or_refused_at_start(
+    returned: Any, fits: bool | None
+) -> None:
     app, source, out = App("a"), Topic("in", int), Topic("out", Order)
 
     async def give(n: int) -> Any: ...
@@ -282,7 +386,9 @@ async def test_what_a_function_returns_is_for_its_topic_or_refused_at_start(retu
     if fits is not False:
         async with in_memory(app):
             return
-    with pytest.raises(ConfigError, match="expected what it returns to be 'Order', which 'out' carries, got "):
+    with pytest.raises(
+        ConfigError, match="expected what it returns to be 'Order', which 'out' carries, got "
+    ):
         async with in_memory(app):
             pass
 
@@ -294,7 +400,10 @@ async def test_secrets_are_refused_where_they_are_sent_and_at_start() -> None:
     async def sign_in(password: SecretStr) -> None: ...
 
     async with in_memory(app):
-        with pytest.raises(Invalid, match="'password' at sign_in: expected a value that can be written, got a secret"):
+        with pytest.raises(
+            Invalid,
+            match="'password' at sign_in: expected a value that can be written, got a secret",
+        ):
             await sign_in.enqueue(SecretStr("x"))
     with pytest.raises(ConfigError, match="'password' at sign_in"):
         async with app:

@@ -23,7 +23,11 @@ async def test_a_blocked_loop_is_named_once(caplog: pytest.LogCaptureFixture) ->
     said = [record.message for record in caplog.records]
 
     assert len(said) == 2
-    assert "blocks the event loop" in said[0] and "test_watchdog.py" in said[0] and "in blocks" in said[0]
+    assert (
+        "blocks the event loop" in said[0]
+        and "test_watchdog.py" in said[0]
+        and "in blocks" in said[0]
+    )
     assert "blocked the event loop for 0." in said[1]
 
 
@@ -38,4 +42,7 @@ async def test_a_running_app_names_the_handler(caplog: pytest.LogCaptureFixture)
     async with app.running():
         assert await (await slow.enqueue()).result(timeout=10) == 1
 
-    assert any("'slow'" in record.message and "blocks the event loop" in record.message for record in caplog.records)
+    assert any(
+        "'slow'" in record.message and "blocks the event loop" in record.message
+        for record in caplog.records
+    )

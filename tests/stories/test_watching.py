@@ -29,10 +29,15 @@ def callers(frame: FrameType | None) -> Iterator[str]:
         ({}, []),
         ({"metrics": Metrics()}, ["metrics"]),
         ({"tracer_provider": TracerProvider(shutdown_on_exit=False)}, ["tracing"]),
-        ({"tracer_provider": TracerProvider(shutdown_on_exit=False), "metrics": Metrics()}, ["tracing", "metrics"]),
+        (
+            {"tracer_provider": TracerProvider(shutdown_on_exit=False), "metrics": Metrics()},
+            ["tracing", "metrics"],
+        ),
     ],
 )
-async def test_only_what_is_looked_at_is_in_the_chain(watch: dict[str, Any], layers: list[str]) -> None:
+async def test_only_what_is_looked_at_is_in_the_chain(
+    watch: dict[str, Any], layers: list[str]
+) -> None:
     found, engine = list[str](), MemoryTransport()
 
     async def own(delivery: Delivery, call_next: CallNext) -> object:

@@ -18,7 +18,10 @@ async def test_a_post_publishes_once_and_its_job_can_be_followed(tell: Tell) -> 
     async def noted(order: object, delivery: Delivery) -> None:
         seen.append((delivery.id, delivery.headers["tenant"]))
 
-    async with tell(app, override={bill: noted}) as story, httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://api") as web:
+    async with (
+        tell(app, override={bill: noted}) as story,
+        httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://api") as web,
+    ):
         job = (await web.post("/orders", json=ORDER)).json()["job"]
         await story.settled()
 
@@ -33,7 +36,10 @@ async def test_the_same_order_twice_while_its_mail_waits_gives_one_job(tell: Tel
         begun.append(email)
         raise ConnectionError("no mail today")
 
-    async with tell(app, override={send_receipt: fails}) as story, httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://api") as web:
+    async with (
+        tell(app, override={send_receipt: fails}) as story,
+        httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://api") as web,
+    ):
         first = (await web.post("/orders", json=ORDER)).json()["job"]
         await story.settled()  # it failed once, and waits for its retry
 

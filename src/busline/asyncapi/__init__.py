@@ -1,4 +1,5 @@
-"""An App as an AsyncAPI document: what it reads and what it writes, from its types; and that as a page.
+"""An App as an AsyncAPI document: what it reads and what it writes, from its types; and that as a
+page.
 
 from busline.asyncapi import document, page
 """

@@ -28,8 +28,10 @@ VERSION = "3.1.0"
 ID = "#/components/correlationIds/id"
 JSON, BYTES = "application/json", "application/octet-stream"
 NOTES = {
-    "group": True, "position": True, "reason": True, "attempts": True, "at": True, "died-at": True, "handler": True,
-    "error-type": False, "error": False, "details": False, "key": False, "tombstone": False, "elsewhere": False,
+    "group": True, "position": True, "reason": True, "attempts": True, "at": True, "died-at": True,
+    "handler": True,
+    "error-type": False, "error": False, "details": False, "key": False, "tombstone": False,
+    "elsewhere": False,
 }  # fmt: skip
 
 
@@ -48,7 +50,8 @@ class Described:
 
 
 def document(app: App, *, version: str = "0.0.0") -> dict[str, Any]:
-    """What an App reads and writes, as AsyncAPI 3.1: plain data, the same for the same App. Opens no engine.
+    """What an App reads and writes, as AsyncAPI 3.1: plain data, the same for the same App. Opens
+    no engine.
 
     Raises ConfigError or Invalid for an App that could not start.
     """
@@ -72,7 +75,9 @@ class _Writer:
         for subscriber in self._app.all_subscribers():
             self._subscriber(subscriber)
         for topic in self._app.publishes:
-            self._send(self._ids.of(f"publish_{topic.name}", ("publish", topic.name)), topic.name, topic)
+            self._send(
+                self._ids.of(f"publish_{topic.name}", ("publish", topic.name)), topic.name, topic
+            )
         for task in self._app.all_tasks():
             self._task(task)
         messages, models = self._messages()
@@ -84,15 +89,21 @@ class _Writer:
             "servers": self._servers(),
             "channels": self._channels,
             "operations": self._operations,
-            "components": {"messages": messages, "schemas": models, "correlationIds": {"id": {"location": "$message.header#/busline-id"}}},
+            "components": {
+                "messages": messages,
+                "schemas": models,
+                "correlationIds": {"id": {"location": "$message.header#/busline-id"}},
+            },
         }
         return {name: part for name, part in found.items() if part}
 
     def _info(self) -> dict[str, Any]:
         about = inspect.getdoc(type(self._app)) if type(self._app) is not App else None
-        return {"title": self._app.name, "version": self._version} | ({"description": about} if about else {})
+        return {"title": self._app.name, "version": self._version} | (
+            {"description": about} if about else {}
+        )
 
-    # --- servers -------------------------------------------------------------------------------------------
+    # --- servers -----------------------------------------------------------------------------
 
     def _servers(self) -> dict[str, Any]:
         named = {"streams": self._named.streams, "jobs": self._named.jobs}
@@ -104,7 +115,7 @@ class _Writer:
     def _on(self, which: str) -> list[dict[str, str]]:
         return [{"$ref": f"#/servers/{which}"}]
 
-    # --- topics --------------------------------------------------------------------------------------------
+    # --- topics ------------------------------------------------------------------------------
 
     def _topic(self, topic: Topic[Any]) -> None:
         id = self._topic_id(topic)
@@ -116,30 +127,54 @@ class _Writer:
         return self._ids.of(f"topic_{topic.name}", ("topic", topic.name))
 
     def _channel(self, id: str, address: str | None, title: str, server: str) -> None:
-        self._channels[id] = {"address": address, "title": title, "servers": self._on(server), "messages": {}}
+        self._channels[id] = {
+            "address": address,
+            "title": title,
+            "servers": self._on(server),
+            "messages": {},
+        }
         self._described[id], self._in_channel[id] = {}, Ids()
 
-    def _describe(self, topic: Topic[Any], model: Any, mode: Mode, headers: Mapping[str, bool]) -> list[str]:
-        """The messages of a topic's types, one for each member of a union. Returns their ids in the channel."""
+    def _describe(
+        self, topic: Topic[Any], model: Any, mode: Mode, headers: Mapping[str, bool]
+    ) -> list[str]:
+        """The messages of a topic's types, one for each member of a union. Returns their ids in the
+        channel."""
         channel, ids = self._topic_id(topic), list[str]()
         known = self._described[channel]
         for member in _members(model):
             name = _name(member)
-            id = self._in_channel[channel].of(name if mode == "validation" else f"{name}.sent", (member, mode))
-            one = known.setdefault(id, Described(id, name, mode, TypeAdapter(member), member, topic.key is not None))
-            one.headers.update({header: needed or one.headers.get(header, False) for header, needed in headers.items()})
+            id = self._in_channel[channel].of(
+                name if mode == "validation" else f"{name}.sent", (member, mode)
+            )
+            one = known.setdefault(
+                id, Described(id, name, mode, TypeAdapter(member), member, topic.key is not None)
+            )
+            one.headers.update(
+                {
+                    header: needed or one.headers.get(header, False)
+                    for header, needed in headers.items()
+                }
+            )
             ids.append(id)
         return ids
 
-    # --- subscribers ---------------------------------------------------------------------------------------
+    # --- subscribers -------------------------------------------------------------------------
 
     def _subscriber(self, subscriber: Subscriber) -> None:
         several = len(subscriber.source.parts) > 1
         for topic, wanted in subscriber.source.parts:
-            ids = self._describe(topic, topic.model if wanted is None else wanted, "validation", _headers(subscriber.function, subscriber.around))
+            ids = self._describe(
+                topic,
+                topic.model if wanted is None else wanted,
+                "validation",
+                _headers(subscriber.function, subscriber.around),
+            )
             name = f"{subscriber.full_name}_{topic.name}" if several else subscriber.full_name
             id = self._ids.of(f"receive_{name}", ("receive", subscriber.full_name, topic.name))
-            self._operations[id] = self._operation("receive", subscriber.full_name, subscriber.function, self._topic_id(topic), ids) | self._group(subscriber)
+            self._operations[id] = self._operation(
+                "receive", subscriber.full_name, subscriber.function, self._topic_id(topic), ids
+            ) | self._group(subscriber)
         if self._on_kafka():
             self._dead_letters(subscriber)
         if subscriber.publish is not None:
@@ -150,8 +185,14 @@ class _Writer:
         ids = self._describe(topic, topic.model, "serialization", {})
         self._operations[id] = self._operation("send", name, None, self._topic_id(topic), ids)
 
-    def _operation(self, action: str, name: str, function: Any, channel: str, ids: Sequence[str]) -> dict[str, Any]:
-        found: dict[str, Any] = {"action": action, "title": name, "channel": {"$ref": f"#/channels/{channel}"}}
+    def _operation(
+        self, action: str, name: str, function: Any, channel: str, ids: Sequence[str]
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "action": action,
+            "title": name,
+            "channel": {"$ref": f"#/channels/{channel}"},
+        }
         if function is not None and (about := inspect.getdoc(function)):
             found |= {"summary": about.splitlines()[0], "description": about}
         if len(words := name.split(".")) > 1:
@@ -161,34 +202,67 @@ class _Writer:
     def _group(self, subscriber: Subscriber) -> dict[str, Any]:
         policy = subscriber.retry or subscriber.router.policy() or STREAM_RETRY
         group = self._app.group_of(subscriber)
-        found: dict[str, Any] = {"x-busline-group": group, "x-busline-order": subscriber.order, "x-busline-retry": _retry(policy)}
+        found: dict[str, Any] = {
+            "x-busline-group": group,
+            "x-busline-order": subscriber.order,
+            "x-busline-retry": _retry(policy),
+        }
         if self._on_kafka():
             found["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}}}
-            found["x-busline-dead-letters"] = [f"{topic.name}.{group}.dead" for topic, _ in subscriber.source.parts]
+            found["x-busline-dead-letters"] = [
+                f"{topic.name}.{group}.dead" for topic, _ in subscriber.source.parts
+            ]
         return found
 
     def _dead_letters(self, subscriber: Subscriber) -> None:
-        """On Kafka they are records of a topic for each group on each topic: the bytes that died, and why, in headers."""
+        """On Kafka they are records of a topic for each group on each topic: the bytes that died,
+        and why, in headers."""
         headers = {f"busline-{name}": needed for name, needed in NOTES.items()}
         for topic, _ in subscriber.source.parts:
             name = f"{topic.name}.{self._app.group_of(subscriber)}.dead"
             id = self._ids.of(f"dead_{name}", ("dead", name))
             self._channel(id, name, name, "streams")
-            self._channels[id]["bindings"] = {"kafka": {"topic": name, "partitions": 1, "topicConfiguration": {"cleanup.policy": ["compact"]}}}
-            one = Described("letter", f"{subscriber.full_name} dead letter", "validation", TypeAdapter(Any), Any, True, headers, BYTES)
+            self._channels[id]["bindings"] = {
+                "kafka": {
+                    "topic": name,
+                    "partitions": 1,
+                    "topicConfiguration": {"cleanup.policy": ["compact"]},
+                }
+            }
+            one = Described(
+                "letter",
+                f"{subscriber.full_name} dead letter",
+                "validation",
+                TypeAdapter(Any),
+                Any,
+                True,
+                headers,
+                BYTES,
+            )
             self._described[id] = {one.id: one}
-            self._operations[self._ids.of(f"bury_{name}", ("bury", name))] = self._operation("send", subscriber.full_name, None, id, [one.id])
+            self._operations[self._ids.of(f"bury_{name}", ("bury", name))] = self._operation(
+                "send", subscriber.full_name, None, id, [one.id]
+            )
 
-    # --- tasks ---------------------------------------------------------------------------------------------
+    # --- tasks -------------------------------------------------------------------------------
 
     def _task(self, task: Task[..., Any, Any]) -> None:
         channel = self._queue(task)
         id = self._in_channel[channel].of(task.name, task)
         adapter = task.arguments.codec.adapter
-        self._described[channel][id] = Described(id, task.name, "validation", adapter, task.function, headers=_headers(task.function, task.around))
+        self._described[channel][id] = Described(
+            id,
+            task.name,
+            "validation",
+            adapter,
+            task.function,
+            headers=_headers(task.function, task.around),
+        )
         router: Any = task.home
         policy = task.declared.retry or router.policy() or TASK_RETRY
-        found = self._operation("receive", task.name, task.function, channel, [id]) | {"x-busline-retry": _retry(policy)}
+        found = self._operation("receive", task.name, task.function, channel, [id]) | {
+            "x-busline-retry": _retry(policy)
+        }
         if task.keep_result:
             found |= {"reply": self._reply(task), "x-busline-keep-result": task.keep_result}
         self._operations[self._ids.of(f"run_{task.name}", ("run", task.name))] = found
@@ -203,7 +277,11 @@ class _Writer:
 
     def _list(self, queue: str) -> dict[str, Any]:
         engine = self._named.jobs and self._named.jobs.engine
-        return {"x-busline-redis": {"type": "list", "key": f"{{{engine.namespace}}}:queue:{queue}"}} if isinstance(engine, Redis) else {}
+        return (
+            {"x-busline-redis": {"type": "list", "key": f"{{{engine.namespace}}}:queue:{queue}"}}
+            if isinstance(engine, Redis)
+            else {}
+        )
 
     def _reply(self, task: Task[..., Any, Any]) -> dict[str, Any]:
         """The result of a job: kept by the jobs engine under the job's id."""
@@ -213,27 +291,43 @@ class _Writer:
         self._described[id] = {id: Described(id, name, "serialization", adapter, task.function)}
         return {"channel": {"$ref": f"#/channels/{id}"}, "messages": [_of_channel(id, id)]}
 
-    # --- messages ------------------------------------------------------------------------------------------
+    # --- messages ----------------------------------------------------------------------------
 
     def _messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
         ids, messages = Ids(), dict[str, Any]()
-        every = {(channel, one.id): one for channel, described in self._described.items() for one in described.values()}
+        every = {
+            (channel, one.id): one
+            for channel, described in self._described.items()
+            for one in described.values()
+        }
         names = {place: ids.of(".".join(place), place) for place in every}
-        found, models = schemas(Wanted(names[place], one.mode, one.adapter) for place, one in every.items())
+        found, models = schemas(
+            Wanted(names[place], one.mode, one.adapter) for place, one in every.items()
+        )
         for channel, described in self._described.items():
             self._unite(channel, described, {id: found[names[channel, id]] for id in described})
             for one in described.values():
                 id = names[channel, one.id]
-                one.headers = dict.fromkeys(("traceparent", *self._app.propagate), False) | one.headers
+                one.headers = (
+                    dict.fromkeys(("traceparent", *self._app.propagate), False) | one.headers
+                )
                 messages[id] = _message(one, found[id], models)
-                self._channels[channel]["messages"][one.id] = {"$ref": f"#/components/messages/{id}"}
+                self._channels[channel]["messages"][one.id] = {
+                    "$ref": f"#/components/messages/{id}"
+                }
         return messages, models
 
-    def _unite(self, channel: str, described: dict[str, Described], payloads: Mapping[str, Any]) -> None:
+    def _unite(
+        self, channel: str, described: dict[str, Described], payloads: Mapping[str, Any]
+    ) -> None:
         """What is read as it is written is one message of the channel."""
         sent = [one for one in described.values() if one.mode == "serialization"]
         for one in sent:
-            same = [other for other in described.values() if other is not one and other.model == one.model]
+            same = [
+                other
+                for other in described.values()
+                if other is not one and other.model == one.model
+            ]
             if same and payloads[same[0].id] == payloads[one.id]:
                 del described[one.id]
                 self._instead(_of_channel(channel, one.id), _of_channel(channel, same[0].id))
@@ -249,10 +343,18 @@ def _of_channel(channel: str, id: str) -> dict[str, str]:
 
 def _message(one: Described, payload: dict[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
     names = {"busline-id": False, **one.headers}
-    headers: dict[str, Any] = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+    headers: dict[str, Any] = {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in names},
+    }
     if needed := [name for name, need in names.items() if need]:
         headers["required"] = needed
-    found: dict[str, Any] = {"name": one.name, "title": one.name, "contentType": one.type, "correlationId": {"$ref": ID}}
+    found: dict[str, Any] = {
+        "name": one.name,
+        "title": one.name,
+        "contentType": one.type,
+        "correlationId": {"$ref": ID},
+    }
     found |= {"headers": headers, "payload": payload}
     if one.key:
         found["bindings"] = {"kafka": {"key": {"type": "string"}}}
@@ -264,7 +366,11 @@ def _server(named: Named) -> dict[str, Any]:
     """Where an engine is, without secrets; of a file on some machine's disk only that it is one."""
     scheme, _, rest = str(named.engine).partition("://")
     if not named.engine.server:
-        return {"host": "localhost", "protocol": scheme, "description": f"embedded ({scheme}), in the process or on its machine's disk"}
+        return {
+            "host": "localhost",
+            "protocol": scheme,
+            "description": f"embedded ({scheme}), in the process or on its machine's disk",
+        }
     path = urlsplit(f"//{rest}").path
     found = {"host": rest.partition("/")[0], "protocol": scheme}
     return found | ({"pathname": path} if path.strip("/") else {})
@@ -276,7 +382,9 @@ def _kafka_channel(topic: Topic[Any]) -> dict[str, Any]:
         settings["cleanup.policy"] = ["compact"]
     if topic.retention is not None:
         settings["retention.ms"] = int(topic.retention * 1000)
-    found: dict[str, Any] = {"topic": topic.name} | ({"partitions": topic.partitions} if topic.partitions else {})
+    found: dict[str, Any] = {"topic": topic.name} | (
+        {"partitions": topic.partitions} if topic.partitions else {}
+    )
     return found | ({"topicConfiguration": settings} if settings else {})
 
 
@@ -299,9 +407,14 @@ def _headers(function: Any, around: Mapping[str, Any]) -> dict[str, bool]:
     for parameter in parameters(function):
         marker, kind = asked(types.get(parameter.name, Any), parameter.default)
         if isinstance(marker, Header):
-            found[marker.name or parameter.name.replace("_", "-")] = defaultless(parameter) and type(None) not in get_args(kind)
+            found[marker.name or parameter.name.replace("_", "-")] = defaultless(
+                parameter
+            ) and type(None) not in get_args(kind)
     return found
 
 
 def _retry(policy: Retry) -> dict[str, Any]:
-    return {"attempts": policy.attempts, "longest-wait": policy.longest(max(policy.attempts - 1, 1))}
+    return {
+        "attempts": policy.attempts,
+        "longest-wait": policy.longest(max(policy.attempts - 1, 1)),
+    }

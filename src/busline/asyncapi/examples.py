@@ -25,7 +25,9 @@ class Unknown(Exception):
     """There is no simple example."""
 
 
-def example(schema: Mapping[str, Any], models: Mapping[str, Any], adapter: TypeAdapter[Any]) -> Any | None:
+def example(
+    schema: Mapping[str, Any], models: Mapping[str, Any], adapter: TypeAdapter[Any]
+) -> Any | None:
     """A value that the type reads; None where no simple one is found."""
     try:
         value = _value(schema, models, 0)
@@ -66,7 +68,11 @@ def _typed(schema: Mapping[str, Any], models: Mapping[str, Any], depth: int) -> 
     kind = schema.get("type")
     if kind == "object" or "properties" in schema:
         needed = schema.get("required", ())
-        return {name: _value(part, models, depth + 1) for name, part in schema.get("properties", {}).items() if name in needed or depth < 2}
+        return {
+            name: _value(part, models, depth + 1)
+            for name, part in schema.get("properties", {}).items()
+            if name in needed or depth < 2
+        }
     if kind == "array":
         return _array(schema, models, depth)
     if kind == "string":

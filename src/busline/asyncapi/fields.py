@@ -7,8 +7,10 @@ from typing import Any
 from busline.asyncapi.html import Html, code, joined, markup, table, tag
 
 LIMITS = {
-    "minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of",
-    "minLength": "length ≥", "maxLength": "length ≤", "minItems": "items ≥", "maxItems": "items ≤", "pattern": "matches",
+    "minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<",
+    "multipleOf": "multiple of",
+    "minLength": "length ≥", "maxLength": "length ≤", "minItems": "items ≥", "maxItems": "items ≤",
+    "pattern": "matches",
 }  # fmt: skip
 
 
@@ -16,28 +18,44 @@ def described(schema: Mapping[str, Any]) -> Html:
     """All that there is to say of a schema."""
     about = schema.get("description")
     fields = _fields(schema)
-    return markup(tag("p", about, class_="about") if about else None, tag("p", "Type: ", kind(schema)) if fields is None else fields)
+    return markup(
+        tag("p", about, class_="about") if about else None,
+        tag("p", "Type: ", kind(schema)) if fields is None else fields,
+    )
 
 
 def _fields(schema: Mapping[str, Any]) -> Html | None:
     properties, required = schema.get("properties") or {}, schema.get("required") or []
-    rows = [[code(name), kind(one), "required" if name in required else _default(one), _notes(one)] for name, one in properties.items()]
+    rows = [
+        [code(name), kind(one), "required" if name in required else _default(one), _notes(one)]
+        for name, one in properties.items()
+    ]
     return table(["field", "type", "", ""], rows, "fields")
 
 
 def _default(schema: Any) -> Html:
-    return markup("default ", code(json.dumps(schema["default"], ensure_ascii=False))) if "default" in schema else markup("optional")
+    return (
+        markup("default ", code(json.dumps(schema["default"], ensure_ascii=False)))
+        if "default" in schema
+        else markup("optional")
+    )
 
 
 def _notes(schema: Any) -> Html:
     if not isinstance(schema, Mapping):
         return markup()
     limits, about = _limits(schema), schema.get("description")
-    return markup(tag("span", about, class_="about") if about else None, " " if about and limits else None, joined(", ", limits))
+    return markup(
+        tag("span", about, class_="about") if about else None,
+        " " if about and limits else None,
+        joined(", ", limits),
+    )
 
 
 def _limits(schema: Mapping[str, Any]) -> list[Html]:
-    return [markup(words, " ", code(schema[name])) for name, words in LIMITS.items() if name in schema]
+    return [
+        markup(words, " ", code(schema[name])) for name, words in LIMITS.items() if name in schema
+    ]
 
 
 def _within(schema: Any) -> Html:
@@ -69,14 +87,22 @@ def _typed(schema: Mapping[str, Any]) -> Html:
             return _array(schema)
         case "object" if "properties" not in schema:
             inner = schema.get("additionalProperties")
-            return markup("map of ", _within(inner)) if isinstance(inner, Mapping) else markup("object")
+            return (
+                markup("map of ", _within(inner))
+                if isinstance(inner, Mapping)
+                else markup("object")
+            )
         case str(name):
             form = schema.get("format") or schema.get("contentEncoding")
             return markup(name, f" ({form})" if form else None)
         case list(names):
             return markup(" or ".join(map(str, names)))
         case _:
-            rest = {name: one for name, one in schema.items() if name not in ("title", "description", "default", "examples")}
+            rest = {
+                name: one
+                for name, one in schema.items()
+                if name not in ("title", "description", "default", "examples")
+            }
             return code(json.dumps(rest, ensure_ascii=False)) if rest else markup("anything")
 
 

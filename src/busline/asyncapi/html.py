@@ -13,7 +13,13 @@ class Html(str):
 
 def markup(*parts: object) -> Html:
     """The parts, one after the other; None is nothing."""
-    return Html("".join(part if isinstance(part, Html) else escape(str(part)) for part in parts if part is not None))
+    return Html(
+        "".join(
+            part if isinstance(part, Html) else escape(str(part))
+            for part in parts
+            if part is not None
+        )
+    )
 
 
 def joined(between: str, parts: list[Html]) -> Html:
@@ -22,7 +28,10 @@ def joined(between: str, parts: list[Html]) -> Html:
 
 def tag(name: str, *inside: object, **attributes: Any) -> Html:
     """An element. `_` in an attribute's name is left out at its end, and stands for `-` else."""
-    told = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for key, value in attributes.items())
+    told = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        for key, value in attributes.items()
+    )
     return Html(f"<{name}{told}>{markup(*inside)}</{name}>")
 
 
@@ -31,7 +40,8 @@ def code(value: object) -> Html:
 
 
 def table(head: list[str], rows: Sequence[Sequence[object]], class_: str = "") -> Html | None:
-    """Rows of cells, in a frame that scrolls by itself where the screen is narrow; None where there are none."""
+    """Rows of cells, in a frame that scrolls by itself where the screen is narrow; None where there
+    are none."""
     if not rows:
         return None
     top = tag("thead", tag("tr", *(tag("th", one, scope="col") for one in head)))

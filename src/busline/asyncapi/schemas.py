@@ -1,4 +1,5 @@
-"""JSON Schemas of many types at once: models stand once in the components, in the form that AsyncAPI reads."""
+"""JSON Schemas of many types at once: models stand once in the components, in the form that
+AsyncAPI reads."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,17 +25,21 @@ class Wanted:
 
 def schemas(wanted: Iterable[Wanted]) -> tuple[dict[str, Schema], dict[str, Schema]]:
     """The schema of each, by its id, and the models that they refer to."""
-    inputs: list[tuple[str, Mode, TypeAdapter[Any]]] = [(one.id, one.mode, one.adapter) for one in wanted]
+    inputs: list[tuple[str, Mode, TypeAdapter[Any]]] = [
+        (one.id, one.mode, one.adapter) for one in wanted
+    ]
     if not inputs:
         return {}, {}
     found, whole = TypeAdapter.json_schemas(inputs, ref_template=REF)
     reader = _Reader(whole.get("$defs", {}))
-    return {id: reader.read(schema) for (id, _), schema in found.items()}, {name: reader.read(model) for name, model in reader.models.items()}
+    return {id: reader.read(schema) for (id, _), schema in found.items()}, {
+        name: reader.read(model) for name, model in reader.models.items()
+    }
 
 
 class _Reader:
-    """Turns schemas into AsyncAPI's form: a discriminator is a name, a tuple's parts are a list of items. Values of sets
-    are sorted."""
+    """Turns schemas into AsyncAPI's form: a discriminator is a name, a tuple's parts are a list of
+    items. Values of sets are sorted."""
 
     def __init__(self, models: Mapping[str, Schema]) -> None:
         self.models = models

@@ -15,16 +15,23 @@ def ordered(value: Any, schema: Any, models: Mapping[str, Any]) -> Any:
     for several in ("anyOf", "oneOf", "allOf"):
         for choice in schema.get(several, ()):
             value = ordered(value, choice, models)
-    return _list(value, schema, models) if isinstance(value, list) else _object(value, schema, models)
+    return (
+        _list(value, schema, models) if isinstance(value, list) else _object(value, schema, models)
+    )
 
 
 def _list(value: list[Any], schema: Mapping[str, Any], models: Mapping[str, Any]) -> list[Any]:
     first, rest = schema.get("prefixItems", ()), schema.get("items")
-    parts = [ordered(one, first[turn] if turn < len(first) else rest, models) for turn, one in enumerate(value)]
+    parts = [
+        ordered(one, first[turn] if turn < len(first) else rest, models)
+        for turn, one in enumerate(value)
+    ]
     return sorted(parts, key=_text) if schema.get("uniqueItems") else parts
 
 
-def _object(value: dict[str, Any], schema: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, Any]:
+def _object(
+    value: dict[str, Any], schema: Mapping[str, Any], models: Mapping[str, Any]
+) -> dict[str, Any]:
     known, rest = schema.get("properties", {}), schema.get("additionalProperties")
     return {name: ordered(one, known.get(name, rest), models) for name, one in value.items()}
 

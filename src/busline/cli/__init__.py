@@ -47,14 +47,22 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
+@click.option(
+    "--version",
+    is_flag=True,
+    callback=_version,
+    expose_value=False,
+    is_eager=True,
+    help="Show the version.",
+)
 def cli() -> None:
     """Streams and jobs in one asyncio App.
 
-    APP is `module:app`; BUSLINE_APP, or app under [tool.busline] in pyproject.toml, names the default.
+    APP is `module:app`; BUSLINE_APP, or app under [tool.busline] in pyproject.toml, names the
+    default.
 
-    Exit status: 0 clean, 1 a job failed, 2 wrong use, 69 engine unreachable, 70 internal error, 130 interrupted.
-    """
+    Exit status: 0 clean, 1 a job failed, 2 wrong use, 69 engine unreachable, 70 internal error, 130
+    interrupted."""
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def command(app: str | None, as_json: bool) -> None:
     click.echo(json.dumps(plan, indent=2) if as_json else _text(plan))
 
 
-# --- the plan as plain data ------------------------------------------------------------------------------------
+# --- the plan as plain data ------------------------------------------------------------------
 
 
 async def _plan(app: App) -> dict[str, Any]:
@@ -47,7 +47,9 @@ async def _plan(app: App) -> dict[str, Any]:
     return {
         "app": app.name,
         "engines": {"streams": _engine(named.streams), "jobs": _engine(named.jobs)},
-        "subscribers": [_subscriber(one, streams_work[one.full_name]) for one in app.all_subscribers()],
+        "subscribers": [
+            _subscriber(one, streams_work[one.full_name]) for one in app.all_subscribers()
+        ],
         "tasks": [_task(one, queues_work[one.queue_address().name]) for one in app.all_tasks()],
         "publishes": [topic.name for topic in app.publishes],
     }
@@ -58,9 +60,13 @@ def _engine(named: Named | None) -> dict[str, str] | None:
 
 
 async def _ask_servers(app: App, bus: Bus, named: Names) -> None:
-    """Opens them as `run` would, and looks for every topic. A file is left alone: it would be made."""
+    """Opens them as `run` would, and looks for every topic. A file is left alone: it would be
+    made."""
     streams, jobs = (one is not None and one.engine.server for one in (named.streams, named.jobs))
-    asked = Bus(Engines(bus.engines.streams if streams else None, bus.engines.jobs if jobs else None), bus.clock)
+    asked = Bus(
+        Engines(bus.engines.streams if streams else None, bus.engines.jobs if jobs else None),
+        bus.clock,
+    )
     async with asked.opened():
         if streams:
             await asked.look_for([topic.address for topic in app.topics()])
@@ -93,17 +99,27 @@ def _task(task: Task[..., Any, Any], work: Work) -> dict[str, Any]:
 
 def _retry(retry: Retry) -> dict[str, Any]:
     numbers = {name: getattr(retry, name) for name in NUMBERS}
-    errors = {name: [one.__name__ for one in classes(getattr(retry, name))] for name in ("on", "never")}
-    return {name: seconds(value) if isinstance(value, timedelta) else value for name, value in numbers.items()} | errors
+    errors = {
+        name: [one.__name__ for one in classes(getattr(retry, name))] for name in ("on", "never")
+    }
+    return {
+        name: seconds(value) if isinstance(value, timedelta) else value
+        for name, value in numbers.items()
+    } | errors
 
 
-# --- the plan as text ------------------------------------------------------------------------------------------
+# --- the plan as text ------------------------------------------------------------------------
 
 
 def _text(plan: Mapping[str, Any]) -> str:
-    lines = [plan["app"]] + [f"  {name}: {one['engine']} ({one['by']})" for name, one in plan["engines"].items() if one]
+    lines = [plan["app"]] + [
+        f"  {name}: {one['engine']} ({one['by']})" for name, one in plan["engines"].items() if one
+    ]
     for one in plan["subscribers"]:
-        lines += [f"  subscriber {one['handler']}: {', '.join(one['topics'])}{_published(one)}", f"    group {one['group']}, order {one['order']}, {_how(one)}"]
+        lines += [
+            f"  subscriber {one['handler']}: {', '.join(one['topics'])}{_published(one)}",
+            f"    group {one['group']}, order {one['order']}, {_how(one)}",
+        ]
     for one in plan["tasks"]:
         kept = f"result kept {one['keep_result']:g} s" if one["keep_result"] else "keeps no result"
         lines += [f"  task {one['handler']}: queue {one['queue']}", f"    {_how(one)}, {kept}"]
@@ -118,7 +134,9 @@ def _published(one: Mapping[str, Any]) -> str:
 
 def _how(one: Mapping[str, Any]) -> str:
     timeout = f", timeout {one['timeout']:g} s" if one["timeout"] else ""
-    at_once = "one for each partition" if one["concurrency"] is None else f"{one['concurrency']} at once"
+    at_once = (
+        "one for each partition" if one["concurrency"] is None else f"{one['concurrency']} at once"
+    )
     return f"{at_once}, {_retries(one['retry'])}{timeout}"
 
 
@@ -127,5 +145,8 @@ def _retries(numbers: Mapping[str, Any]) -> str:
     if retry.attempts == 1:
         return "no retry"
     jitter = "up to " if retry.jitter else ""
-    waits = f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to {retry.longest(retry.attempts - 1):g} s"
+    waits = (
+        f"{jitter}{retry.longest(1):g} s, then {retry.factor:g} times the last up to"
+        f" {retry.longest(retry.attempts - 1):g} s"
+    )
     return f"{retry.attempts} runs, waiting {waits}"

@@ -1,4 +1,5 @@
-"""The end of a process that has run user code: in time, whatever a thread or the loop is stuck in."""
+"""The end of a process that has run user code: in time, whatever a thread or the loop is stuck
+in."""
 
 import logging
 import os
@@ -12,20 +13,22 @@ LINGER = 0.5  # seconds for threads that are just ending
 
 
 class Ending:
-    """A thread beside the loop that ends the process at a given moment. It only ever reads numbers: a signal handler
-    that took a lock could wait for itself."""
+    """A thread beside the loop that ends the process at a given moment. It only ever reads numbers:
+    a signal handler that took a lock could wait for itself."""
 
     def __init__(self) -> None:
         self.at, self.status = float("inf"), 0
         threading.Thread(target=self._watch, daemon=True, name="busline ending").start()
 
     def within(self, seconds: float, status: int) -> None:
-        """The process ends with this status at the latest in so many seconds; sooner if that was said before."""
+        """The process ends with this status at the latest in so many seconds; sooner if that was
+        said before."""
         if time.monotonic() + seconds < self.at:
             self.status, self.at = status, time.monotonic() + seconds
 
     def closing(self, seconds: float, status: int) -> None:
-        """The work is over: what is left may take so many seconds, and does not change the status."""
+        """The work is over: what is left may take so many seconds, and does not change the
+        status."""
         self.status, self.at = status, time.monotonic() + seconds
 
     def _watch(self) -> None:
@@ -37,7 +40,9 @@ class Ending:
     def leave(self, status: int) -> None:
         """Ends the process, also where a thread is stuck in a function that nothing can cut."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # the work is over: one that comes now would change the status
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # the work is over: one that comes now would change the status
         until = time.monotonic() + LINGER
         for thread in _others():
             thread.join(max(until - time.monotonic(), 0))
@@ -49,11 +54,17 @@ class Ending:
 
 
 def _others() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    return [
+        one
+        for one in threading.enumerate()
+        if one is not threading.main_thread() and not one.daemon
+    ]
 
 
 def _end(status: int) -> None:
-    flushing = threading.Thread(target=_flush, daemon=True)  # whoever is stuck may hold a stream's lock
+    flushing = threading.Thread(
+        target=_flush, daemon=True
+    )  # whoever is stuck may hold a stream's lock
     flushing.start()
     flushing.join(1.0)
     os._exit(status)

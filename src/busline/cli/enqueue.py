@@ -41,7 +41,12 @@ def _number(words: list[str]) -> bool:
 
 @click.command("enqueue", cls=Waiting)
 @click.argument("words", nargs=-1, metavar="[APP] TASK ARGUMENTS")
-@click.option("--wait", type=click.FloatRange(0), metavar="[SECONDS]", help="Wait for the result and print it as JSON.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="[SECONDS]",
+    help="Wait for the result and print it as JSON.",
+)
 @click.option("--delay", type=float, metavar="SECONDS", help="Seconds before it starts.")
 @click.option("--at", metavar="TIME", help="When it starts: 2026-12-01T08:00+01:00.")
 @click.option("--id", help="Its id: repeated, it gives the first job.")
@@ -50,10 +55,11 @@ def _number(words: list[str]) -> bool:
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(words: tuple[str, ...], wait: float | None, as_json: bool, **options: Any) -> None:
-    """Enqueue TASK with ARGUMENTS, a JSON object whose keys are the parameters' names, and print the job's id.
+    """Enqueue TASK with ARGUMENTS, a JSON object whose keys are the parameters' names, and print
+    the job's id.
 
-    With --wait: the result. Status 1 if the job failed, or if there was no result in time; then it goes on.
-    """
+    With --wait: the result. Status 1 if the job failed, or if there was no result in time; then it
+    goes on."""
     app, name, body = _words(words)
     sent = guarded(lambda: asyncio.run(_enqueue(app, name, body, wait, options)))
     if as_json:
@@ -70,7 +76,9 @@ def _words(words: tuple[str, ...]) -> tuple[App, str, str]:
     if len(words) == 2 and ":" in words[0] and not words[1].lstrip().startswith("{"):
         return find(words[0]), words[1], "{}"
     if len(words) not in (1, 2):
-        raise click.UsageError("Expected TASK and ARGUMENTS, with the App before them if none is configured.")
+        raise click.UsageError(
+            "Expected TASK and ARGUMENTS, with the App before them if none is configured."
+        )
     return find(None), words[0], words[1] if len(words) == 2 else "{}"
 
 
@@ -88,16 +96,29 @@ class Sent:
         if self.result is not None:
             data["result"] = json.loads(self.result)
         if isinstance(self.error, JobFailed):
-            data["failed"] = {"error_type": self.error.error_type, "error": self.error.message, "attempts": self.error.attempts}
+            data["failed"] = {
+                "error_type": self.error.error_type,
+                "error": self.error.message,
+                "attempts": self.error.attempts,
+            }
         elif self.error is not None:
             data["timeout"] = str(self.error)
         return data
 
 
-async def _enqueue(app: App, name: str, body: str, wait: float | None, options: dict[str, Any]) -> Sent:
+async def _enqueue(
+    app: App, name: str, body: str, wait: float | None, options: dict[str, Any]
+) -> Sent:
     task = _task(app, name)
     if wait is not None and not task.keep_result:
-        raise NoResult(wrong(name, "a task that keeps its results", "one that keeps none", "Declare keep_result= on it, or leave --wait out."))
+        raise NoResult(
+            wrong(
+                name,
+                "a task that keeps its results",
+                "one that keeps none",
+                "Declare keep_result= on it, or leave --wait out.",
+            )
+        )
     chosen = task.options(**_meant(options))
     async with app:
         job = await app.enqueue(Call(chosen, _arguments(task, body)))
@@ -124,7 +145,9 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise Invalid(wrong("at", "a time with its zone", repr(text)[:60], "Write 2026-12-01T08:00+01:00.")) from error
+        raise Invalid(
+            wrong("at", "a time with its zone", repr(text)[:60], "Write 2026-12-01T08:00+01:00.")
+        ) from error
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -138,7 +161,14 @@ def pair(text: str) -> tuple[str, str]:
 def _task(app: App, name: str) -> Task[..., Any, Any]:
     known = {task.name: task for task in app.all_tasks()}
     if name not in known:
-        raise Invalid(wrong(name, f"a task of '{app.name}' ({', '.join(sorted(known)) or 'none'})", "another", "Correct the name."))
+        raise Invalid(
+            wrong(
+                name,
+                f"a task of '{app.name}' ({', '.join(sorted(known)) or 'none'})",
+                "another",
+                "Correct the name.",
+            )
+        )
     return known[name]
 
 

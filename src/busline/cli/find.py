@@ -1,4 +1,5 @@
-"""Finding the App: `module:app`, or what BUSLINE_APP or [tool.busline] in a pyproject.toml names."""
+"""Finding the App: `module:app`, or what BUSLINE_APP or [tool.busline] in a pyproject.toml
+names."""
 
 import importlib
 import inspect
@@ -22,18 +23,23 @@ from busline.core.options import HEARD
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:([^\W\d]\w*(\.[^\W\d]\w*)*)?)?")
 PACKAGE = str(Path(__file__).parent.parent)
 LIBRARIES = (PACKAGE, sys.prefix, sys.base_prefix, "<")  # where what stands is not the user's
-UNNAMED = "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.busline] in pyproject.toml."
+UNNAMED = (
+    "Name it, set BUSLINE_APP, or write app = 'module:app' under [tool.busline] in pyproject.toml."
+)
 
 
 def find(path: str | None) -> App:
-    """The App. Ends the command with one clear text, or the user's own traceback, if there is none."""
+    """The App. Ends the command with one clear text, or the user's own traceback, if there is
+    none."""
     mistakes: list[str] = []
     hearing = HEARD.set(lambda said: mistakes.append(said + _at(traceback.extract_stack())))
     try:
         app = _load(path, Path.cwd()) if path else _load(*_default())
         if mistakes:
             raise Fail("\n".join([*mistakes, *_problems(app)]), USAGE)
-        app.setting.patience = 0.0  # a command says at once what is away; `run` has a wait of its own
+        app.setting.patience = (
+            0.0  # a command says at once what is away; `run` has a wait of its own
+        )
         return app
     except ConfigError as error:
         raise Fail(str(error), USAGE) from error
@@ -71,18 +77,20 @@ def _load(path: str, folder: Path) -> App:
         raise ConfigError([wrong(path, "module:app", "another form", remedy)])
     name, _, attribute = path.partition(":")
     name, root = _anchored(name, folder)
-    _search([root, *([folder / "src"] if _holds(folder / "src", name) else [])], [folder, Path.cwd()])
+    _search(
+        [root, *([folder / "src"] if _holds(folder / "src", name) else [])], [folder, Path.cwd()]
+    )
     module = _imported(name, path)
     _refuse_doubles(path, root)
     return _attribute(module, attribute, path)
 
 
-# --- where it is looked for ------------------------------------------------------------------------------------
+# --- where it is looked for ------------------------------------------------------------------
 
 
 def _anchored(name: str, folder: Path) -> tuple[str, Path]:
-    """The module's full name and the folder above its package: started inside a package, `app` is `package.app`, or
-    it would be imported twice."""
+    """The module's full name and the folder above its package: started inside a package, `app` is
+    `package.app`, or it would be imported twice."""
     root, packages = folder, list[str]()
     while (root / "__init__.py").exists() and root.name.isidentifier() and root != root.parent:
         packages.insert(0, root.name)
@@ -98,15 +106,19 @@ def _holds(folder: Path, name: str) -> bool:
 
 
 def _search(first: list[Path], last: list[Path]) -> None:
-    """Puts them there, wherever Python's own start has put them. A package's folder comes last: its modules must not
-    hide those of the standard library."""
+    """Puts them there, wherever Python's own start has put them. A package's folder comes last: its
+    modules must not hide those of the standard library."""
     before = list(dict.fromkeys(map(str, first)))
     after = [one for one in dict.fromkeys(map(str, last)) if one not in before]
-    sys.path[:] = [*before, *(one for one in sys.path if one and one not in {*before, *after}), *after]
+    sys.path[:] = [
+        *before,
+        *(one for one in sys.path if one and one not in {*before, *after}),
+        *after,
+    ]
     importlib.invalidate_caches()
 
 
-# --- importing -------------------------------------------------------------------------------------------------
+# --- importing -------------------------------------------------------------------------------
 
 
 def _imported(name: str, path: str) -> ModuleType:
@@ -131,20 +143,37 @@ def _missing(error: ModuleNotFoundError, path: str) -> str:
 
 
 def _failed(error: Exception, own: TracebackType | None, name: str) -> Fail:
-    """The user's own traceback; an error of busline, or a call of it that Python refuses, needs only the place."""
+    """The user's own traceback; an error of busline, or a call of it that Python refuses, needs
+    only the place."""
     at = _at(traceback.extract_tb(own))
     if isinstance(error, BuslineError):
         return Fail(f"{error}{at}", USAGE)
     if isinstance(error, TypeError) and (known := _options(str(error))) is not None:
         name, options = known
-        return Fail(wrong(name, f"its own options ({', '.join(options)})", f"a call that Python refuses: {error}", "Correct it.") + at, USAGE)
+        return Fail(
+            wrong(
+                name,
+                f"its own options ({', '.join(options)})",
+                f"a call that Python refuses: {error}",
+                "Correct it.",
+            )
+            + at,
+            USAGE,
+        )
     traceback.print_exception(type(error), error, own)
     return Fail(f"'{name}' could not be imported: the error above is its own.", USAGE)
 
 
 def _at(frames: traceback.StackSummary) -> str:
     """The innermost place of the user's."""
-    return next((f"\n  in {one.filename}, line {one.lineno}" for one in reversed(frames) if not one.filename.startswith(LIBRARIES)), "")
+    return next(
+        (
+            f"\n  in {one.filename}, line {one.lineno}"
+            for one in reversed(frames)
+            if not one.filename.startswith(LIBRARIES)
+        ),
+        "",
+    )
 
 
 def _problems(app: App) -> Sequence[str]:
@@ -157,13 +186,16 @@ def _problems(app: App) -> Sequence[str]:
 
 
 def _options(refused: str) -> tuple[str, list[str]] | None:
-    """Of what Python says of a call that does not fit: what of busline was called, and the options that it has."""
+    """Of what Python says of a call that does not fit: what of busline was called, and the options
+    that it has."""
     name, _, method = refused.partition("(")[0].partition(".")
     kind = getattr(busline, name, None)
     found = kind if method in ("", "__init__") else getattr(kind, method, None)
     if not callable(found):
         return None
-    return name if found is kind else method, [one for one in inspect.signature(found).parameters if one != "self"]
+    return name if found is kind else method, [
+        one for one in inspect.signature(found).parameters if one != "self"
+    ]
 
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:
@@ -188,11 +220,14 @@ def _refuse_doubles(path: str, root: Path) -> None:
         if known is not module:
             longer = max(first, name, key=len)
             got = f"{file} as '{first}' and as '{name}'"
-            remedy = f"Import it as {longer} everywhere, or remove the __init__.py that makes its folder a package."
+            remedy = (
+                f"Import it as {longer} everywhere, or remove the __init__.py that makes its folder"
+                " a package."
+            )
             raise ConfigError([wrong(path, "every module imported under one name", got, remedy)])
 
 
-# --- the App in its module -------------------------------------------------------------------------------------
+# --- the App in its module -------------------------------------------------------------------
 
 
 def _attribute(module: ModuleType, attribute: str, path: str) -> App:

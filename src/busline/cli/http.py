@@ -1,4 +1,5 @@
-"""`run --http`: whether it lives, whether it is ready, and its document, from a thread beside the loop."""
+"""`run --http`: whether it lives, whether it is ready, and its document, from a thread beside the
+loop."""
 
 import json
 import os
@@ -32,14 +33,17 @@ def encoded(text: str) -> bytes:
 
 
 def liking(accepts: str, type: str) -> tuple[float, int]:
-    """How much a client that accepts this likes a type: its weight, and how closely the type was named."""
+    """How much a client that accepts this likes a type: its weight, and how closely the type was
+    named."""
     named, weight = max((_named(type, word), _weight(word)) for word in accepts.lower().split(","))
     return (weight, named) if named and weight else (0.0, 0)
 
 
 def _named(type: str, word: str) -> int:
     """3: by its name, 2: by its kind, 1: as anything, 0: not at all."""
-    return {type: 3, f"{type.partition('/')[0]}/*": 2, "*/*": 1}.get(word.partition(";")[0].strip(), 0)
+    return {type: 3, f"{type.partition('/')[0]}/*": 2, "*/*": 1}.get(
+        word.partition(";")[0].strip(), 0
+    )
 
 
 def _weight(word: str) -> float:
@@ -56,14 +60,21 @@ def as_json(status: int, data: object) -> Page:
 
 @contextmanager
 def served(place: str, pages: Pages) -> Generator[None]:
-    """Answers at `host:port` while it is entered. Raises Invalid for a place that cannot be listened at."""
+    """Answers at `host:port` while it is entered. Raises Invalid for a place that cannot be
+    listened at."""
     try:
         server = ThreadingHTTPServer(_address(place), _handler(pages))
     except (OSError, OverflowError) as error:
-        raise Invalid(wrong(place, "a free address of this machine", str(error), "Choose another for --http.")) from error
+        raise Invalid(
+            wrong(place, "a free address of this machine", str(error), "Choose another for --http.")
+        ) from error
     server.daemon_threads = True
-    os.register_at_fork(after_in_child=server.socket.close)  # a child that outlives us would keep the port
-    threading.Thread(target=server.serve_forever, args=(0.2,), name="busline http", daemon=True).start()
+    os.register_at_fork(
+        after_in_child=server.socket.close
+    )  # a child that outlives us would keep the port
+    threading.Thread(
+        target=server.serve_forever, args=(0.2,), name="busline http", daemon=True
+    ).start()
     try:
         yield
     finally:
@@ -74,7 +85,14 @@ def served(place: str, pages: Pages) -> Generator[None]:
 def _address(place: str) -> tuple[str, int]:
     host, found, port = place.rpartition(":")
     if not found or not port.isdecimal():
-        raise Invalid(wrong(place, "host:port", "another form", "Write --http 127.0.0.1:8080, or 0.0.0.0:8080 for all addresses."))
+        raise Invalid(
+            wrong(
+                place,
+                "host:port",
+                "another form",
+                "Write --http 127.0.0.1:8080, or 0.0.0.0:8080 for all addresses.",
+            )
+        )
     return host.strip("[]"), int(port)
 
 
@@ -87,7 +105,11 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
-            self._answer(as_json(404, {"pages": sorted(pages)}) if page is None else page(", ".join(self.headers.get_all("Accept", []))))
+            self._answer(
+                as_json(404, {"pages": sorted(pages)})
+                if page is None
+                else page(", ".join(self.headers.get_all("Accept", [])))
+            )
 
         def _answer(self, page: Page) -> None:
             body = encoded(page.text)

@@ -29,10 +29,17 @@ def command(app: str | None, all_apps: bool, as_json: bool) -> None:
 
 
 async def look(app: App, all_apps: bool = False) -> dict[str, Any]:
-    """Everything `inspect` shows, as plain data: what is the App's, and if that is asked for, what is not, under `others`."""
+    """Everything `inspect` shows, as plain data: what is the App's, and if that is asked for, what
+    is not, under `others`."""
     async with app:
         named = app.engine_names()
-        seen: dict[str, Any] = {"app": app.name, "engines": {"streams": named.streams and str(named.streams), "jobs": named.jobs and str(named.jobs)}}
+        seen: dict[str, Any] = {
+            "app": app.name,
+            "engines": {
+                "streams": named.streams and str(named.streams),
+                "jobs": named.jobs and str(named.jobs),
+            },
+        }
         seen |= {"queues": {}, "groups": [], "handlers": {}, "dead": {}}
         others: dict[str, Any] = {"queues": {}, "groups": [], "handlers": [], "dead": []}
         for engine in await app.bus().every_engine():
@@ -41,15 +48,29 @@ async def look(app: App, all_apps: bool = False) -> dict[str, Any]:
         return seen | {"others": others} if all_apps else seen
 
 
-async def _add_places(seen: dict[str, Any], others: dict[str, Any], inspector: Inspector, serves: Serves, all_apps: bool) -> None:
+async def _add_places(
+    seen: dict[str, Any],
+    others: dict[str, Any],
+    inspector: Inspector,
+    serves: Serves,
+    all_apps: bool,
+) -> None:
     for name, depth in (await inspector.depth()).items():
         (seen if serves.has_queue(name) else others)["queues"][name] = aged(depth)
     groups = [one.group for one in serves.handlers if one.group is not None]
     for lag in await inspector.lag(None if all_apps else groups):
-        (seen if Served(lag.topic, lag.group) in serves.handlers else others)["groups"].append(lag._asdict())
+        (seen if Served(lag.topic, lag.group) in serves.handlers else others)["groups"].append(
+            lag._asdict()
+        )
 
 
-async def _add_handlers(seen: dict[str, Any], others: dict[str, Any], inspector: Inspector, serves: Serves, all_apps: bool) -> None:
+async def _add_handlers(
+    seen: dict[str, Any],
+    others: dict[str, Any],
+    inspector: Inspector,
+    serves: Serves,
+    all_apps: bool,
+) -> None:
     for whose, counts in (await inspector.counts()).items():
         if serves.has_queue(whose.queue):
             total = Counts(**seen["handlers"].get(whose.handler, {}))
@@ -61,7 +82,9 @@ async def _add_handlers(seen: dict[str, Any], others: dict[str, Any], inspector:
         if one.served in serves:
             seen["dead"][one.handler] = seen["dead"].get(one.handler, 0) + one.letters
         else:
-            others["dead"].append({"handler": one.handler, **one.served._asdict(), "dead": one.letters})
+            others["dead"].append(
+                {"handler": one.handler, **one.served._asdict(), "dead": one.letters}
+            )
 
 
 def aged(depth: Depth) -> dict[str, Any]:
@@ -71,13 +94,26 @@ def aged(depth: Depth) -> dict[str, Any]:
 
 
 def _text(seen: dict[str, Any]) -> str:
-    lines = [f"{seen['app']}"] + [f"  {name}: {engine}" for name, engine in seen["engines"].items() if engine]
+    lines = [f"{seen['app']}"] + [
+        f"  {name}: {engine}" for name, engine in seen["engines"].items() if engine
+    ]
     lines += _titled("queues", [{"queue": name, **one} for name, one in seen["queues"].items()])
     lines += _titled("groups", seen["groups"])
-    lines += _titled("handlers", [{"handler": name, **one} for name, one in seen["handlers"].items()])
-    lines += _titled("dead letters", [{"handler": name, "dead": count} for name, count in seen["dead"].items()])
+    lines += _titled(
+        "handlers", [{"handler": name, **one} for name, one in seen["handlers"].items()]
+    )
+    lines += _titled(
+        "dead letters", [{"handler": name, "dead": count} for name, count in seen["dead"].items()]
+    )
     for what, rows in seen.get("others", {}).items():
-        lines += _titled(f"{what} of other Apps", [{"queue": name, **one} for name, one in rows.items()] if isinstance(rows, dict) else rows)
+        lines += _titled(
+            f"{what} of other Apps",
+            (
+                [{"queue": name, **one} for name, one in rows.items()]
+                if isinstance(rows, dict)
+                else rows
+            ),
+        )
     return "\n".join(lines)
 
 

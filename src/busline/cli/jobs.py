@@ -24,13 +24,22 @@ def command() -> None:
 @click.argument("words", nargs=-1, metavar="[APP] ID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(words: tuple[str, ...], as_json: bool) -> None:
-    """Show where a job stands, its result while that is kept, and how it failed. Status 2 for one that nobody knows."""
+    """Show where a job stands, its result while that is kept, and how it failed. Status 2 for one
+    that nobody knows."""
     if len(words) not in (1, 2):
         raise click.UsageError("Expected one ID, with the App before it if none is configured.")
     app, id = find(words[0] if len(words) == 2 else None), words[-1]
     data = guarded(lambda: asyncio.run(_found(app, id)))
     if data["state"] == "unknown":
-        raise Fail(wrong(id, "a job that is known", "none, or one that is done and keeps no result", "Correct the id."), USAGE)
+        raise Fail(
+            wrong(
+                id,
+                "a job that is known",
+                "none, or one that is done and keeps no result",
+                "Correct the id.",
+            ),
+            USAGE,
+        )
     if as_json:
         click.echo(json.dumps(data, indent=2))
         return

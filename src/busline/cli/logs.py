@@ -14,12 +14,23 @@ from busline.logs import handled
 LEVELS = ("debug", "info", "warning", "error")
 CLIENT = logging.getLogger("aiokafka")  # which the engine keeps quiet otherwise
 FORMATS = ("text", "json")
-OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}  # what is no `extra` of anybody
-COLOURS = {logging.DEBUG: "2", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+OWN = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+}  # what is no `extra` of anybody
+COLOURS = {
+    logging.DEBUG: "2",
+    logging.INFO: "32",
+    logging.WARNING: "33",
+    logging.ERROR: "31",
+    logging.CRITICAL: "1;31",
+}
 
 
 class Json(logging.Formatter):
-    """One JSON object a line: time, level, logger, message; what was being handled; the error; and what came as `extra`.
+    """One JSON object a line: time, level, logger, message; what was being handled; the error; and
+    what came as `extra`.
 
     An `extra` keeps its name: what busline says under the same one is then called `busline.NAME`.
     """
@@ -34,14 +45,21 @@ class Json(logging.Formatter):
         entry |= {name: value for name, value in (handled() or {}).items() if value is not None}
         entry |= self._error(record)
         extra = {name: value for name, value in record.__dict__.items() if name not in OWN}
-        own = {f"busline.{name}" if extra.get(name, value) != value else name: value for name, value in entry.items()}
+        own = {
+            f"busline.{name}" if extra.get(name, value) != value else name: value
+            for name, value in entry.items()
+        }
         return json.dumps({**own, **{name: _plain(value) for name, value in extra.items()}})
 
     def _error(self, record: logging.LogRecord) -> dict[str, object]:
         if not record.exc_info or record.exc_info[1] is None:
             return {}
         kind, text = described(record.exc_info[1])
-        return {"error_type": kind, "error": text, "traceback": self.formatException(record.exc_info)}
+        return {
+            "error_type": kind,
+            "error": text,
+            "traceback": self.formatException(record.exc_info),
+        }
 
 
 def _plain(value: Any) -> Any:
@@ -53,7 +71,8 @@ def _plain(value: Any) -> Any:
 
 
 class Text(logging.Formatter):
-    """For people; behind what a function logs stands what it was handling. `coloured`: the level, as terminals show it."""
+    """For people; behind what a function logs stands what it was handling. `coloured`: the level,
+    as terminals show it."""
 
     def __init__(self, *, coloured: bool) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
@@ -70,7 +89,10 @@ class Text(logging.Formatter):
         found = handled()
         if found is None or record.name == "busline":  # which says it in its own words
             return text
-        return f"{text} [{found['handler']} {found['position'] or found['message_id']}, attempt {found['attempt']}]"
+        return (
+            f"{text} [{found['handler']} {found['position'] or found['message_id']}, attempt"
+            f" {found['attempt']}]"
+        )
 
 
 def is_coloured(stream: TextIO) -> bool:

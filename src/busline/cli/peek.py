@@ -24,10 +24,11 @@ from busline.core.message import Delivery
 @click.option("--raw", is_flag=True, help="Print the bodies alone, as they are, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(words: tuple[str, ...], limit: int, raw: bool, as_json: bool) -> None:
-    """Show the first jobs that wait in a queue, or the last records of a topic, and take none of them.
+    """Show the first jobs that wait in a queue, or the last records of a topic, and take none of
+    them.
 
-    NAME is a topic or a queue of the App; where both have it the topic is meant, and `queue:NAME` the queue.
-    """
+    NAME is a topic or a queue of the App; where both have it the topic is meant, and `queue:NAME`
+    the queue."""
     if len(words) not in (1, 2):
         raise click.UsageError("Expected one NAME, with the App before it if none is configured.")
     app = find(words[0] if len(words) == 2 else None)

@@ -34,16 +34,21 @@ def place(app: App, name: str) -> Address:
 def _chosen(app: App, name: str, known: Mapping[str, Address], what: str) -> Address:
     if name not in known:
         names = ", ".join(sorted(known)) or "none"
-        raise Invalid(wrong(name, f"a {what} of '{app.name}' ({names})", "another", "Correct the name."))
+        raise Invalid(
+            wrong(name, f"a {what} of '{app.name}' ({names})", "another", "Correct the name.")
+        )
     return known[name]
 
 
 def reader_of(app: App, letter: DeadLetter) -> Read | None:
-    """Raises ValueError for a body that the handler of a letter cannot read; None where the App has no such handler."""
+    """Raises ValueError for a body that the handler of a letter cannot read; None where the App has
+    no such handler."""
     for one in app.all_subscribers():
         for topic, wanted in one.source.parts:
             if (topic.name, app.group_of(one)) == (letter.address, letter.group):
-                return _reading(topic.codec if wanted is None else codec_of(wanted, topic.name, reads=True))
+                return _reading(
+                    topic.codec if wanted is None else codec_of(wanted, topic.name, reads=True)
+                )
     for task in app.all_tasks():
         if task.name == letter.handler:
             return _reading(task.arguments.codec)

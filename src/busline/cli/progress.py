@@ -21,7 +21,10 @@ def progress(label: str, length: int | None) -> AbstractContextManager[Bar]:
     if not sys.stderr.isatty():
         return nullcontext(Silent())
     if length is not None:
-        return cast(AbstractContextManager[Bar], click.progressbar(length=length, label=label, file=sys.stderr))
+        return cast(
+            AbstractContextManager[Bar],
+            click.progressbar(length=length, label=label, file=sys.stderr),
+        )
     unknown: Iterator[None] = (None for _ in ())
     bar = click.progressbar(unknown, label=label, file=sys.stderr, show_pos=True, show_eta=False)
     return cast(AbstractContextManager[Bar], bar)

@@ -35,31 +35,50 @@ LINE_LIMIT = 4 * 1024 * 1024  # no accepted body is as long
 @click.option("--key", help="Instead of the topic's own key.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(words: tuple[str, ...], key: str | None, headers: tuple[str, ...], as_json: bool) -> None:
-    """Publish VALUE, JSON as the topic's model reads it, to TOPIC. `-` reads JSON lines from stdin, `@file` a file.
+def command(
+    words: tuple[str, ...], key: str | None, headers: tuple[str, ...], as_json: bool
+) -> None:
+    """Publish VALUE, JSON as the topic's model reads it, to TOPIC. `-` reads JSON lines from stdin,
+    `@file` a file.
 
     A line that does not fit is named and left out, and the status is 2.
     """
     app, name, value = _words(words)
     done = guarded(lambda: asyncio.run(_publish(app, name, value, key, headers, quiet=as_json)))
-    click.echo(json.dumps({"published": done.count, "refused": done.refused}) if as_json else f"published {done.count}")
+    click.echo(
+        json.dumps({"published": done.count, "refused": done.refused})
+        if as_json
+        else f"published {done.count}"
+    )
     if done.refused:
-        raise Fail(f"{len(done.refused)} of {done.count + len(done.refused)} lines were refused", USAGE)
+        raise Fail(
+            f"{len(done.refused)} of {done.count + len(done.refused)} lines were refused", USAGE
+        )
 
 
 def _words(words: tuple[str, ...]) -> tuple[App, str, str]:
     if len(words) == 3:
         return find(words[0]), words[1], words[2]
-    if len(words) != 2 or ":" in words[0]:  # a topic's name has no colon: that is an App without a topic
-        raise click.UsageError("Expected TOPIC and VALUE, with the App before them if none is configured.")
+    if (
+        len(words) != 2 or ":" in words[0]
+    ):  # a topic's name has no colon: that is an App without a topic
+        raise click.UsageError(
+            "Expected TOPIC and VALUE, with the App before them if none is configured."
+        )
     return find(None), words[0], words[1]
 
 
-async def _publish(app: App, name: str, value: str, key: str | None, headers: tuple[str, ...], *, quiet: bool) -> "Publishing":
+async def _publish(
+    app: App, name: str, value: str, key: str | None, headers: tuple[str, ...], *, quiet: bool
+) -> "Publishing":
     topic = _topic(app, name)
     encoded = encode_headers(dict(pair(one) for one in headers))
     with ExitStack() as stack:
-        lines = None if value != "-" and not value.startswith("@") else stack.enter_context(_opened(value))
+        lines = (
+            None
+            if value != "-" and not value.startswith("@")
+            else stack.enter_context(_opened(value))
+        )
         async with app:
             publishing = Publishing(app, topic, key, encoded, quiet)
             if lines is None:
@@ -73,7 +92,9 @@ def _topic(app: App, name: str) -> Topic[Any]:
     known = {topic.name: topic for topic in app.topics()}
     if name not in known:
         expected = f"a topic of '{app.name}' ({', '.join(sorted(known)) or 'none'})"
-        raise Invalid(wrong(name, expected, "another", "Name it in a subscriber or in App(publishes=[...])."))
+        raise Invalid(
+            wrong(name, expected, "another", "Name it in a subscriber or in App(publishes=[...]).")
+        )
     return known[name]
 
 
@@ -101,13 +122,20 @@ class Publishing:
                 bar.update(len(chunk) if size is None else sum(len(line) + 1 for _, line in chunk))
 
     async def _send(self, chunk: list[tuple[int, bytes]]) -> None:
-        messages = [one for number, line in chunk if line.strip() and (one := self._fitting(number, line)) is not None]
+        messages = [
+            one
+            for number, line in chunk
+            if line.strip() and (one := self._fitting(number, line)) is not None
+        ]
         try:
             if messages:
                 await self.app.bus().send(self.topic.address, messages)
         except Unavailable as error:
             first, last = chunk[0][0], chunk[-1][0]
-            raise Unavailable(f"{error} Published before: {self.count}. Unknown: the lines {first} to {last}; begin again there.") from error
+            raise Unavailable(
+                f"{error} Published before: {self.count}. Unknown: the lines {first} to {last};"
+                " begin again there."
+            ) from error
         self.count += len(messages)
 
     def _fitting(self, number: int, line: bytes) -> Message | None:
@@ -123,12 +151,14 @@ class Publishing:
         try:
             value = self.topic.codec.decode(text)
         except ValueError as error:
-            raise Invalid(wrong(self.topic.name, "JSON that its model reads", reason(error), "Correct it.")) from error
+            raise Invalid(
+                wrong(self.topic.name, "JSON that its model reads", reason(error), "Correct it.")
+            ) from error
         message: Message = recorder(self.app.bus(), self.topic, self.headers)(value, self.key)
         return message
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------
 
 
 def _opened(value: str) -> FileIO:
@@ -137,7 +167,9 @@ def _opened(value: str) -> FileIO:
     try:
         return FileIO(value[1:])
     except OSError as error:
-        raise Invalid(wrong(value[1:], "a file of JSON lines", error.strerror or "none", "Correct the path.")) from error
+        raise Invalid(
+            wrong(value[1:], "a file of JSON lines", error.strerror or "none", "Correct the path.")
+        ) from error
 
 
 def _size(lines: FileIO) -> int | None:
@@ -147,12 +179,20 @@ def _size(lines: FileIO) -> int | None:
 
 
 async def _chunks(lines: FileIO) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """Numbered lines, as many as there are at once: a pipe that writes slowly is published as it writes."""
+    """Numbered lines, as many as there are at once: a pipe that writes slowly is published as it
+    writes."""
     number, rest = 0, b""
     while piece := await _beside(lambda: lines.read(READ)):
         *whole, rest = (rest + piece).split(b"\n")
         if len(rest) > LINE_LIMIT:
-            raise Invalid(wrong(f"line {number + len(whole) + 1}", f"a line of at most {LINE_LIMIT} bytes", "a longer one", "Write one value a line."))
+            raise Invalid(
+                wrong(
+                    f"line {number + len(whole) + 1}",
+                    f"a line of at most {LINE_LIMIT} bytes",
+                    "a longer one",
+                    "Write one value a line.",
+                )
+            )
         if whole:
             yield _numbered(whole, number)
             number += len(whole)
@@ -167,7 +207,8 @@ def _numbered(lines: list[bytes], before: int) -> list[tuple[int, bytes]]:
 
 
 def _beside(call: Callable[[], T]) -> asyncio.Future[T]:
-    """What the call returns, from a daemon thread: a read that never ends does not keep the process."""
+    """What the call returns, from a daemon thread: a read that never ends does not keep the
+    process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

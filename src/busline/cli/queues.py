@@ -33,7 +33,9 @@ def list_(path: str | None, as_json: bool) -> None:
     """List the App's queues, with how many jobs wait, are delayed or retried, and run."""
     app = find(path)
     rows = guarded(lambda: asyncio.run(_listed(app)))
-    click.echo(json.dumps(rows, indent=2) if as_json else "\n".join(table(rows)) if rows else "no queues")
+    click.echo(
+        json.dumps(rows, indent=2) if as_json else "\n".join(table(rows)) if rows else "no queues"
+    )
 
 
 @command.command("purge")
@@ -41,13 +43,16 @@ def list_(path: str | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def purge(words: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Forget the jobs of QUEUE for ever, but for those that run. Asks first; without a terminal it needs --yes."""
+    """Forget the jobs of QUEUE for ever, but for those that run. Asks first; without a terminal it
+    needs --yes."""
     if len(words) not in (1, 2):
         raise click.UsageError("Expected one QUEUE, with the App before it if none is configured.")
     app = find(words[0] if len(words) == 2 else None)
     address = guarded(lambda: queue(app, words[-1]))
     if not yes and not can_ask():
-        raise Fail(wrong("purge", "--yes where nobody can be asked", "no terminal", "Add --yes."), USAGE)
+        raise Fail(
+            wrong("purge", "--yes where nobody can be asked", "no terminal", "Add --yes."), USAGE
+        )
     if not yes:
         depth = guarded(lambda: asyncio.run(_depth(app, address)))
         count = depth.waiting + depth.delayed + depth.retrying

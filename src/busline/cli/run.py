@@ -34,21 +34,47 @@ log = logging.getLogger("busline")
 SAY_EVERY = 5.0
 TRY_EVERY = 0.2
 STUCK = 3.0  # seconds for which a try that is going to fail seldom waits
-SAME_SIGNAL = 1.0  # seconds within which a repeated signal is the same one, sent to parent and child
+SAME_SIGNAL = (
+    1.0  # seconds within which a repeated signal is the same one, sent to parent and child
+)
 CLOSING = 4.0  # seconds for engines to close, after the drain
 
 
 @click.command("run")
 @click.argument("app", required=False)
-@click.option("--only", multiple=True, metavar="NAME", help="Run just this subscriber or task. Repeatable.")
-@click.option("--queue", "queues", multiple=True, metavar="NAME", help="Take jobs from this queue only. Repeatable.")
-@click.option("--concurrency", type=click.IntRange(1), help="At most so many at once, for each subscriber and queue.")
-@click.option("--create-topics", is_flag=True, help="Make the topics that are missing.")
-@click.option("--until-idle", "idle", is_flag=True, help="End when nothing runs, waits or is to be retried.")
 @click.option(
-    "--wait", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS", help="Wait so long for an engine that is away at the start."
+    "--only", multiple=True, metavar="NAME", help="Run just this subscriber or task. Repeatable."
 )
-@click.option("--http", "place", metavar="HOST:PORT", help="Answer /healthz, /readyz, /metrics and /asyncapi there.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME",
+    help="Take jobs from this queue only. Repeatable.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    help="At most so many at once, for each subscriber and queue.",
+)
+@click.option("--create-topics", is_flag=True, help="Make the topics that are missing.")
+@click.option(
+    "--until-idle", "idle", is_flag=True, help="End when nothing runs, waits or is to be retried."
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for an engine that is away at the start.",
+)
+@click.option(
+    "--http",
+    "place",
+    metavar="HOST:PORT",
+    help="Answer /healthz, /readyz, /metrics and /asyncapi there.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
 def command(
@@ -70,7 +96,18 @@ def command(
     handle(lambda *_: sys.exit(0))  # until there is a loop to stop
     ending = Ending()
     runner = asyncio.Runner(loop_factory=loop_factory())
-    status = _status(lambda: _run(runner, app, Run(only, queues, concurrency, create_topics), idle, wait, place, (log_level, log_format), ending))
+    status = _status(
+        lambda: _run(
+            runner,
+            app,
+            Run(only, queues, concurrency, create_topics),
+            idle,
+            wait,
+            place,
+            (log_level, log_format),
+            ending,
+        )
+    )
     ending.closing(CLOSING, status)
     runner.close()
     ending.leave(status)
@@ -99,7 +136,16 @@ def _status(call: Callable[[], None]) -> int:
     return 0
 
 
-def _run(runner: asyncio.Runner, path: str | None, run: Run, idle: bool, wait: float, place: str | None, logs: tuple[str, str], ending: Ending) -> None:
+def _run(
+    runner: asyncio.Runner,
+    path: str | None,
+    run: Run,
+    idle: bool,
+    wait: float,
+    place: str | None,
+    logs: tuple[str, str],
+    ending: Ending,
+) -> None:
     app = find(path)
     configure(*logs)  # after the App's module, which may do it
     _check_queues(app, run)
@@ -112,7 +158,14 @@ def _check_queues(app: App, run: Run) -> None:
     known = sorted({task.declared.queue or app.name for task in app.all_tasks()})
     for queue in run.queues:
         if queue not in known:
-            raise Invalid(wrong(queue, f"a queue of '{app.name}' ({', '.join(known) or 'none'})", "another", "Correct --queue."))
+            raise Invalid(
+                wrong(
+                    queue,
+                    f"a queue of '{app.name}' ({', '.join(known) or 'none'})",
+                    "another",
+                    "Correct --queue.",
+                )
+            )
 
 
 @dataclass(slots=True)
@@ -142,7 +195,9 @@ class Runner:
     def _pages(self) -> Pages:
         return {
             "/healthz": lambda _: as_json(200, {"alive": True}),
-            "/readyz": lambda _: as_json(503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}),
+            "/readyz": lambda _: as_json(
+                503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}
+            ),
             "/asyncapi": self._described,
         }
 
@@ -158,7 +213,14 @@ class Runner:
         try:
             from busline.cli.metrics import Exported, exported, text
         except ModuleNotFoundError:
-            lacks = {"error": wrong("/metrics", "prometheus_client", "none installed", 'pip install "pybusline[prometheus]"')}
+            lacks = {
+                "error": wrong(
+                    "/metrics",
+                    "prometheus_client",
+                    "none installed",
+                    'pip install "pybusline[prometheus]"',
+                )
+            }
             return {"/metrics": lambda _: as_json(501, lacks)}
         metrics = self.app.setting.metrics = Metrics()
         stack.enter_context(exported(Exported(metrics, self._seen, lambda: not self._lacks())))
@@ -218,9 +280,11 @@ class Runner:
         began = time.monotonic()
         while True:
             await asyncio.sleep(SAY_EVERY)
-            log.warning("not ready after %.0f s, waiting for %s", time.monotonic() - began, self._away)
+            log.warning(
+                "not ready after %.0f s, waiting for %s", time.monotonic() - began, self._away
+            )
 
-    # --- signals -----------------------------------------------------------------------------------------------
+    # --- signals -----------------------------------------------------------------------------
 
     def _listen(self) -> None:
         """With handlers that run also while a function blocks the loop."""
@@ -243,7 +307,9 @@ class Runner:
         if not self._workers():
             self.ending.within(setting.cancel + CLOSING, 0)  # nothing was begun
         else:
-            self.ending.within((0.0 if hurry else setting.drain) + setting.cancel + CLOSING, INTERNAL)
+            self.ending.within(
+                (0.0 if hurry else setting.drain) + setting.cancel + CLOSING, INTERNAL
+            )
 
     def _told(self, hurry: bool) -> None:
         self.stop.set()
@@ -255,17 +321,31 @@ class Runner:
         bus = self._bus or self.app._bus
         return bus.workers if bus is not None else ()
 
-    # --- the first line ----------------------------------------------------------------------------------------
+    # --- the first line ----------------------------------------------------------------------
 
     async def _started(self, bus: Bus) -> str:
         named = self.app.engine_names()
         warn_in_container((named.streams, named.jobs))
-        works = [worker.work for worker in bus.workers if not _names(worker.work).startswith("~")]  # without the redriven
+        works = [
+            worker.work for worker in bus.workers if not _names(worker.work).startswith("~")
+        ]  # without the redriven
         behind = await _behind(bus)
-        groups = [f"{one.subscription.group} on {_names(one)} ({one.at_once}, {_backlog(one, behind)})" for one in works if one.subscription.group]
+        groups = [
+            f"{one.subscription.group} on {_names(one)} ({one.at_once}, {_backlog(one, behind)})"
+            for one in works
+            if one.subscription.group
+        ]
         queues = [f"{_names(one)} ({one.at_once})" for one in works if not one.subscription.group]
-        parts = [f"{name} {engine}" for name, engine in (("streams", named.streams), ("jobs", named.jobs)) if engine is not None]
-        parts += [f"{what} {', '.join(names)}" for what, names in (("groups", groups), ("queues", queues)) if names]
+        parts = [
+            f"{name} {engine}"
+            for name, engine in (("streams", named.streams), ("jobs", named.jobs))
+            if engine is not None
+        ]
+        parts += [
+            f"{what} {', '.join(names)}"
+            for what, names in (("groups", groups), ("queues", queues))
+            if names
+        ]
         return f"'{self.app.name}' runs: {'; '.join(parts) or 'nothing'}"
 
 
@@ -279,7 +359,10 @@ async def _behind(bus: Bus) -> Mapping[tuple[str, str], int]:
 
 
 def _backlog(work: Work, behind: Mapping[tuple[str, str], int]) -> str:
-    count = sum(behind.get((work.subscription.group or "", address.name), 0) for address in work.subscription.addresses)
+    count = sum(
+        behind.get((work.subscription.group or "", address.name), 0)
+        for address in work.subscription.addresses
+    )
     return f"{count:,} behind" if count else "nothing behind"
 
 

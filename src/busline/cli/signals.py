@@ -1,4 +1,5 @@
-"""The signals that end a run. They are this process's: a forked child gets the system's own handlers back."""
+"""The signals that end a run. They are this process's: a forked child gets the system's own
+handlers back."""
 
 import atexit
 import os
@@ -21,14 +22,16 @@ def handle(handler: Handler) -> None:
 
 
 def _at_the_end() -> None:
-    """Python takes its handlers back before the process is gone: a signal that came then would change its status."""
+    """Python takes its handlers back before the process is gone: a signal that came then would
+    change its status."""
     for one in SIGNALS:
         if signal.getsignal(one) in _handlers:
             signal.signal(one, signal.SIG_IGN)
 
 
 def _before_fork() -> None:
-    """A signal that comes to the child at once waits there until its handlers are the right ones."""
+    """A signal that comes to the child at once waits there until its handlers are the right
+    ones."""
     if _handlers:
         _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 

@@ -8,9 +8,15 @@ EXCERPT = 160
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line with the names, then one for each row, in columns."""
-    cells = [list(rows[0]), *(["-" if value is None else str(value) for value in row.values()] for row in rows)]
+    cells = [
+        list(rows[0]),
+        *(["-" if value is None else str(value) for value in row.values()] for row in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
 
 
 def short(text: str) -> str:

@@ -1,4 +1,5 @@
-"""All that an error says: its own text, what it came from, the errors of a group, and where it was raised."""
+"""All that an error says: its own text, what it came from, the errors of a group, and where it was
+raised."""
 
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ LINE_LIMIT = 500  # characters of an error in a line of the log
 
 
 class Told(NamedTuple):
-    """An error as it is kept. `causes`: what it came from and the errors of a group, the nearest first."""
+    """An error as it is kept. `causes`: what it came from and the errors of a group, the nearest
+    first."""
 
     error_type: str | None = None
     error: str | None = None
@@ -25,11 +27,16 @@ class Told(NamedTuple):
 
     def details(self) -> bytes | None:
         """Causes and traceback, as engines keep them; None where there is neither."""
-        return orjson.dumps([_plain(self.causes), self.traceback]) if self.causes or self.traceback else None
+        return (
+            orjson.dumps([_plain(self.causes), self.traceback])
+            if self.causes or self.traceback
+            else None
+        )
 
 
 def details(kept: bytes | str | None) -> tuple[tuple[Cause, ...], str | None]:
-    """Causes and traceback out of what an engine kept; none where there is nothing, or what nobody here wrote."""
+    """Causes and traceback out of what an engine kept; none where there is nothing, or what nobody
+    here wrote."""
     try:
         causes, where = orjson.loads(kept or b"")
         return tuple(Cause(str(kind), str(text)) for kind, text in causes), where
@@ -38,7 +45,8 @@ def details(kept: bytes | str | None) -> tuple[tuple[Cause, ...], str | None]:
 
 
 def described(error: BaseException, limit: int = ERROR_LIMIT) -> tuple[str, str]:
-    """Type and text of an error, cut so that they always fit; of a model's own refusal without the values."""
+    """Type and text of an error, cut so that they always fit; of a model's own refusal without the
+    values."""
     text = explain(error) if isinstance(error, ValidationError) else text_of(error)
     return type(error).__name__, cut(text, limit)
 
@@ -50,7 +58,9 @@ def told(error: BaseException | None) -> Told:
     causes = causes_of(error)
     while (size := _size(_plain(causes))) > ERROR_LIMIT // 2:
         causes = causes[:-1]
-    return Told(*described(error), causes, _ending(_traceback(error), ERROR_LIMIT - size - 4))  # 4: what is around both
+    return Told(
+        *described(error), causes, _ending(_traceback(error), ERROR_LIMIT - size - 4)
+    )  # 4: what is around both
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -71,7 +81,8 @@ def leaf(error: BaseException) -> BaseException:
 
 
 def deciding(error: BaseException) -> BaseException:
-    """Of several errors the one that decides: a Reject, else an Invalid, else the longest RetryLater, else all together."""
+    """Of several errors the one that decides: a Reject, else an Invalid, else the longest
+    RetryLater, else all together."""
     every = tuple(leaves(error))
     for final in (Reject, Invalid):
         for one in every:
@@ -82,7 +93,8 @@ def deciding(error: BaseException) -> BaseException:
 
 
 def has_failed(error: BaseException) -> bool:
-    """Whether it counts as a failed attempt: one that asks to come later does not, unless it says so."""
+    """Whether it counts as a failed attempt: one that asks to come later does not, unless it says
+    so."""
     decides = deciding(error)
     return not isinstance(decides, RetryLater) or decides.counted
 
@@ -128,7 +140,8 @@ def _traceback(error: BaseException) -> str:
 
 
 def _ending(text: str, room: int) -> str:
-    """The end of a text, where the innermost call and the error stand, as far as there is room for it as JSON."""
+    """The end of a text, where the innermost call and the error stand, as far as there is room for
+    it as JSON."""
     clean = text.encode("utf-8", "backslashreplace").decode()
     if _size(clean) <= room:
         return clean

@@ -9,7 +9,9 @@ T = TypeVar("T")
 CHUNK = 1000
 
 
-async def chunks(things: AsyncIterable[T] | Iterable[T], size: Callable[[T], int]) -> AsyncIterator[list[T]]:
+async def chunks(
+    things: AsyncIterable[T] | Iterable[T], size: Callable[[T], int]
+) -> AsyncIterator[list[T]]:
     """A thousand at a time; fewer, where they come to 4 MiB before. `size`: the bytes of one."""
     filling = Filling[T]()
     if isinstance(things, AsyncIterable):

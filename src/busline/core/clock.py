@@ -17,7 +17,8 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """`time` is seconds since 1970, for what is stored; `ticks` never goes back, for what is waited for."""
+    """`time` is seconds since 1970, for what is stored; `ticks` never goes back, for what is waited
+    for."""
 
     def time(self) -> float: ...
     def ticks(self) -> float: ...

@@ -1,4 +1,5 @@
-"""JSON of one type, both ways: what goes out comes back equal, or is refused with the path of the field."""
+"""JSON of one type, both ways: what goes out comes back equal, or is refused with the path of the
+field."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,18 +22,36 @@ BODY_LIMIT = 960 * 1024
 DEPTH_LIMIT = 64
 JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 BASE64: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
-OPAQUE = ("metadata", "cls", "default", "expected", "members", "function")  # parts of a core schema that hold none
+OPAQUE = (
+    "metadata",
+    "cls",
+    "default",
+    "expected",
+    "members",
+    "function",
+)  # parts of a core schema that hold none
 MEND = "Change its type, or its validators and serializers, so that it reads what it writes."
 
 
 class Codec:
-    """Compiled once per type. `decode` is the validator's own method, bound: it reads the bytes directly.
+    """Compiled once per type. `decode` is the validator's own method, bound: it reads the bytes
+    directly.
 
-    `reads`: only that. A type that never comes back as it went out cannot be written, and raises Invalid; with `secrets`
-    it can be read, and Invalid is raised where it is written.
-    """
+    `reads`: only that. A type that never comes back as it went out cannot be written, and raises
+    Invalid; with `secrets` it can be read, and Invalid is raised where it is written."""
 
-    __slots__ = ("_dump", "_load", "_models", "_sure", "adapter", "decode", "mime", "name", "nullable", "secrets")
+    __slots__ = (
+        "_dump",
+        "_load",
+        "_models",
+        "_sure",
+        "adapter",
+        "decode",
+        "mime",
+        "name",
+        "nullable",
+        "secrets",
+    )
 
     def __init__(self, model: Any, name: str, *, reads: bool = False, place: str = "") -> None:
         adapter = _adapter(model, name, place)
@@ -44,8 +63,13 @@ class Codec:
             _in_base64(adapter)
         self.name, self.adapter, self.mime = name, adapter, JSON
         self.decode: Callable[[bytes], Any] = adapter.validator.validate_json
-        self._load, self._sure, self._models = adapter.validator.validate_python, survey.sure, survey.models
-        # an instance may have been changed since it was validated: where nothing is read back the serializer has to say so
+        self._load, self._sure, self._models = (
+            adapter.validator.validate_python,
+            survey.sure,
+            survey.models,
+        )
+        # an instance may have been changed since it was validated: where nothing is read back the
+        # serializer has to say so
         heard: Any = "error" if survey.sure and survey.models else False
         self._dump = partial(adapter.serializer.to_json, by_alias=True, warnings=heard)
         self.nullable = self._admits_none()
@@ -57,15 +81,23 @@ class Codec:
             return False
 
     def encode(self, value: object) -> bytes:
-        """The value as JSON. Raises Invalid for a value that does not fit the type, would not come back equal, holds NaN
-        or an infinity, or makes a body over the limit."""
+        """The value as JSON. Raises Invalid for a value that does not fit the type, would not come
+        back equal, holds NaN or an infinity, or makes a body over the limit."""
         if self.secrets:
             raise Invalid(self.secrets[0])
         try:
             fitting = self._load(value)
             body = self._dump(fitting)
-        except (ValidationError, PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-            raise Invalid(wrong(self.name, "a value of its type", *_reason(error, value))) from error
+        except (
+            ValidationError,
+            PydanticSerializationError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ) as error:
+            raise Invalid(
+                wrong(self.name, "a value of its type", *_reason(error, value))
+            ) from error
         if b"null" in body or b"NaN" in body or b"Infinity" in body:
             self._refuse_not_finite(fitting)
         if len(body) > BODY_LIMIT or body.count(b"[") + body.count(b"{") > DEPTH_LIMIT:
@@ -78,14 +110,18 @@ class Codec:
         try:
             come = self.decode(body)
         except ValidationError as error:
-            raise Invalid(wrong(self.name, "a value that can be read as it is written", explain(error), MEND)) from error
+            raise Invalid(
+                wrong(self.name, "a value that can be read as it is written", explain(error), MEND)
+            ) from error
         if type(come) is type(value) and come == value:
             return
         found = next(differences(value, come), None)
         if found is not None:
             sent, come = type(found.sent).__name__, type(found.come).__name__
             got = f"a {sent} that comes back as {'another one' if sent == come else f'a {come}'}"
-            raise Invalid(_said(found.path, self.name, "a value that comes back as it is sent", got, MEND))
+            raise Invalid(
+                _said(found.path, self.name, "a value that comes back as it is sent", got, MEND)
+            )
 
     def _refuse_not_finite(self, value: object) -> None:
         for path, number in _not_finite(value, ()):
@@ -96,7 +132,14 @@ class Codec:
         """Raises Invalid for a body over the limits, before anybody decodes it."""
         check_size(body, self.name)
         if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and depth(body) > DEPTH_LIMIT:
-            raise Invalid(wrong(self.name, f"JSON at most {DEPTH_LIMIT} levels deep", "a deeper one", "Flatten it."))
+            raise Invalid(
+                wrong(
+                    self.name,
+                    f"JSON at most {DEPTH_LIMIT} levels deep",
+                    "a deeper one",
+                    "Flatten it.",
+                )
+            )
 
 
 class Raw(Codec):
@@ -114,7 +157,9 @@ class Raw(Codec):
             fitting = self._load(value)
             body: bytes = fitting.encode() if isinstance(fitting, str) else fitting
         except (ValidationError, ValueError) as error:
-            raise Invalid(wrong(self.name, "a value of its type", *_reason(error, value))) from error
+            raise Invalid(
+                wrong(self.name, "a value of its type", *_reason(error, value))
+            ) from error
         self.check(body)
         return body
 
@@ -135,12 +180,14 @@ def _adapter(model: Any, name: str, place: str) -> TypeAdapter[Any]:
         return adapter
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
         remedy = f"pydantic says: {str(error).splitlines()[0]}"
-        raise Invalid(wrong(name, "a type that pydantic can validate", excerpt(model), remedy, place=place)) from error
+        raise Invalid(
+            wrong(name, "a type that pydantic can validate", excerpt(model), remedy, place=place)
+        ) from error
 
 
 def _in_base64(adapter: TypeAdapter[Any]) -> None:
-    """Bytes are base64 in JSON, in models as well. These are compiled anew: what pydantic has compiled for each of them
-    reads and writes UTF-8."""
+    """Bytes are base64 in JSON, in models as well. These are compiled anew: what pydantic has
+    compiled for each of them reads and writes UTF-8."""
     schema: Any = _with_base64(adapter.core_schema)
     config = CoreConfig(**BASE64)
     adapter.core_schema = schema
@@ -158,19 +205,27 @@ def _with_base64(schema: Any) -> Any:
     if found.get("type") in ("model", "dataclass", "typed-dict"):
         found["config"] = {**BASE64, **(schema.get("config") or {})}
     elif found.get("type") == "bytes":
-        found["metadata"] = {**schema.get("metadata", {}), "pydantic_js_updates": {"format": "base64url"}}
+        found["metadata"] = {
+            **schema.get("metadata", {}),
+            "pydantic_js_updates": {"format": "base64url"},
+        }
     return found
 
 
 def _said(path: Sequence[object], name: str, expected: str, got: str, remedy: str) -> str:
     """What is wrong at a path within a type of this name, or with all of it."""
-    return wrong(".".join(map(str, path)) or name, expected, got, remedy, place=name if path else "")
+    return wrong(
+        ".".join(map(str, path)) or name, expected, got, remedy, place=name if path else ""
+    )
 
 
 def _reason(error: Exception, value: object) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         return explain(error), "Give it what the annotation says."
-    return f"{type(value).__name__} ({str(error).splitlines()[-1].strip()[:120]})", "Give it what the annotation says."
+    return (
+        f"{type(value).__name__} ({str(error).splitlines()[-1].strip()[:120]})",
+        "Give it what the annotation says.",
+    )
 
 
 def explain(error: ValidationError) -> str:
@@ -182,7 +237,14 @@ def explain(error: ValidationError) -> str:
 
 def check_size(body: bytes, name: str) -> None:
     if len(body) > BODY_LIMIT:
-        raise Invalid(wrong(name, f"a body of at most {BODY_LIMIT} bytes", f"{len(body)}", "Store it elsewhere and send its address."))
+        raise Invalid(
+            wrong(
+                name,
+                f"a body of at most {BODY_LIMIT} bytes",
+                f"{len(body)}",
+                "Store it elsewhere and send its address.",
+            )
+        )
 
 
 def depth(body: bytes) -> int:
@@ -204,7 +266,9 @@ def depth(body: bytes) -> int:
     return deepest
 
 
-def _not_finite(value: object, path: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], float]]:
+def _not_finite(
+    value: object, path: tuple[object, ...]
+) -> Iterator[tuple[tuple[object, ...], float]]:
     if isinstance(value, float):
         if not math.isfinite(value):
             yield path, value
@@ -219,5 +283,9 @@ def _not_finite(value: object, path: tuple[object, ...]) -> Iterator[tuple[tuple
 
 
 def _fields(value: object) -> Sequence[str]:
-    declared = getattr(type(value), "model_fields", None) or getattr(type(value), "__dataclass_fields__", None) or {}
+    declared = (
+        getattr(type(value), "model_fields", None)
+        or getattr(type(value), "__dataclass_fields__", None)
+        or {}
+    )
     return [*declared, *(getattr(value, "__pydantic_extra__", None) or {})]

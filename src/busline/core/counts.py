@@ -9,7 +9,8 @@ from busline.core.outcome import ACKED, RELEASED, Acked, Outcome, Rejected, Retr
 
 
 class Whose(NamedTuple):
-    """A handler and the queue that it takes from; of a subscriber, `~` and its group. Two Apps may have handlers of one name."""
+    """A handler and the queue that it takes from; of a subscriber, `~` and its group. Two Apps may
+    have handlers of one name."""
 
     queue: str
     handler: str
@@ -17,8 +18,9 @@ class Whose(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """handled: the function returned. retried: it failed and runs again. dead: into the dead letters. skipped: not
-    meant for it. refused: settled too late, when it was no longer ours. gaps: records that were gone when asked for."""
+    """handled: the function returned. retried: it failed and runs again. dead: into the dead
+    letters. skipped: not meant for it. refused: settled too late, when it was no longer ours. gaps:
+    records that were gone when asked for."""
 
     handled: int = 0
     retried: int = 0
@@ -59,7 +61,9 @@ def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
     return found
 
 
-def tally_in(queue: str, settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery]) -> dict[Whose, Counts]:
+def tally_in(
+    queue: str, settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery]
+) -> dict[Whose, Counts]:
     """The numbers of one settle, and of what was settled too late, all of it of one queue."""
     found = {Whose(queue, handler): counts for handler, counts in tally(settled).items()}
     for delivery in refused:
@@ -67,14 +71,22 @@ def tally_in(queue: str, settled: Iterable[tuple[Delivery, Outcome]], refused: I
     return found
 
 
-def tally_by(queue_of: Callable[[Delivery], str], settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery]) -> dict[Whose, Counts]:
+def tally_by(
+    queue_of: Callable[[Delivery], str],
+    settled: Iterable[tuple[Delivery, Outcome]],
+    refused: Iterable[Delivery],
+) -> dict[Whose, Counts]:
     """As `tally_in`, where each may be of another queue."""
     parts: dict[str, tuple[list[tuple[Delivery, Outcome]], list[Delivery]]] = {}
     for one in settled:
         parts.setdefault(queue_of(one[0]), ([], []))[0].append(one)
     for delivery in refused:
         parts.setdefault(queue_of(delivery), ([], []))[1].append(delivery)
-    return {whose: counts for queue, part in parts.items() for whose, counts in tally_in(queue, *part).items()}
+    return {
+        whose: counts
+        for queue, part in parts.items()
+        for whose, counts in tally_in(queue, *part).items()
+    }
 
 
 def write(whose: Whose) -> str:

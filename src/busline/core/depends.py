@@ -2,7 +2,12 @@
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
@@ -32,7 +37,8 @@ INJECTED: Final[Any] = _Injected()
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Marks a parameter as a header's text. Without a name: the parameter's, with `_` read as `-`."""
+    """Marks a parameter as a header's text. Without a name: the parameter's, with `_` read as
+    `-`."""
 
     name: str | None = None
 
@@ -44,7 +50,8 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Depends:
-    """Marks a parameter as what `dependency` returns or yields. `scope="app"`: opened once, while the App consumes."""
+    """Marks a parameter as what `dependency` returns or yields. `scope="app"`: opened once, while
+    the App consumes."""
 
     dependency: Callable[..., object]
     scope: Literal["delivery", "app"] = "delivery"
@@ -55,7 +62,9 @@ class Depends:
             if inspect.iscoroutine(self.dependency):
                 self.dependency.close()
             remedy = "Write its name, without parentheses: Depends(session)."
-            raise Invalid(wrong("Depends", "a function or a class", excerpt(self.dependency), remedy))
+            raise Invalid(
+                wrong("Depends", "a function or a class", excerpt(self.dependency), remedy)
+            )
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +80,9 @@ class Node:
     def __post_init__(self) -> None:
         self.kind = kind_of(self.function)
 
-    async def open(self, delivery: Delivery, values: Mapping["Node", object], stack: AsyncExitStack) -> object:
+    async def open(
+        self, delivery: Delivery, values: Mapping["Node", object], stack: AsyncExitStack
+    ) -> object:
         """Its value; what it yields is closed by the stack."""
         arguments = {name: provide(delivery) for name, provide in self.provided.items()}
         arguments |= {name: values[node] for name, node in self.needed.items()}

@@ -31,12 +31,13 @@ class ConfigError(BuslineError):
 
 
 class Invalid(BuslineError, ValueError):
-    """A value, message or request that can never work as it is. Nothing was sent or changed, unless the text says so."""
+    """A value, message or request that can never work as it is. Nothing was sent or changed, unless
+    the text says so."""
 
 
 class Unavailable(BuslineError):
-    """The engine did not confirm in time: the outcome is unknown. A job is repeated safely with `id=`; a record may be
-    there twice then.
+    """The engine did not confirm in time: the outcome is unknown. A job is repeated safely with
+    `id=`; a record may be there twice then.
 
     `confirmed`: of several messages the indexes of those that were confirmed all the same."""
 
@@ -54,10 +55,17 @@ class Cause(NamedTuple):
 
 
 class JobFailed(BuslineError):
-    """The job ended in the dead letters. `error_type`, `message`, `causes` (the nearest first) and `traceback` are those of
-    its last attempt."""
+    """The job ended in the dead letters. `error_type`, `message`, `causes` (the nearest first) and
+    `traceback` are those of its last attempt."""
 
-    def __init__(self, error_type: str, message: str, attempts: int, causes: Sequence[Cause] = (), traceback: str | None = None) -> None:
+    def __init__(
+        self,
+        error_type: str,
+        message: str,
+        attempts: int,
+        causes: Sequence[Cause] = (),
+        traceback: str | None = None,
+    ) -> None:
         self.error_type, self.message, self.attempts = error_type, message, attempts
         self.causes, self.traceback = tuple(causes), traceback
         behind = "".join(f", from {one}" for one in self.causes)
@@ -71,7 +79,8 @@ class NoResult(BuslineError):
 
 
 class Reject(Exception):
-    """Raised by a function: this message is not wanted. It goes to the dead letters at once, with `reason`."""
+    """Raised by a function: this message is not wanted. It goes to the dead letters at once, with
+    `reason`."""
 
     def __init__(self, reason: str) -> None:
         self.reason = cut(text_of(reason))
@@ -79,9 +88,12 @@ class Reject(Exception):
 
 
 class RetryLater(Exception):
-    """Raised by a function: not now. The same attempt runs again after `delay` seconds; `counted`: as the next one."""
+    """Raised by a function: not now. The same attempt runs again after `delay` seconds; `counted`:
+    as the next one."""
 
-    def __init__(self, delay: float | timedelta, reason: str = "", *, counted: bool = False) -> None:
+    def __init__(
+        self, delay: float | timedelta, reason: str = "", *, counted: bool = False
+    ) -> None:
         self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
         self.reason, self.counted = cut(text_of(reason)), counted
         super().__init__(self.reason or f"again in {self.delay:g} s")

@@ -1,4 +1,5 @@
-"""Whether what is declared on one side can be what is declared on the other. What cannot be told counts as yes."""
+"""Whether what is declared on one side can be what is declared on the other. What cannot be told
+counts as yes."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -25,7 +26,8 @@ def fits(given: Any, wanted: Any) -> bool:
 
 
 def reads(given: Any, wanted: Any) -> bool:
-    """Whether pydantic may make one type of the other: also a model of a mapping, one plain value of another."""
+    """Whether pydantic may make one type of the other: also a model of a mapping, one plain value
+    of another."""
     given, wanted = bare(given), bare(wanted)
     if get_origin(given) in UNIONS:
         return all(reads(one, wanted) for one in get_args(given))
@@ -61,14 +63,20 @@ def _class(kind: Any) -> Any:
 
 
 def _one_fits(given: Any, wanted: Any) -> bool:
-    if not (isinstance(given, type) and isinstance(wanted, type)) or getattr(wanted, "_is_protocol", False):
+    if not (isinstance(given, type) and isinstance(wanted, type)) or getattr(
+        wanted, "_is_protocol", False
+    ):
         return True
     return issubclass(given, wanted) or wanted in WIDER.get(given, ())
 
 
 def _parts_fit(given: Any, wanted: Any) -> bool:
     ours, theirs = get_args(given), get_args(wanted)
-    if Literal in (get_origin(given), get_origin(wanted)) or len(ours) != len(theirs) or Ellipsis in (*ours, *theirs):
+    if (
+        Literal in (get_origin(given), get_origin(wanted))
+        or len(ours) != len(theirs)
+        or Ellipsis in (*ours, *theirs)
+    ):
         return True
     return all(map(fits, ours, theirs))
 

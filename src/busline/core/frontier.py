@@ -1,14 +1,15 @@
-"""Out-of-order completion of one partition: what is finished, and how far without a hole. No I/O."""
+"""Out-of-order completion of one partition: what is finished, and how far without a hole. No
+I/O."""
 
 from collections.abc import Collection, Iterable, Sequence
 
 
 class Frontier:
-    """Tracks the offsets handed out, in order, and `low`, the offset below which everything is finished.
+    """Tracks the offsets handed out, in order, and `low`, the offset below which everything is
+    finished.
 
-    Offsets may have holes: what the engine never handed out is nobody's work. `ahead`: what an earlier life finished
-    beyond `low`.
-    """
+    Offsets may have holes: what the engine never handed out is nobody's work. `ahead`: what an
+    earlier life finished beyond `low`."""
 
     __slots__ = ("_ahead", "_end", "_open", "low", "next")
 
@@ -20,7 +21,10 @@ class Frontier:
         self._ahead = set(ahead)  # finished beyond `low`
 
     def __repr__(self) -> str:
-        return f"<Frontier {self.low}, {len(self._open)} open, {len(self._ahead)} ahead, next {self.next}>"
+        return (
+            f"<Frontier {self.low}, {len(self._open)} open, {len(self._ahead)} ahead, next"
+            f" {self.next}>"
+        )
 
     @property
     def unfinished(self) -> int:
@@ -38,7 +42,8 @@ class Frontier:
         return self._ahead
 
     def wanted(self, offsets: Sequence[int]) -> Sequence[int]:
-        """Those of these offsets, from `next` on, that are neither finished nor in anybody's hand."""
+        """Those of these offsets, from `next` on, that are neither finished nor in anybody's
+        hand."""
         if not self._ahead and self.next == self._end:
             return offsets
         return [one for one in offsets if one not in self._ahead and one not in self._open]
@@ -48,7 +53,8 @@ class Frontier:
         return end - self.low - len(self._ahead)
 
     def hand_out(self, offsets: Sequence[int], upto: int) -> None:
-        """These are being handled, in this order; the next to be read is `upto`. Holes between them are passed over."""
+        """These are being handled, in this order; the next to be read is `upto`. Holes between them
+        are passed over."""
         if offsets and self._open and offsets[0] < next(reversed(self._open)):
             self._open = dict.fromkeys(sorted({*self._open, *offsets}))  # after a rewind
         else:
@@ -80,6 +86,7 @@ class Frontier:
             self._ahead = {one for one in self._ahead if one >= self.low}
 
     def rewind(self, offset: int) -> None:
-        """This one is given back: it is handed out again, and whatever is open behind it keeps its place."""
+        """This one is given back: it is handed out again, and whatever is open behind it keeps its
+        place."""
         self._open.pop(offset, None)
         self.next = min(self.next, offset)

@@ -1,21 +1,36 @@
-"""What a user wrote, under its wrappers: what kind of function it is, and how whatever it gives back is run to its end."""
+"""What a user wrote, under its wrappers: what kind of function it is, and how whatever it gives
+back is run to its end."""
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from enum import Enum, auto
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 Function = Callable[..., Any]
-UNFINISHED = (CoroutineType, GeneratorType, AsyncGeneratorType, Awaitable)  # what a call may give back that is yet to be run
-AWAITED = (CoroutineType, asyncio.Future)  # what an awaited function may give back and still mean to be awaited
+UNFINISHED = (
+    CoroutineType,
+    GeneratorType,
+    AsyncGeneratorType,
+    Awaitable,
+)  # what a call may give back that is yet to be run
+AWAITED = (
+    CoroutineType,
+    asyncio.Future,
+)  # what an awaited function may give back and still mean to be awaited
 
 
 class Kind(Enum):
-    """How a function is to be called. PLAIN and GENERATOR would block the loop: they run in a thread."""
+    """How a function is to be called. PLAIN and GENERATOR would block the loop: they run in a
+    thread."""
 
     PLAIN = auto()
     GENERATOR = auto()
@@ -32,7 +47,8 @@ class Kind(Enum):
 
 
 def kind_of(function: Function) -> Kind:
-    """The kind of the outermost layer that shows one: a plain wrapper around a coroutine function is one, too."""
+    """The kind of the outermost layer that shows one: a plain wrapper around a coroutine function
+    is one, too."""
     for layer in layers(function):
         if inspect.iscoroutinefunction(layer):
             return Kind.COROUTINE
@@ -44,7 +60,8 @@ def kind_of(function: Function) -> Kind:
 
 
 def layers(function: Function) -> Iterator[Function]:
-    """The object itself and what it calls, inwards: through partials, methods, objects with `__call__` and wrappers."""
+    """The object itself and what it calls, inwards: through partials, methods, objects with
+    `__call__` and wrappers."""
     seen: set[int] = set()
     layer: Any = function
     while layer is not None and id(layer) not in seen:
@@ -66,19 +83,27 @@ def _inside(layer: Any) -> Any:
 
 
 def innermost(function: Function) -> Function:
-    """What was written with `def`, at the bottom: it has the annotations, the module and the name."""
+    """What was written with `def`, at the bottom: it has the annotations, the module and the
+    name."""
     *_, last = layers(function)
     return last
 
 
 def bound(function: Function) -> frozenset[str]:
-    """The parameters to which a partial has given a value by name: nobody is to be asked for them."""
-    return frozenset(name for layer in layers(function) if isinstance(layer, partial) for name in layer.keywords)
+    """The parameters to which a partial has given a value by name: nobody is to be asked for
+    them."""
+    return frozenset(
+        name for layer in layers(function) if isinstance(layer, partial) for name in layer.keywords
+    )
 
 
 def by_name(function: Function) -> Function:
     """The function as one that can be called with all its arguments by name."""
-    only_in_place = [one.name for one in inspect.signature(function).parameters.values() if one.kind is inspect.Parameter.POSITIONAL_ONLY]
+    only_in_place = [
+        one.name
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
     if not only_in_place:
         return function
 
@@ -102,7 +127,8 @@ Entered = AbstractAsyncContextManager[Any] | AbstractContextManager[Any]
 
 
 def opened(value: object, kind: Kind) -> Entered | None:
-    """What a generator yields once, as something to enter; None for a value that is not to be entered."""
+    """What a generator yields once, as something to enter; None for a value that is not to be
+    entered."""
     if isinstance(value, AsyncGeneratorType):
         return asynccontextmanager(lambda: value)()
     if isinstance(value, GeneratorType):

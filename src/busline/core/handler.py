@@ -19,8 +19,9 @@ from busline.core.threads import in_thread
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Handler:
-    """`run` raises only what the policy cannot see: cancellations and exits, for which `fail` is asked.
-    `timeout`: seconds for one attempt. `threaded`: it runs in a thread, which nothing can end."""
+    """`run` raises only what the policy cannot see: cancellations and exits, for which `fail` is
+    asked. `timeout`: seconds for one attempt. `threaded`: it runs in a thread, which nothing can
+    end."""
 
     name: str
     run: Callable[[Delivery], Awaitable[Outcome]]
@@ -29,7 +30,9 @@ class Handler:
     threaded: bool = False
 
 
-Call = Callable[..., Any]  # of a delivery, its value, and where there are some, the dependencies' values
+Call = Callable[
+    ..., Any
+]  # of a delivery, its value, and where there are some, the dependencies' values
 Invoke = Callable[[Delivery, Any], Awaitable[object]]
 
 
@@ -41,14 +44,15 @@ class Collect(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What becomes of what a function gives back. `collect` takes a returned value, and where `each` is said every
-    yielded one: a function that yields without it has failed."""
+    """What becomes of what a function gives back. `collect` takes a returned value, and where
+    `each` is said every yielded one: a function that yields without it has failed."""
 
     collect: Collect | None = None
     each: bool = False
 
     async def take(self, delivery: Delivery, value: Any) -> Any:
-        """Runs what was given back to its end. Returns the value behind it; None where many were yielded."""
+        """Runs what was given back to its end. Returns the value behind it; None where many were
+        yielded."""
         value = await awaited(value)
         if isinstance(value, (AsyncGeneratorType, GeneratorType)):
             return await self._drive(delivery, value)
@@ -61,7 +65,9 @@ class Ending:
         if collect is None or not self.each:
             await _closed(values)
             remedy = "Name the topic with publish=, or in a task return a list."
-            raise Reject(wrong(delivery.handler, "a function that returns", "one that yields", remedy))
+            raise Reject(
+                wrong(delivery.handler, "a function that returns", "one that yields", remedy)
+            )
         if isinstance(values, GeneratorType):
             await in_thread(partial(_collected, values, partial(collect, delivery)))
             return
@@ -86,9 +92,12 @@ def _collected(values: Any, collect: Callable[[Any], None]) -> None:
             collect(value)
 
 
-def invoke(function: Function, injected: Injected, ending: Ending, *, spread: bool) -> tuple[Invoke, Ending]:
-    """The call of the function for one delivery, and what is left to do with what it gives back: nothing where it has
-    dependencies, which are to see how it ends. `spread`: the value is a dict of arguments."""
+def invoke(
+    function: Function, injected: Injected, ending: Ending, *, spread: bool
+) -> tuple[Invoke, Ending]:
+    """The call of the function for one delivery, and what is left to do with what it gives back:
+    nothing where it has dependencies, which are to see how it ends. `spread`: the value is a dict
+    of arguments."""
     call = by_name(function) if spread else function
     if injected.needed:
         return _with_dependencies(function, call, injected, ending, spread), NOTHING_LEFT
@@ -96,7 +105,8 @@ def invoke(function: Function, injected: Injected, ending: Ending, *, spread: bo
 
 
 def _awaitable(function: Function, call: Call) -> Call:
-    """The call as one that can be awaited: in the loop, or in a thread where it would block the loop."""
+    """The call as one that can be awaited: in the loop, or in a thread where it would block the
+    loop."""
     if inspect.iscoroutinefunction(function):
         return call
     if kind_of(function).threaded:
@@ -118,19 +128,27 @@ def _with_provided(call: Function, injected: Injected, spread: bool) -> Call:
     if spread:
         if not provided:
             return lambda delivery, value: call(**value)
-        return lambda delivery, value: call(**value, **{name: provide(delivery) for name, provide in provided})
+        return lambda delivery, value: call(
+            **value, **{name: provide(delivery) for name, provide in provided}
+        )
     if not provided:
         return lambda delivery, value: call(value)
     if len(provided) == 1 and provided[0][1] is itself:
         name = provided[0][0]
         return lambda delivery, value: call(value, **{name: delivery})
-    if len(provided) == 1:  # by far the commonest: no dict comprehension, which is a frame of its own in 3.11
+    if (
+        len(provided) == 1
+    ):  # by far the commonest: no dict comprehension, which is a frame of its own in 3.11
         name, provide = provided[0]
         return lambda delivery, value: call(value, **{name: provide(delivery)})
-    return lambda delivery, value: call(value, **{name: provide(delivery) for name, provide in provided})
+    return lambda delivery, value: call(
+        value, **{name: provide(delivery) for name, provide in provided}
+    )
 
 
-def _with_dependencies(function: Function, target: Call, injected: Injected, ending: Ending, spread: bool) -> Invoke:
+def _with_dependencies(
+    function: Function, target: Call, injected: Injected, ending: Ending, spread: bool
+) -> Invoke:
     order = in_order(list(injected.needed.values()))
 
     def bare(delivery: Delivery, value: Any, values: Mapping[Node, object]) -> Any:
@@ -149,7 +167,9 @@ def _with_dependencies(function: Function, target: Call, injected: Injected, end
                 for node in order:
                     values[node] = await node.open(delivery, values, stack)
                 result = await ending.take(delivery, await call(delivery, value, values))
-            except BaseException as error:  # noted before the dependencies see it, for one may swallow it
+            except (
+                BaseException
+            ) as error:  # noted before the dependencies see it, for one may swallow it
                 failure = error
                 raise
         if failure is not None:  # a dependency swallowed it: the message has failed all the same

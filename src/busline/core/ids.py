@@ -19,7 +19,8 @@ def new_id() -> str:
 
 
 def derived_id(*parts: object) -> str:
-    """The same id for the same content: how a record's job is known when the record is handled again."""
+    """The same id for the same content: how a record's job is known when the record is handled
+    again."""
     digest = blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")

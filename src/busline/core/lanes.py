@@ -7,7 +7,8 @@ from busline.core.message import Delivery
 
 
 class Lanes:
-    """Deliveries with an equal `lane` run one after the other, in the order they came; None is nobody's lane."""
+    """Deliveries with an equal `lane` run one after the other, in the order they came; None is
+    nobody's lane."""
 
     __slots__ = ("_limit", "_queues", "_ready", "behind", "running")
 
@@ -16,7 +17,9 @@ class Lanes:
         self.running = 0
         self.behind = 0  # how many wait for their lane
         self._ready: deque[Delivery] = deque()
-        self._queues: dict[object, deque[Delivery] | None] = {}  # a closed lane, and who waits behind its head
+        self._queues: dict[
+            object, deque[Delivery] | None
+        ] = {}  # a closed lane, and who waits behind its head
 
     def __repr__(self) -> str:
         return f"<Lanes {self.running} of {self._limit} running, {len(self._ready)} ready>"

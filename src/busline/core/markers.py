@@ -1,4 +1,5 @@
-"""How a parameter is marked: as a header, the key or a dependency, beside its type or in its default."""
+"""How a parameter is marked: as a header, the key or a dependency, beside its type or in its
+default."""
 
 import inspect
 from collections.abc import Iterator
@@ -27,14 +28,19 @@ class Asked(NamedTuple):
 
 
 def asked(annotation: Any, default: object, name: str = "", at: str = "") -> Asked:
-    """The marker of an annotation or default: beside the type, also inside `| None`. Raises Invalid for one elsewhere, and
-    for two."""
+    """The marker of an annotation or default: beside the type, also inside `| None`. Raises Invalid
+    for one elsewhere, and for two."""
     kind, found = _split(annotation)
     if (beside := _marker(default)) is not None:
         found.append(beside)
     if len(found) > 1 or any(_split(one)[1] for one in _inner(kind)):
-        remedy = f"Write {name or 'name'}: Annotated[type, Header()], with one marker, around the whole type."
-        raise Invalid(wrong(name, "a marker beside the type", excerpt(annotation), remedy, place=at))
+        remedy = (
+            f"Write {name or 'name'}: Annotated[type, Header()], with one marker, around the whole"
+            " type."
+        )
+        raise Invalid(
+            wrong(name, "a marker beside the type", excerpt(annotation), remedy, place=at)
+        )
     return Asked(found[0] if found else None, kind)
 
 
@@ -69,7 +75,9 @@ def _marker(candidate: object) -> Marker | None:
     if isinstance(candidate, type) and candidate in (Header, Key):
         return candidate()
     if candidate is Depends:
-        raise Invalid(wrong("Depends", "the function that it depends on", "none", "Write Depends(session)."))
+        raise Invalid(
+            wrong("Depends", "the function that it depends on", "none", "Write Depends(session).")
+        )
     dependency = getattr(candidate, "dependency", None)
     if type(candidate).__name__ == "Depends" and callable(dependency):
         return Depends(dependency)  # FastAPI's, known by its shape

@@ -31,16 +31,24 @@ KEYS = "a text, a number, bytes, or a UUID, date or enum, which are one text eac
 
 
 class Options(NamedTuple):
-    """What one call changes of its task's declaration: the deadline in seconds, the retry policy's numbers."""
+    """What one call changes of its task's declaration: the deadline in seconds, the retry policy's
+    numbers."""
 
     timeout: float | None = None
     retry: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, data: Any) -> "Options":
-        """Of what came from elsewhere: a deadline that cannot be meant is left out, a policy is judged when it is needed."""
-        timeout, retry = (data.get("timeout"), data.get("retry")) if isinstance(data, dict) else (None, None)
-        meant = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < math.inf
+        """Of what came from elsewhere: a deadline that cannot be meant is left out, a policy is
+        judged when it is needed."""
+        timeout, retry = (
+            (data.get("timeout"), data.get("retry")) if isinstance(data, dict) else (None, None)
+        )
+        meant = (
+            isinstance(timeout, (int, float))
+            and not isinstance(timeout, bool)
+            and 0 < timeout < math.inf
+        )
         return cls(timeout if meant else None, retry)
 
 
@@ -49,10 +57,10 @@ class Message:
     """What travels. Not changed after it is made.
 
     `body`: the bytes of the user's value, None for a tombstone. `at`, `due`: seconds since 1970.
-    `task`: the name of the task that a job is for, empty for a record. `unique`: the lock the job holds until it is
-    final. `remember`: seconds for which the engine knows `id` after the job is final. `origin`: for a record that
-    comes back as a job (a redriven dead letter), its position in its topic.
-    """
+    `task`: the name of the task that a job is for, empty for a record. `unique`: the lock the job
+    holds until it is final. `remember`: seconds for which the engine knows `id` after the job is
+    final. `origin`: for a record that comes back as a job (a redriven dead letter), its position in
+    its topic."""
 
     id: str
     body: bytes | None
@@ -75,7 +83,19 @@ class Message:
 class Delivery:
     """One arrival of a message, and what a function may ask about it."""
 
-    __slots__ = ("_view", "address", "attempt", "cut", "handler", "lane", "message", "position", "receipt", "sends", "span")
+    __slots__ = (
+        "_view",
+        "address",
+        "attempt",
+        "cut",
+        "handler",
+        "lane",
+        "message",
+        "position",
+        "receipt",
+        "sends",
+        "span",
+    )
 
     address: str
     """The topic or queue it came from."""
@@ -86,11 +106,26 @@ class Delivery:
     position: str | None
     """Where a record stands, `topic/partition@offset`; None for a job."""
 
-    def __init__(self, message: Message, address: str, attempt: int, position: str | None, lane: object, receipt: Any) -> None:
-        self.message, self.address, self.attempt, self.position = message, address, attempt, position
+    def __init__(
+        self,
+        message: Message,
+        address: str,
+        attempt: int,
+        position: str | None,
+        lane: object,
+        receipt: Any,
+    ) -> None:
+        self.message, self.address, self.attempt, self.position = (
+            message,
+            address,
+            attempt,
+            position,
+        )
         self.lane, self.receipt = lane, receipt
         self.handler = ""
-        self.sends: list[Effect] | None = None  # what leaves with the outcome; None: closed, sends leave at once
+        self.sends: list[Effect] | None = (
+            None  # what leaves with the outcome; None: closed, sends leave at once
+        )
         self.cut: str | None = None  # why the worker cancelled the function, if it did
         self.span: Any = None  # of its latest attempt, where it is traced
         self._view: Mapping[str, str] | None = None
@@ -120,7 +155,8 @@ class Delivery:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers as text. Of a repeated name the last one wins; bytes that are no UTF-8 become surrogates."""
+        """The headers as text. Of a repeated name the last one wins; bytes that are no UTF-8 become
+        surrogates."""
         if self._view is None:
             self._view = view(self.message.headers)
         return self._view
@@ -137,7 +173,9 @@ class Delivery:
     @property
     def partition(self) -> str:
         """The part of its topic in which a record waits, `topic/partition`; empty for a job."""
-        return self.position.rpartition("@")[0] if self.position is not None and self.in_lane else ""
+        return (
+            self.position.rpartition("@")[0] if self.position is not None and self.in_lane else ""
+        )
 
     @property
     def cut_off(self) -> bool:
@@ -146,12 +184,17 @@ class Delivery:
 
     def again(self) -> "Delivery":
         """The same arrival, for its next attempt."""
-        fresh = Delivery(self.message, self.address, self.attempt, self.position, self.lane, self.receipt)
+        fresh = Delivery(
+            self.message, self.address, self.attempt, self.position, self.lane, self.receipt
+        )
         fresh.handler, fresh.span = self.handler, self.span
         return fresh
 
     def __repr__(self) -> str:
-        return f"<Delivery {self.position or self.id} to {self.handler or self.address}, attempt {self.attempt}>"
+        return (
+            f"<Delivery {self.position or self.id} to {self.handler or self.address}, attempt"
+            f" {self.attempt}>"
+        )
 
 
 def delivered(job: Message, queue: str, attempt: int, receipt: Any = None) -> Delivery:
@@ -183,7 +226,8 @@ class DeadLetter:
     missing: str | None = None
     """Why its key, headers and body are not there, where they are not."""
     causes: tuple[Cause, ...] = ()
-    """What its error came from, and the errors of a group, the nearest first: `error_type` and `error` of each."""
+    """What its error came from, and the errors of a group, the nearest first: `error_type` and
+    `error` of each."""
     traceback: str | None = None
     """Of its last attempt: the end of it, where it is long."""
 
@@ -200,7 +244,9 @@ class DeadLetter:
 
 
 def view(headers: Headers) -> Mapping[str, str]:
-    return MappingProxyType({name: (value or b"").decode("utf-8", "surrogateescape") for name, value in headers})
+    return MappingProxyType(
+        {name: (value or b"").decode("utf-8", "surrogateescape") for name, value in headers}
+    )
 
 
 def every(headers: Headers, name: str) -> tuple[bytes | None, ...]:
@@ -208,39 +254,68 @@ def every(headers: Headers, name: str) -> tuple[bytes | None, ...]:
 
 
 def encode_headers(headers: Mapping[str, str] | None) -> Headers:
-    """A user's headers as they travel. Raises Invalid for a name with control characters, a reserved one, a value
-    that is no text, or more than 32 KiB in all."""
+    """A user's headers as they travel. Raises Invalid for a name with control characters, a
+    reserved one, a value that is no text, or more than 32 KiB in all."""
     if not headers:
         return ()
     kind("headers", headers, Mapping, "a mapping of names to texts")
-    encoded = tuple((header_name(name), header_value(name, value)) for name, value in headers.items())
+    encoded = tuple(
+        (header_name(name), header_value(name, value)) for name, value in headers.items()
+    )
     check_headers(encoded)
     return encoded
 
 
 def typed(headers: Headers, mime: str) -> Headers:
     """With the body's media type among them, unless it is."""
-    return headers if any(name == CONTENT_TYPE for name, _ in headers) else ((CONTENT_TYPE, mime.encode()), *headers)
+    return (
+        headers
+        if any(name == CONTENT_TYPE for name, _ in headers)
+        else ((CONTENT_TYPE, mime.encode()), *headers)
+    )
 
 
 def check_headers(headers: Headers) -> None:
     """Raises Invalid for more than 32 KiB in all."""
     size = sum(len(name) + len(value or b"") for name, value in headers)
     if size > HEADER_LIMIT:
-        raise Invalid(wrong("headers", f"at most {HEADER_LIMIT} bytes in all", f"{size}", "Put large values in the body."))
+        raise Invalid(
+            wrong(
+                "headers",
+                f"at most {HEADER_LIMIT} bytes in all",
+                f"{size}",
+                "Put large values in the body.",
+            )
+        )
 
 
 def header_name(name: str) -> str:
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise Invalid(wrong("headers", "names without control characters", repr(name)[:60], "Take line breaks and tabs out of the name."))
+        raise Invalid(
+            wrong(
+                "headers",
+                "names without control characters",
+                repr(name)[:60],
+                "Take line breaks and tabs out of the name.",
+            )
+        )
     if name.startswith(RESERVED):
-        raise Invalid(wrong(name, f"a name that does not begin with '{RESERVED}'", "a reserved one", "Choose another name."))
+        raise Invalid(
+            wrong(
+                name,
+                f"a name that does not begin with '{RESERVED}'",
+                "a reserved one",
+                "Choose another name.",
+            )
+        )
     return name
 
 
 def header_value(name: str, value: str) -> bytes:
     if not isinstance(value, str):
-        raise Invalid(wrong(name, "a header's value as str", type(value).__name__, "Convert it with str()."))
+        raise Invalid(
+            wrong(name, "a header's value as str", type(value).__name__, "Convert it with str().")
+        )
     return _encoded(name, value)
 
 
@@ -248,12 +323,19 @@ def _encoded(name: str, text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise Invalid(wrong(name, "text that UTF-8 can carry", excerpt(text), "Take the lone surrogates out, or send bytes.")) from error
+        raise Invalid(
+            wrong(
+                name,
+                "text that UTF-8 can carry",
+                excerpt(text),
+                "Take the lone surrogates out, or send bytes.",
+            )
+        ) from error
 
 
 def encode_key(key: KeyValue) -> bytes | None:
-    """A key as it travels: text as UTF-8, anything else as the one text that pydantic writes for it. Raises Invalid for
-    what it writes none for."""
+    """A key as it travels: text as UTF-8, anything else as the one text that pydantic writes for
+    it. Raises Invalid for what it writes none for."""
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):

@@ -69,5 +69,8 @@ def weight(delivery: Delivery, outcome: Outcome) -> int:
     """Bytes of bodies and facts that an engine is to write for it, about."""
     if outcome is ACKED or not isinstance(outcome, Acked | Rejected):
         return 0
-    effects = sum(len(one.message.body or b"") if isinstance(one, Send) else len(one.value) for one in outcome.effects)
+    effects = sum(
+        len(one.message.body or b"") if isinstance(one, Send) else len(one.value)
+        for one in outcome.effects
+    )
     return effects + (len(delivery.message.body or b"") if isinstance(outcome, Rejected) else 0)

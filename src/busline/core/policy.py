@@ -15,12 +15,13 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """`attempts` runs in all, `delay` seconds after the first, each wait `factor` times the last, `max_delay` at most.
+    """`attempts` runs in all, `delay` seconds after the first, each wait `factor` times the last,
+    `max_delay` at most.
 
-    `jitter`: a random moment up to that wait instead. `on`: the errors that are retried, `never`: those that are not;
-    any other error is dead at once, and so is `Invalid`. `max_age`: seconds after publishing at which it is over whatever is left.
-    A timeout is always retried. `Retry(1)`: once, then the dead letters.
-    """
+    `jitter`: a random moment up to that wait instead. `on`: the errors that are retried, `never`:
+    those that are not; any other error is dead at once, and so is `Invalid`. `max_age`: seconds
+    after publishing at which it is over whatever is left. A timeout is always retried. `Retry(1)`:
+    once, then the dead letters."""
 
     attempts: int = 5
     delay: Seconds = field(default=1.0, kw_only=True)
@@ -59,19 +60,31 @@ class Retry:
         return sum(self.longest(attempt) for attempt in range(1, self.attempts))
 
     def covers(self, error: BaseException) -> bool:
-        """Whether another attempt may follow this error; of a group, each of its errors. `Invalid` can never work."""
+        """Whether another attempt may follow this error; of a group, each of its errors. `Invalid`
+        can never work."""
         return all(map(self._covers, leaves(error)))
 
     def _covers(self, error: BaseException) -> bool:
         if isinstance(error, TimeoutError) or not isinstance(error, Exception):
-            return True  # a deadline, or a stray cancellation or exit: nothing that the function meant to say
+            # a deadline, or a stray cancellation or exit: nothing that the function meant to say
+            return True
         return isinstance(error, self.on) and not isinstance(error, (Invalid, *classes(self.never)))
 
     def numbers(self) -> dict[str, Any]:
-        """What can travel with a job. Raises Invalid where `on` or `never` were given: classes do not travel."""
+        """What can travel with a job. Raises Invalid where `on` or `never` were given: classes do
+        not travel."""
         if self.on is not Exception or self.never != ():
-            raise Invalid(wrong("retry", "a policy without on= and never=", repr(self)[:60], "Put on= and never= into the task's declaration."))
-        return {name: value for name in NUMBERS if (value := _plain(getattr(self, name))) is not None}
+            raise Invalid(
+                wrong(
+                    "retry",
+                    "a policy without on= and never=",
+                    repr(self)[:60],
+                    "Put on= and never= into the task's declaration.",
+                )
+            )
+        return {
+            name: value for name in NUMBERS if (value := _plain(getattr(self, name))) is not None
+        }
 
 
 def classes(errors: Errors) -> tuple[type[Exception], ...]:
@@ -82,7 +95,14 @@ def classes(errors: Errors) -> tuple[type[Exception], ...]:
 def _check_errors(name: str, given: Any) -> None:
     for one in classes(given):
         if not (isinstance(one, type) and issubclass(one, BaseException)):
-            raise Invalid(wrong(name, "an exception's class, or a tuple of them", excerpt(given), f"Write {name}=(ValueError, KeyError)."))
+            raise Invalid(
+                wrong(
+                    name,
+                    "an exception's class, or a tuple of them",
+                    excerpt(given),
+                    f"Write {name}=(ValueError, KeyError).",
+                )
+            )
 
 
 def _plain(value: object) -> object:

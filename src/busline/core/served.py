@@ -1,4 +1,5 @@
-"""For whom messages come: what tells one App's dead letters and counts from another's on the same engine."""
+"""For whom messages come: what tells one App's dead letters and counts from another's on the same
+engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,15 +23,19 @@ class Served(NamedTuple):
         return cls(address, queue[1:] if queue.startswith("~") else None)
 
     def __str__(self) -> str:
-        return f"queue '{self.address}'" if self.group is None else f"group '{self.group}' on '{self.address}'"
+        return (
+            f"queue '{self.address}'"
+            if self.group is None
+            else f"group '{self.group}' on '{self.address}'"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Serves:
     """What an App serves, each with the names of its handlers there.
 
-    `name in` it also holds for what only its former declarations served, as before a function was renamed: its default
-    queue, which is called `name`, and groups whose names begin with `name.`.
+    `name in` it also holds for what only its former declarations served, as before a function was
+    renamed: its default queue, which is called `name`, and groups whose names begin with `name.`.
     """
 
     name: str

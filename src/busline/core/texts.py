@@ -14,8 +14,8 @@ Take = Callable[[Delivery], str | bytes | None]
 
 
 class Text:
-    """What a header's or key's text becomes. `kind`: the annotation, and Invalid is raised for one that no text can be.
-    `raw`: it is read as bytes."""
+    """What a header's or key's text becomes. `kind`: the annotation, and Invalid is raised for one
+    that no text can be. `raw`: it is read as bytes."""
 
     def __init__(self, kind: Any, name: str, place: str) -> None:
         self.name = name
@@ -24,11 +24,21 @@ class Text:
         while schema["type"] in ("nullable", "default"):
             schema = schema["schema"]
         if schema["type"] in NO_TEXTS:
-            raise Invalid(wrong(name, "a type that one text can be", excerpt(kind), "Read what is larger from the body.", place=place))
+            raise Invalid(
+                wrong(
+                    name,
+                    "a type that one text can be",
+                    excerpt(kind),
+                    "Read what is larger from the body.",
+                    place=place,
+                )
+            )
         said = {kind, *get_args(kind)} - {type(None)}
         self.optional, self.raw = codec.nullable, bytes in said
         validator = codec.adapter.validator
-        self._load: Callable[[Any], object] = validator.validate_python if self.raw else validator.validate_strings
+        self._load: Callable[[Any], object] = (
+            validator.validate_python if self.raw else validator.validate_strings
+        )
         self.plain = said <= {str, Any} or said == {bytes}
 
     def read(self, text: str | bytes, delivery: Delivery) -> object:
@@ -40,10 +50,20 @@ class Text:
         except ValueError as error:
             why = explain(error) if isinstance(error, ValidationError) else str(error)
             remedy = "Mend the sender or the annotation, then redrive it."
-            raise Invalid(wrong(self.name, f"what '{delivery.handler}' takes", f"{excerpt(text)} ({why})", remedy)) from error
+            raise Invalid(
+                wrong(
+                    self.name,
+                    f"what '{delivery.handler}' takes",
+                    f"{excerpt(text)} ({why})",
+                    remedy,
+                )
+            ) from error
 
-    def provider(self, take: Take, what: str, fallback: object, *, needed: bool) -> Callable[[Delivery], object]:
-        """Takes the text from a delivery and reads it. `fallback`: where there is none, unless it is `needed`."""
+    def provider(
+        self, take: Take, what: str, fallback: object, *, needed: bool
+    ) -> Callable[[Delivery], object]:
+        """Takes the text from a delivery and reads it. `fallback`: where there is none, unless it
+        is `needed`."""
 
         def provide(delivery: Delivery) -> object:
             text = take(delivery)

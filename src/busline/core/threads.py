@@ -1,4 +1,5 @@
-"""Threads, for functions that would block the loop. Nothing can end a thread: whoever runs one waits for it."""
+"""Threads, for functions that would block the loop. Nothing can end a thread: whoever runs one
+waits for it."""
 
 import asyncio
 import math
@@ -10,17 +11,21 @@ import anyio
 import anyio.to_thread
 
 Key = tuple[str, str]
-FREE = anyio.CapacityLimiter(math.inf)  # nobody waits here: a worker takes no more than it has threads for
+FREE = anyio.CapacityLimiter(
+    math.inf
+)  # nobody waits here: a worker takes no more than it has threads for
 _held: dict[Key, Future[None]] = {}
 
 
 def held(key: Key) -> "Future[None] | None":
-    """Done when the thread ends that this process still has at work under this key; None where it has none."""
+    """Done when the thread ends that this process still has at work under this key; None where it
+    has none."""
     return _held.get(key)
 
 
 async def in_thread(call: Callable[[], Any], key: Key | None = None) -> Any:
-    """What the call returns or raises, in a thread. Cancelled, it waits for the thread all the same."""
+    """What the call returns or raises, in a thread. Cancelled, it waits for the thread all the
+    same."""
     ended = Future[None]()
     if key is not None:
         _held[key] = ended
@@ -34,7 +39,9 @@ async def in_thread(call: Callable[[], Any], key: Key | None = None) -> Any:
     def caught() -> tuple[Any, BaseException | None]:
         try:
             return call(), None
-        except BaseException as error:  # an exit that reached the loop by a future would end the loop
+        except (
+            BaseException
+        ) as error:  # an exit that reached the loop by a future would end the loop
             return None, error
         finally:
             end()

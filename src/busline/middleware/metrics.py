@@ -9,13 +9,29 @@ from busline.core.causes import has_failed, leaf
 from busline.core.chain import CallNext, Middleware
 from busline.core.message import TIMEOUT, Delivery
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
+BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)  # seconds
 
 
 @dataclass(slots=True)
 class Attempts:
-    """One handler's. `took`: how many ended within each of BUCKETS, and after them all; `total`: their
-    seconds together; `errors`: how many failed, by the type of the error."""
+    """One handler's. `took`: how many ended within each of BUCKETS, and after them all; `total`:
+    their seconds together; `errors`: how many failed, by the type of the error."""
 
     took: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
@@ -41,7 +57,9 @@ class Metrics:
             except BaseException as error:  # counted, and goes on
                 if not delivery.cut_off and has_failed(error):
                     known.failed += 1
-                    known.errors["TimeoutError" if delivery.cut == TIMEOUT else type(leaf(error)).__name__] += 1
+                    known.errors[
+                        "TimeoutError" if delivery.cut == TIMEOUT else type(leaf(error)).__name__
+                    ] += 1
                 raise
             finally:
                 seconds = perf_counter() - begun

@@ -13,13 +13,17 @@ from busline.core.policy import DAY, LANE_LIMIT, Retry
 Bury = Callable[[Delivery, Rejected], Rejected]  # what a dead letter carries with it
 
 
-def retries(judge: "Judge", call_next: Step, *, skipped: object) -> Callable[[Delivery], Awaitable[Outcome]]:
+def retries(
+    judge: "Judge", call_next: Step, *, skipped: object
+) -> Callable[[Delivery], Awaitable[Outcome]]:
     """`skipped`: the value that means the function did not run."""
 
     async def retries(delivery: Delivery) -> Outcome:
         try:
             value = await call_next(delivery)
-        except Exception as error:  # what a function raises is its outcome: this is the one place that judges it
+        except (
+            Exception
+        ) as error:  # what a function raises is its outcome: this is the one place that judges it
             return judge.failed(delivery, error)
         if value is skipped:
             return SKIPPED
@@ -33,7 +37,9 @@ class Judge:
     """What becomes of an attempt that failed. `in_lane`: waits hold up the records behind.
     `bury` adds to what ends in the dead letters."""
 
-    def __init__(self, policy: Retry, clock: Clock, *, in_lane: bool, bury: Bury | None = None) -> None:
+    def __init__(
+        self, policy: Retry, clock: Clock, *, in_lane: bool, bury: Bury | None = None
+    ) -> None:
         self._policy, self._clock, self._in_lane = policy, clock, in_lane
         self._bury = bury
         self._waited: dict[str, float] = {}  # RetryLater in a lane: the seconds so far
@@ -42,14 +48,21 @@ class Judge:
         """Never raises: whoever asks has nobody else to ask."""
         try:
             outcome = self._judge(delivery, error)
-        except Exception as trouble:  # a policy that came with the message, or a class of errors with ideas of its own
+        # a policy that came with the message, or a class of errors with ideas of its own
+        except Exception as trouble:
             outcome = Rejected(cut(f"its retry policy cannot be applied: {trouble!r}"), error)
-        return self._bury(delivery, outcome) if self._bury is not None and type(outcome) is Rejected else outcome
+        return (
+            self._bury(delivery, outcome)
+            if self._bury is not None and type(outcome) is Rejected
+            else outcome
+        )
 
     def _judge(self, delivery: Delivery, error: BaseException) -> Outcome:
         whole, decides = leaf(error), deciding(error)
         if isinstance(decides, Reject):
-            return Rejected(decides.reason, (decides.__cause__ or decides) if decides is whole else whole)
+            return Rejected(
+                decides.reason, (decides.__cause__ or decides) if decides is whole else whole
+            )
         if isinstance(decides, Invalid):
             return Rejected(cut(str(decides)), whole)
         if isinstance(decides, RetryLater):
@@ -101,4 +114,8 @@ class Judge:
 
 
 def _no_more(policy: Retry) -> str:
-    return f"all {policy.attempts} attempts failed" if policy.attempts > 1 else "its only attempt failed"
+    return (
+        f"all {policy.attempts} attempts failed"
+        if policy.attempts > 1
+        else "its only attempt failed"
+    )

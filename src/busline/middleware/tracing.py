@@ -1,8 +1,7 @@
 """Spans of OpenTelemetry: one for each attempt, one for each send, one for each wait for a result.
 
-Names and attributes are those of the messaging conventions, 1.44. An attempt's parent is the span that sent the message;
-an attempt that follows another is linked to it.
-"""
+Names and attributes are those of the messaging conventions, 1.44. An attempt's parent is the span
+that sent the message; an attempt that follows another is linked to it."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -25,13 +24,21 @@ from busline.core.ports import Transport
 log = logging.getLogger("busline")
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 Attributes: TypeAlias = dict[str, str | int | bool]
-NOTHING = Context()  # a message without a trace begins one, whatever was current where its worker began
+NOTHING = (
+    Context()
+)  # a message without a trace begins one, whatever was current where its worker began
 
 
 class Tracing:
-    """`of`: the transport of an address. `jobs`: the one in which a job's attempts leave word for the next."""
+    """`of`: the transport of an address. `jobs`: the one in which a job's attempts leave word for
+    the next."""
 
-    def __init__(self, provider: trace.TracerProvider, of: Callable[[Address], Transport], jobs: Transport | None) -> None:
+    def __init__(
+        self,
+        provider: trace.TracerProvider,
+        of: Callable[[Address], Transport],
+        jobs: Transport | None,
+    ) -> None:
         self._tracer = provider.get_tracer("busline", schema_url=SCHEMA)
         self._of, self._jobs = of, jobs
         self._places: dict[tuple[str, str], Attributes] = {}
@@ -41,7 +48,10 @@ class Tracing:
         known = self._places.get(address[:2])
         if known is None:
             engine = self._of(address)
-            known = self._places[address[:2]] = {"messaging.system": engine.system, "messaging.destination.name": address.name}
+            known = self._places[address[:2]] = {
+                "messaging.system": engine.system,
+                "messaging.destination.name": address.name,
+            }
             if engine.server is not None:
                 known["server.address"], known["server.port"] = engine.server
         return known
@@ -52,14 +62,22 @@ class Tracing:
         if message.task:
             found["busline.task"] = message.task
         if position is not None:
-            found["messaging.destination.partition.id"] = position.rpartition("@")[0].rpartition("/")[2]
-        return found | _of_kafka(message, position) if found["messaging.system"] == "kafka" else found
+            found["messaging.destination.partition.id"] = position.rpartition("@")[0].rpartition(
+                "/"
+            )[2]
+        return (
+            found | _of_kafka(message, position) if found["messaging.system"] == "kafka" else found
+        )
 
-    # --- attempts --------------------------------------------------------------------------------------------
+    # --- attempts ----------------------------------------------------------------------------
 
     def around(self, handler: str, group: str | None) -> Middleware:
         """The layer around one handler."""
-        own: Attributes = {"messaging.operation.name": "process", "messaging.operation.type": "process", "busline.handler": handler}
+        own: Attributes = {
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "busline.handler": handler,
+        }
         if group is not None:
             own["messaging.consumer.group.name"] = group
 
@@ -67,8 +85,12 @@ class Tracing:
             headers = delivery.message.headers
             parent = propagate.extract(headers, NOTHING, HEADERS) if headers else NOTHING
             elsewhere = delivery.span is None and delivery.attempt > 1 and not delivery.in_lane
-            span = self._attempt(delivery, own, parent, await self._before(delivery) if elsewhere else delivery.span)
-            attach(trace.set_span_in_context(span, parent))  # the delivery's task has a context of its own, which ends with it
+            span = self._attempt(
+                delivery, own, parent, await self._before(delivery) if elsewhere else delivery.span
+            )
+            attach(
+                trace.set_span_in_context(span, parent)
+            )  # the delivery's task has a context of its own, which ends with it
             delivery.span = span.get_span_context()
             try:
                 return await call_next(delivery)
@@ -81,11 +103,19 @@ class Tracing:
 
         return tracing
 
-    def _attempt(self, delivery: Delivery, own: Attributes, parent: Context, before: SpanContext | None) -> Span:
+    def _attempt(
+        self, delivery: Delivery, own: Attributes, parent: Context, before: SpanContext | None
+    ) -> Span:
         address = Address("queue" if delivery.position is None else "topic", delivery.address)
-        attributes = own | self._facts(address, delivery.message, delivery.position) | {"busline.attempt": delivery.attempt}
+        attributes = (
+            own
+            | self._facts(address, delivery.message, delivery.position)
+            | {"busline.attempt": delivery.attempt}
+        )
         links = () if before is None else (Link(before),)
-        return self._tracer.start_span(f"process {address.name}", parent, SpanKind.CONSUMER, attributes, links)
+        return self._tracer.start_span(
+            f"process {address.name}", parent, SpanKind.CONSUMER, attributes, links
+        )
 
     async def _before(self, delivery: Delivery) -> SpanContext | None:
         """The span of a job's attempt before this one, in whichever process that was."""
@@ -94,7 +124,13 @@ class Tracing:
         except BuslineError as error:
             log.debug("%r is not linked to the attempt before: %s", delivery, error)
             return None
-        return None if kept is None else trace.get_current_span(propagate.extract((("traceparent", kept),), NOTHING, HEADERS)).get_span_context()
+        return (
+            None
+            if kept is None
+            else trace.get_current_span(
+                propagate.extract((("traceparent", kept),), NOTHING, HEADERS)
+            ).get_span_context()
+        )
 
     async def _remember(self, delivery: Delivery, error: BaseException) -> None:
         if self._jobs is None or delivery.in_lane or isinstance(error, Reject) or delivery.cut_off:
@@ -104,7 +140,7 @@ class Tracing:
         except BuslineError as trouble:
             log.debug("the attempt after %r is not linked to it: %s", delivery, trouble)
 
-    # --- sends -----------------------------------------------------------------------------------------------
+    # --- sends -------------------------------------------------------------------------------
 
     def create(self, address: Address, message: Message) -> None:
         with self._sending("create", address, (message,)):
@@ -114,24 +150,40 @@ class Tracing:
         return self._sending("send", address, messages)
 
     @contextmanager
-    def _sending(self, operation: str, address: Address, messages: Sequence[Message]) -> Generator[None]:
+    def _sending(
+        self, operation: str, address: Address, messages: Sequence[Message]
+    ) -> Generator[None]:
         many: Attributes = {"messaging.batch.message_count": len(messages)}
-        attributes = self._facts(address, messages[0]) if len(messages) == 1 else self._place(address) | many
+        attributes = (
+            self._facts(address, messages[0]) if len(messages) == 1 else self._place(address) | many
+        )
         with self._span(operation, SpanKind.PRODUCER, address, attributes):
             carrier: dict[str, str] = {}
             propagate.inject(carrier)
             written = tuple((name, value.encode()) for name, value in carrier.items())
             for message in messages:
-                message.headers = (*(kept for kept in message.headers if kept[0] not in carrier), *written)
+                message.headers = (
+                    *(kept for kept in message.headers if kept[0] not in carrier),
+                    *written,
+                )
             yield
 
     def wait(self, address: Address, id: str) -> AbstractContextManager[object]:
-        return self._span("receive", SpanKind.CLIENT, address, self._place(address) | {"messaging.message.id": id})
+        return self._span(
+            "receive", SpanKind.CLIENT, address, self._place(address) | {"messaging.message.id": id}
+        )
 
     @contextmanager
-    def _span(self, operation: str, kind: SpanKind, address: Address, attributes: Attributes) -> Generator[None]:
-        named: Attributes = {"messaging.operation.name": operation, "messaging.operation.type": operation}
-        with self._tracer.start_as_current_span(f"{operation} {address.name}", kind=kind, attributes=named | attributes) as span:
+    def _span(
+        self, operation: str, kind: SpanKind, address: Address, attributes: Attributes
+    ) -> Generator[None]:
+        named: Attributes = {
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+        }
+        with self._tracer.start_as_current_span(
+            f"{operation} {address.name}", kind=kind, attributes=named | attributes
+        ) as span:
             try:
                 yield
             except BaseException as error:  # a cancelled send or wait is told as well, and goes on
@@ -153,7 +205,9 @@ HEADERS = _Getter()
 
 
 def _of_kafka(message: Message, position: str | None) -> Attributes:
-    found: Attributes = {} if position is None else {"messaging.kafka.offset": int(position.rpartition("@")[2])}
+    found: Attributes = (
+        {} if position is None else {"messaging.kafka.offset": int(position.rpartition("@")[2])}
+    )
     if message.key is not None and message.key.isascii():
         found["messaging.kafka.message.key"] = message.key.decode()
     if message.body is None:
@@ -168,7 +222,9 @@ def _failed(span: Span, delivery: Delivery, error: BaseException) -> None:
     if delivery.cut_off:
         span.set_attribute("busline.cut", str(delivery.cut))
     elif has_failed(error):
-        span.set_attribute("error.type", "TimeoutError" if delivery.cut == TIMEOUT else type(whole).__name__)
+        span.set_attribute(
+            "error.type", "TimeoutError" if delivery.cut == TIMEOUT else type(whole).__name__
+        )
         span.set_status(StatusCode.ERROR, in_words(whole))
 
 
@@ -178,4 +234,5 @@ def _key(delivery: Delivery) -> str:
 
 def _written(span: SpanContext) -> bytes:
     """As a traceparent."""
-    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags & TraceFlags.SAMPLED:02x}".encode()
+    flags = span.trace_flags & TraceFlags.SAMPLED
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{flags:02x}".encode()

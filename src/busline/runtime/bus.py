@@ -3,7 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,14 +55,16 @@ def unheard(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How an App is opened. `patience`: seconds in which an engine that is away may come. `note` is told what is waited for."""
+    """How an App is opened. `patience`: seconds in which an engine that is away may come. `note` is
+    told what is waited for."""
 
     patience: float = 0.0
     note: Callable[[str], object] = unheard
 
 
 class Bus:
-    """Sends, and while it is running, consumes. `propagate`: the headers that what is handled hands on to what is sent."""
+    """Sends, and while it is running, consumes. `propagate`: the headers that what is handled hands
+    on to what is sent."""
 
     def __init__(
         self,
@@ -78,26 +86,42 @@ class Bus:
         self.workers: list[Worker] = []
 
     def away(self) -> dict[str, str]:
-        """What is waited for, by subscriber and partition, or queue; empty while every engine answers."""
+        """What is waited for, by subscriber and partition, or queue; empty while every engine
+        answers."""
         return {name: text for worker in self.workers for name, text in list(worker.away.items())}
 
-    # --- what its workers serve ----------------------------------------------------------------------------
+    # --- what its workers serve --------------------------------------------------------------
 
     def queues(self) -> set[str]:
-        return {address.name for worker in self.workers if worker.work.subscription.group is None for address in worker.work.subscription.addresses}
+        return {
+            address.name
+            for worker in self.workers
+            if worker.work.subscription.group is None
+            for address in worker.work.subscription.addresses
+        }
 
     async def lag(self) -> Sequence[Lag]:
         """How many records each of their groups has not finished. Raises Unavailable."""
-        read = {(group, one.name) for worker in self.workers if (group := worker.work.subscription.group) for one in worker.work.subscription.addresses}
+        read = {
+            (group, one.name)
+            for worker in self.workers
+            if (group := worker.work.subscription.group)
+            for one in worker.work.subscription.addresses
+        }
         if self.engines.streams is None:
             return []
-        found = await self.engines.streams.inspector.lag(list(dict.fromkeys(group for group, _ in read)))
+        found = await self.engines.streams.inspector.lag(
+            list(dict.fromkeys(group for group, _ in read))
+        )
         return [one for one in found if (one.group, one.topic) in read]
 
-    # --- sending -------------------------------------------------------------------------------------------
+    # --- sending -----------------------------------------------------------------------------
 
-    async def send(self, address: Address, messages: Sequence[Message], *, now: bool = False) -> Mapping[int, str]:
-        """Inside a handler they leave with its outcome, unless `now`. Returns those that were there already."""
+    async def send(
+        self, address: Address, messages: Sequence[Message], *, now: bool = False
+    ) -> Mapping[int, str]:
+        """Inside a handler they leave with its outcome, unless `now`. Returns those that were there
+        already."""
         delivery = None if now else handling()
         if delivery is None:
             return await self._send(address, messages)
@@ -132,7 +156,15 @@ class Bus:
             self._outgoing.create(address, message)
         leave_with(delivery, sends, Send(address, message))
 
-    def message(self, body: bytes | None, *, id: str | None = None, key: bytes | None = None, headers: Headers = (), **fields: Any) -> Message:
+    def message(
+        self,
+        body: bytes | None,
+        *,
+        id: str | None = None,
+        key: bytes | None = None,
+        headers: Headers = (),
+        **fields: Any,
+    ) -> Message:
         """A message made now, with a new id unless it is given."""
         return Message(id or new_id(), body, headers, key, self.clock.time(), **fields)
 
@@ -141,21 +173,31 @@ class Bus:
         return nullcontext() if self._outgoing is None else self._outgoing.wait(address, id)
 
     async def look_for(self, topics: Sequence[Address]) -> None:
-        """Raises Unavailable for a topic that is not there, Invalid for one with another number of partitions."""
+        """Raises Unavailable for a topic that is not there, Invalid for one with another number of
+        partitions."""
         for address in topics:
             await (await self.engine(address)).publish(address, [])
 
-    # --- dead letters --------------------------------------------------------------------------------------
+    # --- dead letters ------------------------------------------------------------------------
 
-    async def redrive(self, engine: Transport, ids: Sequence[str], handler: str | None = None) -> Redriven:
-        """Dead letters go back to `handler`, or the handlers they died in. Those of an engine without queues become jobs of the
-        other one. Raises Invalid where there is no other."""
+    async def redrive(
+        self, engine: Transport, ids: Sequence[str], handler: str | None = None
+    ) -> Redriven:
+        """Dead letters go back to `handler`, or the handlers they died in. Those of an engine
+        without queues become jobs of the other one. Raises Invalid where there is no other."""
         if engine.features.queues:
             return await engine.inspector.redrive(ids, handler)
         jobs = self.engines.jobs
         if jobs is None:
             remedy = "Set BUSLINE_JOBS or App(jobs=), here and for `busline run`."
-            raise Invalid(wrong("redrive", "a jobs engine: dead letters of records run again as jobs", "none", remedy))
+            raise Invalid(
+                wrong(
+                    "redrive",
+                    "a jobs engine: dead letters of records run again as jobs",
+                    "none",
+                    remedy,
+                )
+            )
         await self._doors.open(jobs)
         wanted, last, done, refused = set(ids), "", 0, list[str]()
         while wanted and (page := await engine.inspector.dead(limit=PAGE, after=last)):
@@ -163,11 +205,15 @@ class Bus:
             letters = [one for one in page if one.id in wanted]
             wanted.difference_update(one.id for one in letters)
             refused += [_not_kept(one) for one in letters if one.missing]
-            done += await self._again(engine, jobs, [one for one in letters if not one.missing], handler)
+            done += await self._again(
+                engine, jobs, [one for one in letters if not one.missing], handler
+            )
         return Redriven(done, tuple(refused))
 
     @staticmethod
-    async def _again(engine: Transport, jobs: Transport, letters: Sequence[DeadLetter], handler: str | None) -> int:
+    async def _again(
+        engine: Transport, jobs: Transport, letters: Sequence[DeadLetter], handler: str | None
+    ) -> int:
         groups: dict[str | None, list[Message]] = {}
         for one in letters:
             groups.setdefault(one.group, []).append(_as_job(one, handler or one.handler))
@@ -175,20 +221,24 @@ class Bus:
             await jobs.publish(Address("queue", f"~{group}"), messages)
         return await engine.inspector.purge([one.id for one in letters]) if letters else 0
 
-    # --- consuming -----------------------------------------------------------------------------------------
+    # --- consuming ---------------------------------------------------------------------------
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
         """With all its engines open."""
         async with self._doors:
             for engine in self.engines.all():
-                self._note(f"the engine {engine.system}" + (" at {}:{}".format(*engine.server) if engine.server else ""))
+                self._note(
+                    f"the engine {engine.system}"
+                    + (" at {}:{}".format(*engine.server) if engine.server else "")
+                )
                 await self._doors.open(engine)
             yield
 
     @asynccontextmanager
     async def sending(self) -> AsyncGenerator[None]:
-        """With engines that are opened when they are needed; an only one is needed for whatever comes."""
+        """With engines that are opened when they are needed; an only one is needed for whatever
+        comes."""
         async with self._doors:
             if len(engines := self.engines.all()) == 1:
                 await self._doors.open(engines[0])
@@ -208,8 +258,11 @@ class Bus:
         return engines
 
     @asynccontextmanager
-    async def consuming(self, plan: Plan, drain: float, cancel: float) -> AsyncGenerator["Consuming"]:
-        """Lifespan, then app-scoped dependencies, then the workers; left in the opposite order, drained."""
+    async def consuming(
+        self, plan: Plan, drain: float, cancel: float
+    ) -> AsyncGenerator["Consuming"]:
+        """Lifespan, then app-scoped dependencies, then the workers; left in the opposite order,
+        drained."""
         async with AsyncExitStack() as stack:
             if plan.lifespan is not None:
                 self._note("the lifespan")
@@ -218,7 +271,16 @@ class Bus:
             self._note(f"{', '.join(work.name for work in plan.works)} to receive")
             stack.enter_context(Watchdog())
             stack.enter_context(contained())
-            self.workers = [Worker(work, self.clock, Elsewhere(self.engines, work.transport), self.counts, self._telling) for work in plan.works]
+            self.workers = [
+                Worker(
+                    work,
+                    self.clock,
+                    Elsewhere(self.engines, work.transport),
+                    self.counts,
+                    self._telling,
+                )
+                for work in plan.works
+            ]
             async with Consuming(self.workers, drain, cancel) as consuming:
                 await self._compare_partitions()
                 yield consuming
@@ -226,11 +288,24 @@ class Bus:
 
     async def _compare_partitions(self) -> None:
         """Says where a concurrency that was asked for can never be used."""
-        for work in [worker.work for worker in self.workers if worker.work.asked is not None and worker.work.subscription.order == "partition"]:
-            found = [await work.transport.inspector.partitions(address.name) for address in work.subscription.addresses]
+        for work in [
+            worker.work
+            for worker in self.workers
+            if worker.work.asked is not None and worker.work.subscription.order == "partition"
+        ]:
+            found = [
+                await work.transport.inspector.partitions(address.name)
+                for address in work.subscription.addresses
+            ]
             if work.asked is not None and 0 < sum(found) < work.asked:
                 topics = ", ".join(address.name for address in work.subscription.addresses)
-                log.warning("'%s': of concurrency=%d only %d can be used, for %s has so many partitions", work.name, work.asked, sum(found), topics)
+                log.warning(
+                    "'%s': of concurrency=%d only %d can be used, for %s has so many partitions",
+                    work.name,
+                    work.asked,
+                    sum(found),
+                    topics,
+                )
 
     async def _open_shared(self, plan: Plan, stack: AsyncExitStack) -> None:
         nobody = Delivery(Message("", None), "", 0, None, None, None)
@@ -242,12 +317,26 @@ class Bus:
 def _as_job(letter: DeadLetter, handler: str) -> Message:
     """A record that runs again; sent twice, it is known by its id."""
     id = derived_id("redrive", letter.id, letter.died_at)
-    return Message(id, letter.body, letter.raw_headers, letter.key, letter.at, handler, remember=STREAM_SENT, origin=letter.position)
+    return Message(
+        id,
+        letter.body,
+        letter.raw_headers,
+        letter.key,
+        letter.at,
+        handler,
+        remember=STREAM_SENT,
+        origin=letter.position,
+    )
 
 
 def _not_kept(letter: DeadLetter) -> str:
     remedy = "Purge it; it cannot run again."
-    return wrong(letter.id, "a dead letter whose record is still in its topic", f"one of which {letter.missing}", remedy)
+    return wrong(
+        letter.id,
+        "a dead letter whose record is still in its topic",
+        f"one of which {letter.missing}",
+        remedy,
+    )
 
 
 class Consuming:
@@ -260,7 +349,10 @@ class Consuming:
 
     async def __aenter__(self) -> "Consuming":
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(one.run(self._drain, self._cancel), name=f"busline {one.work.name}") for one in self.workers]
+        self._tasks = [
+            loop.create_task(one.run(self._drain, self._cancel), name=f"busline {one.work.name}")
+            for one in self.workers
+        ]
         ready = loop.create_task(self._all_ready())
         try:
             await asyncio.wait((ready, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
@@ -278,7 +370,8 @@ class Consuming:
             await worker.ready.wait()
 
     async def ended(self) -> None:
-        """Returns when a worker ended by itself, which none does unless its engine is gone for good."""
+        """Returns when a worker ended by itself, which none does unless its engine is gone for
+        good."""
         if self._tasks:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         else:
@@ -291,13 +384,16 @@ class Consuming:
                 task.cancel()  # its engine may keep it waiting for long
         if self._tasks:
             await asyncio.wait(self._tasks)
-        failures = [error for task in self._tasks if not task.cancelled() and (error := task.exception())]
+        failures = [
+            error for task in self._tasks if not task.cancelled() and (error := task.exception())
+        ]
         if failures:
             raise failures[0]
 
 
 class Owner:
-    """One task in which everything that lives while an App is open is entered and left, whichever tasks ask for it."""
+    """One task in which everything that lives while an App is open is entered and left, whichever
+    tasks ask for it."""
 
     def __init__(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
         self._body = body
@@ -345,5 +441,11 @@ class Owner:
 
 def describe_counts(counts: Mapping[str, Counts]) -> str:
     """One line for the log: every handler's numbers, without the zeros."""
-    shown = {name: " ".join(f"{what} {n}" for what, n in asdict(one).items() if n) for name, one in sorted(counts.items())}
-    return ", ".join(f"{name}: {text or 'nothing'}" for name, text in shown.items()) or "nothing handled"
+    shown = {
+        name: " ".join(f"{what} {n}" for what, n in asdict(one).items() if n)
+        for name, one in sorted(counts.items())
+    }
+    return (
+        ", ".join(f"{name}: {text or 'nothing'}" for name, text in shown.items())
+        or "nothing handled"
+    )

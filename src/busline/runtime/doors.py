@@ -1,4 +1,5 @@
-"""Engines that are opened when they are first needed, by whoever needs them, and closed together."""
+"""Engines that are opened when they are first needed, by whoever needs them, and closed
+together."""
 
 import asyncio
 import time
@@ -14,8 +15,8 @@ TRY_EVERY = 0.2
 
 
 class Doors:
-    """`patience`: seconds in which an engine that is away may come. What is being opened is shared by all who wait for it;
-    one that could not be opened is tried again by the next."""
+    """`patience`: seconds in which an engine that is away may come. What is being opened is shared
+    by all who wait for it; one that could not be opened is tried again by the next."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -29,7 +30,12 @@ class Doors:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
         for opening in self._opening.values():
             opening.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
@@ -42,7 +48,9 @@ class Doors:
             return
         opening = self._opening.get(engine)
         if opening is None:
-            opening = self._opening[engine] = asyncio.get_running_loop().create_task(self._enter(engine), name="busline open", context=Context())
+            opening = self._opening[engine] = asyncio.get_running_loop().create_task(
+                self._enter(engine), name="busline open", context=Context()
+            )
             opening.add_done_callback(lambda done: self._over(engine, done))
         await asyncio.shield(opening)
 

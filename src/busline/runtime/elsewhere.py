@@ -1,4 +1,5 @@
-"""What outcomes send to engines other than the one they are settled on: confirmed there before they are settled."""
+"""What outcomes send to engines other than the one they are settled on: confirmed there before they
+are settled."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -26,15 +27,22 @@ class Elsewhere:
     def apart(self, outcome: Outcome) -> bool:
         """Whether its effects take a way of their own, which may be a long one."""
         if not self._atomic:
-            return isinstance(outcome, Rejected) or (isinstance(outcome, Acked) and bool(outcome.effects))
+            return isinstance(outcome, Rejected) or (
+                isinstance(outcome, Acked) and bool(outcome.effects)
+            )
         return not self._alone and bool(self._sends(outcome))
 
-    async def confirm(self, batch: Sequence[Settled]) -> tuple[Sequence[Settled], Sequence[Waiting]]:
-        """Sends what they send elsewhere, all of it together. Returns those that are left to settle; and without what
-        of them is confirmed, those that wait. One whose sends can never be done is left to settle as dead."""
+    async def confirm(
+        self, batch: Sequence[Settled]
+    ) -> tuple[Sequence[Settled], Sequence[Waiting]]:
+        """Sends what they send elsewhere, all of it together. Returns those that are left to
+        settle; and without what of them is confirmed, those that wait. One whose sends can never be
+        done is left to settle as dead."""
         if self._alone:
             return batch, ()
-        sends = [(index, one) for index, (_, outcome) in enumerate(batch) for one in self._sends(outcome)]
+        sends = [
+            (index, one) for index, (_, outcome) in enumerate(batch) for one in self._sends(outcome)
+        ]
         if not sends:
             return batch, ()
         confirming = Confirming(batch)
@@ -44,15 +52,23 @@ class Elsewhere:
 
     def _sends(self, outcome: Outcome) -> list[Send]:
         effects = outcome.effects if isinstance(outcome, Acked | Rejected) else ()
-        return [one for one in effects if isinstance(one, Send) and self._engines.of(one.address) is not self._own]
+        return [
+            one
+            for one in effects
+            if isinstance(one, Send) and self._engines.of(one.address) is not self._own
+        ]
 
-    async def _confirm(self, confirming: "Confirming", address: Address, sends: Sequence["Owned"]) -> None:
+    async def _confirm(
+        self, confirming: "Confirming", address: Address, sends: Sequence["Owned"]
+    ) -> None:
         try:
             await self._engines.of(address).publish(address, [one.message for _, one in sends])
         except AWAY as error:
             known = error.confirmed if isinstance(error, Unavailable) else ()
             confirming.sent(one for turn, one in enumerate(sends) if turn in known)
-            confirming.failed((one for turn, one in enumerate(sends) if turn not in known), address, error)
+            confirming.failed(
+                (one for turn, one in enumerate(sends) if turn not in known), address, error
+            )
         except Invalid as error:
             owners = dict.fromkeys(owner for owner, _ in sends)
             if len(owners) == 1:
@@ -80,7 +96,9 @@ class Confirming:
 
     def failed(self, sends: Iterable[Owned], address: Address, error: BuslineError) -> None:
         for owner, _ in sends:
-            if not isinstance(self._errors.get(owner, (None, None))[1], Invalid):  # what can never be is final
+            if not isinstance(
+                self._errors.get(owner, (None, None))[1], Invalid
+            ):  # what can never be is final
                 self._errors[owner] = address, error
 
     def sorted(self) -> tuple[list[Settled], list[Waiting]]:

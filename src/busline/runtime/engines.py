@@ -22,7 +22,11 @@ class Engines:
     def of(self, address: Address) -> Transport:
         transport = self.streams if address.kind == "topic" else self.jobs
         if transport is None:
-            raise Invalid(wrong(address.name, f"an engine for a {address.kind}", "none", REMEDIES[address.kind]))
+            raise Invalid(
+                wrong(
+                    address.name, f"an engine for a {address.kind}", "none", REMEDIES[address.kind]
+                )
+            )
         return transport
 
     def all(self) -> list[Transport]:

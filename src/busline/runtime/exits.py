@@ -1,5 +1,6 @@
-"""Exits out of what a function started. The loop ends itself with a SystemExit or KeyboardInterrupt that leaves a task: a
-function's tasks fail with `Exited` instead, which is no more than a failed attempt."""
+"""Exits out of what a function started. The loop ends itself with a SystemExit or KeyboardInterrupt
+that leaves a task: a function's tasks fail with `Exited` instead, which is no more than a failed
+attempt."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
@@ -20,7 +21,9 @@ class Contained(Coroutine[Any, Any, Any]):
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)  # whoever looks at a task is shown the user's own coroutine
+        return getattr(
+            self._inner, name
+        )  # whoever looks at a task is shown the user's own coroutine
 
     def __repr__(self) -> str:
         return repr(self._inner)
@@ -55,7 +58,11 @@ def contained() -> Generator[None]:
         around = given.get("context")
         if (HANDLING.get() if around is None else around.get(HANDLING)) is not None:
             coro = Contained(coro)
-        return asyncio.Task(coro, loop=loop, **given) if before is None else before(loop, coro, **given)
+        return (
+            asyncio.Task(coro, loop=loop, **given)
+            if before is None
+            else before(loop, coro, **given)
+        )
 
     loop.set_task_factory(task)
     try:

@@ -10,10 +10,13 @@ FULL = 4  # times what one receive may bring, in bytes
 
 
 class Held:
-    """Received and not settled. `buffer`, `size`: deliveries and bytes at which there is no more room. `threads`: how
-    many functions run in threads at once; of those that will, no more are taken than there are threads."""
+    """Received and not settled. `buffer`, `size`: deliveries and bytes at which there is no more
+    room. `threads`: how many functions run in threads at once; of those that will, no more are
+    taken than there are threads."""
 
-    def __init__(self, buffer: int, batch_bytes: int, threads: int, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, buffer: int, batch_bytes: int, threads: int, handlers: Mapping[str, Handler]
+    ) -> None:
         self._buffer, self._full, self._threads = buffer, FULL * batch_bytes, threads
         self._threaded = frozenset(task for task, handler in handlers.items() if handler.threaded)
         self.count = 0
@@ -21,7 +24,9 @@ class Held:
         self._waiting = 0  # for threads, or in them
 
     def __repr__(self) -> str:
-        return f"<Held {self.count}, {self._bytes} bytes, {self._waiting} for {self._threads} threads>"
+        return (
+            f"<Held {self.count}, {self._bytes} bytes, {self._waiting} for {self._threads} threads>"
+        )
 
     def add(self, deliveries: Iterable[Delivery], sign: int = 1) -> None:
         threaded = self._threaded
@@ -36,7 +41,8 @@ class Held:
         self.add(deliveries, -1)
 
     def room(self, behind: int) -> int:
-        """How many more may be received. The `behind` that wait for their lane take no room from what could start."""
+        """How many more may be received. The `behind` that wait for their lane take no room from
+        what could start."""
         if self._bytes >= self._full:
             return 0
         room = min(self._buffer - (self.count - behind), MOST - self.count)

@@ -1,4 +1,5 @@
-"""What the engines say of an App's queues and groups, asked again and again, so that a thread can tell it at any time."""
+"""What the engines say of an App's queues and groups, asked again and again, so that a thread can
+tell it at any time."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,8 @@ DEAD_EVERY = 30.0  # seconds: dead letters change seldom, and cost more to count
 class Samples:
     """The latest answers. `at`: when they came, in monotonic seconds; None before the first.
 
-    `depth`, by queue; `lag`; `dead`: by handler, the letters that stand; `frontier`: by group, the seconds since the oldest
-    record that is in hand and not finished was published.
-    """
+    `depth`, by queue; `lag`; `dead`: by handler, the letters that stand; `frontier`: by group, the
+    seconds since the oldest record that is in hand and not finished was published."""
 
     def __init__(self, bus: Bus, serves: Serves) -> None:
         self._bus, self._serves = bus, serves
@@ -42,7 +42,11 @@ class Samples:
         depth = {} if jobs is None else await jobs.inspector.depth()
         self.lag = await self._bus.lag()
         self.depth = {name: depth.get(name, Depth()) for name in sorted(self._bus.queues())}
-        self.frontier = {worker.work.subscription.group: worker.oldest(now) for worker in self._bus.workers if worker.work.subscription.group}
+        self.frontier = {
+            worker.work.subscription.group: worker.oldest(now)
+            for worker in self._bus.workers
+            if worker.work.subscription.group
+        }
         died = sum(one.dead for one in self._bus.counts.values())  # here
         if died != self._died or time.monotonic() - self._counted >= DEAD_EVERY:
             await self._count_dead()

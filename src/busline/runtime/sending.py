@@ -26,25 +26,36 @@ def handling() -> Delivery | None:
 
 
 def awaited_in_loop(send: Callable[P, R]) -> Callable[P, R]:
-    """A coroutine function that refuses to be called where nobody can await it: in a thread, by a plain `def` handler, where
-    the call would do nothing, in silence."""
+    """A coroutine function that refuses to be called where nobody can await it: in a thread, by a
+    plain `def` handler, where the call would do nothing, in silence."""
 
     @wraps(send)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         delivery = HANDLING.get()
         if delivery is not None and _get_running_loop() is None:
             remedy = "Make the function `async def`, and await what it sends."
-            raise Invalid(wrong(delivery.handler, f"a function that can await `{send.__name__}`", "a plain `def`, in a thread", remedy))
+            raise Invalid(
+                wrong(
+                    delivery.handler,
+                    f"a function that can await `{send.__name__}`",
+                    "a plain `def`, in a thread",
+                    remedy,
+                )
+            )
         return send(*args, **kwargs)
 
     return call
 
 
 def inherit(names: Collection[str], messages: Sequence[Message]) -> None:
-    """Hands headers of the delivery being handled on to what is sent meanwhile, where that has none of the name.
-    Raises Invalid beyond 32 KiB of headers."""
+    """Hands headers of the delivery being handled on to what is sent meanwhile, where that has none
+    of the name. Raises Invalid beyond 32 KiB of headers."""
     delivery = HANDLING.get()
-    handed = () if delivery is None else tuple(one for one in delivery.message.headers if one[0] in names)
+    handed = (
+        ()
+        if delivery is None
+        else tuple(one for one in delivery.message.headers if one[0] in names)
+    )
     for message in messages if handed else ():
         message.headers = _joined(message.headers, handed)
 
@@ -59,7 +70,8 @@ def _joined(own: Headers, handed: Headers) -> Headers:
 
 
 class Sends(list[Effect]):
-    """What an attempt has put aside: it leaves with its outcome. Made for each attempt, so empty it costs next to nothing."""
+    """What an attempt has put aside: it leaves with its outcome. Made for each attempt, so empty it
+    costs next to nothing."""
 
     size = 0  # bytes of bodies
     same: Counter[object] | None = None  # how many jobs of equal content a record has sent so far
@@ -70,16 +82,19 @@ def leave_with(delivery: Delivery, sends: Sends, send: Send) -> None:
     size = sends.size + len(send.message.body or b"")
     if len(sends) >= SENDS_LIMIT or size > BYTES_LIMIT:
         remedy = "Send the rest at once, with now=True."
-        raise Invalid(wrong(delivery.handler, "at most 10,000 sends or 16 MB in one outcome", "more", remedy))
+        raise Invalid(
+            wrong(delivery.handler, "at most 10,000 sends or 16 MB in one outcome", "more", remedy)
+        )
     sends.size = size
     sends.append(send)
 
 
 def record_job_id(delivery: Delivery, sends: Sends, address: str, message: Message) -> str:
-    """The id of a job sent while a record is handled: the same whenever the record is handled again.
+    """The id of a job sent while a record is handled: the same whenever the record is handled
+    again.
 
-    It is made of what is sent, never of its turn: sends that swap places on another run keep their ids.
-    """
+    It is made of what is sent, never of its turn: sends that swap places on another run keep their
+    ids."""
     content = (address, message.task, message.key, message.body)
     if sends.same is None:
         sends.same = Counter()

@@ -1,4 +1,5 @@
-"""The settling: what finished is settled in groups; what cannot be settled now waits by itself, with its partition."""
+"""The settling: what finished is settled in groups; what cannot be settled now waits by itself,
+with its partition."""
 
 import asyncio
 import logging
@@ -22,30 +23,37 @@ GROUP_BYTES = 4 * 1024 * 1024  # nor do larger groups; one outcome alone may be 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whoever hears of the settling: `done` of each group, and whose settling was refused; `failed` of what ends the
-    settling for good."""
+    """Whoever hears of the settling: `done` of each group, and whose settling was refused; `failed`
+    of what ends the settling for good."""
 
     done: Callable[[Sequence[Settled], Sequence[Delivery]], None]
     failed: Callable[[BaseException], None]
 
 
 class Settler:
-    """Groups are settled one after the other. Outcomes whose effects take a way of their own (another engine, or an
-    engine that does not apply both in one step) hold nobody up: each partition's go beside the groups."""
+    """Groups are settled one after the other. Outcomes whose effects take a way of their own
+    (another engine, or an engine that does not apply both in one step) hold nobody up: each
+    partition's go beside the groups."""
 
     def __init__(
-        self, name: str, receiver: Receiver, elsewhere: Elsewhere, clock: Clock, away: dict[str, str], listener: Listener
+        self, name: str, receiver: Receiver, elsewhere: Elsewhere, clock: Clock, away: dict[str,
+        str], listener: Listener
     ) -> None:  # fmt: skip
         self._name, self._receiver, self._elsewhere, self._clock = name, receiver, elsewhere, clock
         self._away, self._listener = away, listener
         self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
-        self._waiting: dict[str, list[Settled]] = {}  # what cannot be settled now, by where it waits
+        self._waiting: dict[
+            str, list[Settled]
+        ] = {}  # what cannot be settled now, by where it waits
         self.tasks: set[asyncio.Task[Any]] = set()  # what is under way
         self._grouping = self._over = False
 
     def __repr__(self) -> str:
-        return f"<Settler {self._name}: {len(self._finished)} finished, waiting at {len(self._waiting)} places>"
+        return (
+            f"<Settler {self._name}: {len(self._finished)} finished, waiting at"
+            f" {len(self._waiting)} places>"
+        )
 
     @property
     def busy(self) -> bool:
@@ -74,10 +82,12 @@ class Settler:
         if self.tasks:
             await asyncio.wait(self.tasks)
 
-    # --- groups ----------------------------------------------------------------------------------------------
+    # --- groups ------------------------------------------------------------------------------
 
     def _start(self, settling: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(settling, name=f"busline settle {self._name}", context=self._context)
+        task = asyncio.get_running_loop().create_task(
+            settling, name=f"busline settle {self._name}", context=self._context
+        )
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -98,14 +108,16 @@ class Settler:
             self._grouping = False
 
     async def _gather(self) -> None:
-        """Lets those who finish in the next turns of the loop come along, as long as each turn brings some."""
+        """Lets those who finish in the next turns of the loop come along, as long as each turn
+        brings some."""
         count = 0
         while count < len(self._finished) < GROUP:
             count = len(self._finished)
             await asyncio.sleep(0)
 
     def _quick(self, group: Sequence[Settled]) -> Sequence[Settled]:
-        """Those of a group that nothing can hold up. The others begin a way of their own, or join those that wait."""
+        """Those of a group that nothing can hold up. The others begin a way of their own, or join
+        those that wait."""
         apart, waiting = self._elsewhere.apart, self._waiting
         quick: list[Settled] = []
         slow: dict[str, list[Settled]] = {}
@@ -137,7 +149,8 @@ class Settler:
         return waiting[0][2] if waiting else None
 
     async def _settled(self, group: Sequence[Settled]) -> Sequence[Delivery]:
-        """Settles a group; where that fails, each by itself: one that can never be settled is dead, the others are not."""
+        """Settles a group; where that fails, each by itself: one that can never be settled is dead,
+        the others are not."""
         try:
             return await self._receiver.settle(group) if group else ()
         except AWAY:
@@ -152,7 +165,7 @@ class Settler:
         log.error("%r: %s", delivery, reason)
         return await self._receiver.settle([(delivery, Rejected(reason, error))])
 
-    # --- what waits ------------------------------------------------------------------------------------------
+    # --- what waits --------------------------------------------------------------------------
 
     def _wait(self, place: str, settled: Settled, error: BuslineError) -> None:
         if place in self._waiting:
@@ -163,7 +176,9 @@ class Settler:
 
     async def _again(self, place: str, error: BuslineError | None) -> None:
         """Settles what waits here, again and again, until none of it is left."""
-        trouble = Trouble(f"{self._name} {place}".strip(), self._away, "what finished is settled again")
+        trouble = Trouble(
+            f"{self._name} {place}".strip(), self._away, "what finished is settled again"
+        )
         while self._waiting[place]:
             if error is not None:
                 await self._clock.sleep(trouble.again(error))

@@ -25,4 +25,9 @@ class Strangers:
         now = self._clock.ticks()
         if now - self._said.get(named, -MINUTE) >= MINUTE:
             self._said[named] = now
-            log.warning("%s does not know %s: %d job(s) wait for a worker that does", self._worker, named, self._met.pop(named))
+            log.warning(
+                "%s does not know %s: %d job(s) wait for a worker that does",
+                self._worker,
+                named,
+                self._met.pop(named),
+            )

@@ -22,7 +22,8 @@ MINUTE = 60.0  # seconds between two tracebacks of one handler
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt of a handler that failed. `again`: when it is to run again, in seconds since 1970; None where it is dead."""
+    """An attempt of a handler that failed. `again`: when it is to run again, in seconds since 1970;
+    None where it is dead."""
 
     handler: str
     id: str
@@ -43,11 +44,14 @@ class Telling:
 
     def __init__(self, clock: Clock, listen: Listen | None = None) -> None:
         self._clock, self._listen = clock, listen
-        self._later: dict[str, tuple[float, int]] = {}  # by handler, when it was said, and how many asked since
+        self._later: dict[
+            str, tuple[float, int]
+        ] = {}  # by handler, when it was said, and how many asked since
         self._shown: dict[str, float] = {}  # by handler, when a traceback was last shown
 
     def retried(self, delivery: Delivery, outcome: Retried) -> None:
-        """An attempt that runs again. Of one that is only handed to another worker nothing is said."""
+        """An attempt that runs again. Of one that is only handed to another worker nothing is
+        said."""
         error = outcome.error
         if not outcome.counted and not isinstance(error, (RetryLater, BaseExceptionGroup)):
             return
@@ -60,19 +64,33 @@ class Telling:
             self._heard(delivery, error, moment)
         elif (others := self._others(delivery)) is not None:
             more = f", as do {others} others" if others else ""
-            self._say(logging.INFO, delivery, f"asks to come later{more} ({_asked(error)}); {when}", error)
+            self._say(
+                logging.INFO, delivery, f"asks to come later{more} ({_asked(error)}); {when}", error
+            )
 
     def dead(self, delivery: Delivery, outcome: Rejected) -> None:
         """One that ended in the dead letters."""
         error = outcome.error
-        known = isinstance(error, (Reject, Invalid, ValidationError)) and described(error)[1] in outcome.reason
+        known = (
+            isinstance(error, (Reject, Invalid, ValidationError))
+            and described(error)[1] in outcome.reason
+        )
         told = "" if error is None or known else f": {in_words(error)}"
-        self._say(logging.ERROR, delivery, f"is in the dead letters: {one_line(outcome.reason)}{told}", error)
+        self._say(
+            logging.ERROR,
+            delivery,
+            f"is in the dead letters: {one_line(outcome.reason)}{told}",
+            error,
+        )
         self._heard(delivery, error, None)
 
     def _heard(self, delivery: Delivery, error: BaseException | None, again: float | None) -> None:
         if self._listen is not None:
-            self._listen(Failure(delivery.handler, delivery.id, delivery.position, delivery.attempt, error, again))
+            self._listen(
+                Failure(
+                    delivery.handler, delivery.id, delivery.position, delivery.attempt, error, again
+                )
+            )
 
     def _say(self, level: int, delivery: Delivery, text: str, error: BaseException | None) -> None:
         extra: dict[str, Any] = {}
@@ -82,15 +100,27 @@ class Telling:
         place = delivery.position or delivery.id
         before = HANDLING.set(delivery)  # it is said of this one, whoever is being handled
         try:
-            log.log(level, "'%s' %s, attempt %d, %s", delivery.handler, place, delivery.attempt, text, exc_info=shown, extra=extra)
-        except Exception:  # a filter of the user's own: what becomes of the message does not hang on it
+            log.log(
+                level,
+                "'%s' %s, attempt %d, %s",
+                delivery.handler,
+                place,
+                delivery.attempt,
+                text,
+                exc_info=shown,
+                extra=extra,
+            )
+        except (
+            Exception
+        ):  # a filter of the user's own: what becomes of the message does not hang on it
             traceback.print_exc()
         finally:
             HANDLING.reset(before)
 
     def _others(self, delivery: Delivery) -> int | None:
-        """How many of its handler's have asked for later since it was last said; None where it is not said again yet: many
-        jobs may wait, each of which asks again and again. A lane that waits is said each time."""
+        """How many of its handler's have asked for later since it was last said; None where it is
+        not said again yet: many jobs may wait, each of which asks again and again. A lane that
+        waits is said each time."""
         now, (said, others) = self._clock.ticks(), self._later.get(delivery.handler, (-QUIET, 0))
         if not delivery.in_lane and now - said < QUIET and not log.isEnabledFor(logging.DEBUG):
             self._later[delivery.handler] = said, others + 1
@@ -99,7 +129,8 @@ class Telling:
         return others
 
     def _is_shown(self, handler: str, error: BaseException) -> bool:
-        """With the first failure of a handler, and then once a minute. What was meant to be said needs no traceback."""
+        """With the first failure of a handler, and then once a minute. What was meant to be said
+        needs no traceback."""
         if isinstance(error, (Reject, RetryLater, ValidationError)):
             return False
         if log.isEnabledFor(logging.DEBUG):

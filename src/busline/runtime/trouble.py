@@ -9,8 +9,8 @@ AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took befor
 
 
 class Trouble:
-    """One thing that is waited for, longer and longer. `away`: where all of a worker's are noted; `back`: what is said
-    when it is over."""
+    """One thing that is waited for, longer and longer. `away`: where all of a worker's are noted;
+    `back`: what is said when it is over."""
 
     def __init__(self, name: str, away: dict[str, str], back: str) -> None:
         self._name, self._away, self._back, self.tries = name, away, back, 0

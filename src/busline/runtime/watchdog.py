@@ -13,7 +13,8 @@ LOOK = 1.0  # seconds between two looks: a loop that does not answer for as long
 
 
 class Watchdog:
-    """While it is entered, a loop that stops answering is logged once, with the function that holds it."""
+    """While it is entered, a loop that stops answering is logged once, with the function that holds
+    it."""
 
     def __init__(self, look: float = LOOK) -> None:
         self._look = look
@@ -22,7 +23,12 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._watch, args=(loop, threading.get_ident()), name="busline watchdog", daemon=True).start()
+        threading.Thread(
+            target=self._watch,
+            args=(loop, threading.get_ident()),
+            name="busline watchdog",
+            daemon=True,
+        ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,7 +46,11 @@ class Watchdog:
 
     def _blocked(self, loop: asyncio.AbstractEventLoop, ident: int) -> None:
         name, begun = _held_by(loop, ident), time.monotonic() - self._look
-        log.warning("%s blocks the event loop: nothing else runs meanwhile. Await, or write a plain def, which runs in a thread.", name)
+        log.warning(
+            "%s blocks the event loop: nothing else runs meanwhile. Await, or write a plain def,"
+            " which runs in a thread.",
+            name,
+        )
         while not self._answered.wait(self._look) and not self._left.is_set():
             pass
         log.warning("%s blocked the event loop for %.1f s", name, time.monotonic() - begun)

@@ -43,8 +43,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker is to do. `handlers`: by the task's name; a stream's only one under the empty name. `threads`: how
-    many of those that run in threads run at once."""
+    """What a worker is to do. `handlers`: by the task's name; a stream's only one under the empty
+    name. `threads`: how many of those that run in threads run at once."""
 
     name: str
     transport: Transport
@@ -59,13 +59,25 @@ class Work:
     @property
     def at_once(self) -> str:
         """How many run at once, in words."""
-        return "one for each partition" if self.concurrency == UNLIMITED else f"{self.concurrency} at once"
+        return (
+            "one for each partition"
+            if self.concurrency == UNLIMITED
+            else f"{self.concurrency} at once"
+        )
 
 
 class Worker:
-    """Receives what there is room for, runs each delivery in its lane, settles what finished in groups."""
+    """Receives what there is room for, runs each delivery in its lane, settles what finished in
+    groups."""
 
-    def __init__(self, work: Work, clock: Clock, elsewhere: Elsewhere, counts: dict[str, Counts], telling: Telling | None = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        clock: Clock,
+        elsewhere: Elsewhere,
+        counts: dict[str, Counts],
+        telling: Telling | None = None,
+    ) -> None:
         self.work = work
         self.clock = clock
         self._elsewhere = elsewhere
@@ -75,7 +87,9 @@ class Worker:
         self._durable = work.transport.features.durable
         self._running: dict[object, Running] = {}
         self._held = Held(work.buffer, work.subscription.batch_bytes, work.threads, work.handlers)
-        self._parked: dict[object, tuple[Timer, Delivery]] = {}  # in-lane retries, and those that wait for a thread's end
+        self._parked: dict[
+            object, tuple[Timer, Delivery]
+        ] = {}  # in-lane retries, and those that wait for a thread's end
         self._told: set[str] = set()  # the handlers whose threads were said to outlive their time
         self._broken: BaseException | None = None  # what ended the settling for good
         self._starting = False
@@ -110,25 +124,35 @@ class Worker:
 
     def running(self) -> list[str]:
         """The names of the functions that run now."""
-        return [running.delivery.handler for running in list(self._running.values())]  # also asked by another thread
+        return [
+            running.delivery.handler for running in list(self._running.values())
+        ]  # also asked by another thread
 
     def oldest(self, now: float) -> float:
-        """Seconds since the oldest delivery in hand and unfinished was published; 0 if there is none."""
+        """Seconds since the oldest delivery in hand and unfinished was published; 0 if there is
+        none."""
         parked = (delivery for _, delivery in self._parked.values())
         running = (one.delivery for one in self._running.values())
-        return max((now - one.message.at for one in (*self._lanes.unstarted(), *parked, *running)), default=0.0)
+        return max(
+            (now - one.message.at for one in (*self._lanes.unstarted(), *parked, *running)),
+            default=0.0,
+        )
 
     async def run(self, drain: float, cancel: float) -> None:
-        """Until `stop` is set: then nothing new starts, what runs has `drain` seconds to end, and is cancelled.
-        Raises what ended the receiving for good."""
+        """Until `stop` is set: then nothing new starts, what runs has `drain` seconds to end, and
+        is cancelled. Raises what ended the receiving for good."""
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         subscription = replace(self.work.subscription, unknown_limit=UNKNOWN_LIMIT)
         async with self.work.transport.subscribe(subscription, self) as receiver:
             listener = Listener(self._settled, self._fail)
-            self._settler = Settler(self.work.name, receiver, self._elsewhere, self.clock, self.away, listener)
+            self._settler = Settler(
+                self.work.name, receiver, self._elsewhere, self.clock, self.away, listener
+            )
             self._add = self._settler.add
-            fetching = self._loop.create_task(self._fetch(receiver), name=f"busline fetch {self.work.name}")
+            fetching = self._loop.create_task(
+                self._fetch(receiver), name=f"busline fetch {self.work.name}"
+            )
             self.ready.set()
             await self._stopped(fetching)
             await self._shut_down(fetching, drain, cancel)
@@ -142,7 +166,7 @@ class Worker:
         await asyncio.wait((stop, fetching), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
 
-    # --- receiving -----------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------
 
     async def _fetch(self, receiver: Receiver) -> None:
         trouble = Trouble(self.work.name, self.away, "it receives again")
@@ -158,8 +182,11 @@ class Worker:
             self._lanes.add(deliveries)
             self._start()
 
-    async def _received(self, receiver: Receiver, room: int, trouble: "Trouble") -> Sequence[Delivery]:
-        """What comes. An engine that was away is back when it lets us wait, even if nothing comes."""
+    async def _received(
+        self, receiver: Receiver, room: int, trouble: "Trouble"
+    ) -> Sequence[Delivery]:
+        """What comes. An engine that was away is back when it lets us wait, even if nothing
+        comes."""
         if not trouble.tries:
             return await receiver.receive(room)
         waited = self.clock.after(BACK, trouble.over)
@@ -178,9 +205,11 @@ class Worker:
     def _wants_more(self, room: int) -> bool:
         """Room for a quarter of the buffer, or for anything once less waits here than runs."""
         running, behind = self._lanes.running, self._lanes.behind
-        return room >= max(self.work.buffer // 4, 1) or (room > 0 and self._held.count - behind - running <= running)
+        return room >= max(self.work.buffer // 4, 1) or (
+            room > 0 and self._held.count - behind - running <= running
+        )
 
-    # --- handling ------------------------------------------------------------------------------------------
+    # --- handling ----------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._starting = False
@@ -197,7 +226,9 @@ class Worker:
             if handler.threaded and (before := held(key_of(delivery))) is not None:
                 self._await_thread(delivery, before)
                 continue
-            task = asyncio.Task(self._handle(delivery, handler), loop=loop, name=handler.name, context=base.copy())
+            task = asyncio.Task(
+                self._handle(delivery, handler), loop=loop, name=handler.name, context=base.copy()
+            )
             timeout = handler.timeout
             if delivery.message.options is not None:
                 timeout = delivery.message.options.timeout or timeout
@@ -207,7 +238,8 @@ class Worker:
                 self._watch(deadline)
 
     def _await_thread(self, delivery: Delivery, before: Future[None]) -> None:
-        """A run of it that is over for everybody else still has its thread: the next one begins when that ends."""
+        """A run of it that is over for everybody else still has its thread: the next one begins
+        when that ends."""
         self._lanes.hold()
         waiting = self._loop.create_task(_until(before), name=f"busline thread {delivery.handler}")
         self._parked[delivery.receipt] = waiting, delivery
@@ -218,18 +250,24 @@ class Worker:
         delivery.sends = Sends()
         try:
             outcome: Outcome | None = await handler.run(delivery)
-        except BaseException as error:  # cancellations and exits: whatever a function raises, its worker lives
+        except (
+            BaseException
+        ) as error:  # cancellations and exits: whatever a function raises, its worker lives
             only = leaf(error)
             cause = only.__cause__ if isinstance(only, Exited) else None
             outcome = self._cut_short(delivery, handler, cause or error)
         if delivery.cut_off and isinstance(outcome, Retried | Rejected):
-            outcome = self._cut_short(delivery, handler, asyncio.CancelledError())  # it made another error of it: no failed attempt all the same
+            outcome = self._cut_short(
+                delivery, handler, asyncio.CancelledError()
+            )  # it made another error of it: no failed attempt all the same
         delivery.sends = None
         del self._running[delivery.receipt]
         if outcome is not None:
             self._finish(delivery, outcome)
 
-    def _cut_short(self, delivery: Delivery, handler: Handler, error: BaseException) -> Outcome | None:
+    def _cut_short(
+        self, delivery: Delivery, handler: Handler, error: BaseException
+    ) -> Outcome | None:
         if delivery.cut == LOST:
             self._held.drop((delivery,))
             self._lanes.leave(delivery)
@@ -237,7 +275,9 @@ class Worker:
         if delivery.cut == SHUTDOWN:
             return RELEASED
         if delivery.cut == TIMEOUT:
-            return handler.fail(delivery, TimeoutError(f"ran longer than its {self._limit(delivery, handler):g} s"))
+            return handler.fail(
+                delivery, TimeoutError(f"ran longer than its {self._limit(delivery, handler):g} s")
+            )
         return handler.fail(delivery, error)
 
     @staticmethod
@@ -256,7 +296,8 @@ class Worker:
             self._start_soon()
 
     def _waits_here(self, delivery: Delivery, outcome: Retried) -> bool:
-        """Tells of an attempt that runs again. Returns whether its next one waits in this worker, with its lane closed."""
+        """Tells of an attempt that runs again. Returns whether its next one waits in this worker,
+        with its lane closed."""
         self._telling.retried(delivery, outcome)
         return delivery.in_lane and not self._stopping
 
@@ -282,7 +323,8 @@ class Worker:
         self._start_soon()
 
     def _unknown(self, delivery: Delivery) -> None:
-        """A job of a task that nobody alive has known for a quarter of an hour: dead, unless the App has it after all."""
+        """A job of a task that nobody alive has known for a quarter of an hour: dead, unless the
+        App has it after all."""
         task = delivery.handler = delivery.message.task
         known = ", ".join(sorted(self.work.handlers)) or "none"
         reason = f"no worker knows the task '{task}' (this one knows {known})"
@@ -293,7 +335,7 @@ class Worker:
         """So many jobs of a task that this worker does not know wait aside."""
         self._strangers.met(task, count)
 
-    # --- deadlines -----------------------------------------------------------------------------------------
+    # --- deadlines ---------------------------------------------------------------------------
 
     def _watch(self, deadline: float) -> None:
         if self._timer is not None:
@@ -319,7 +361,9 @@ class Worker:
             first = running.delivery.cut is None
             running.delivery.cut = why
             if first:
-                self._loop.call_soon(running.task.cancel)  # not before its first step: nothing of it would ever run, its end neither
+                self._loop.call_soon(
+                    running.task.cancel
+                )  # not before its first step: nothing of it would ever run, its end neither
                 if running.handler.threaded:
                     self._tell(running.handler)
 
@@ -328,11 +372,12 @@ class Worker:
         if handler.name not in self._told:
             self._told.add(handler.name)
             log.warning(
-                "'%s' runs in a thread, which cannot be ended: until it returns it holds one of %d, and its message does not run again here",
+                "'%s' runs in a thread, which cannot be ended: until it returns it holds one of"
+                " %d, and its message does not run again here",
                 handler.name, self.work.threads,
             )  # fmt: skip
 
-    # --- settling ------------------------------------------------------------------------------------------
+    # --- settling ----------------------------------------------------------------------------
 
     def _settled(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
         self._held.drop([delivery for delivery, _ in batch])
@@ -341,10 +386,13 @@ class Worker:
         self._changed.set()
 
     def _leave(self, batch: Sequence[Settled]) -> None:
-        """On an engine that outlives us a lane opens when its record is settled: a kill repeats only what was running."""
+        """On an engine that outlives us a lane opens when its record is settled: a kill repeats
+        only what was running."""
         if self._durable and not self._stopping:
             for delivery, outcome in batch:
-                if outcome is not RELEASED:  # given back before it began: it had no place in its lane
+                if (
+                    outcome is not RELEASED
+                ):  # given back before it began: it had no place in its lane
                     self._lanes.leave(delivery)
             if not self._starting:
                 self._start_soon()
@@ -353,7 +401,11 @@ class Worker:
         if refused:
             late = {delivery.receipt for delivery in refused}
             batch = [one for one in batch if one[0].receipt not in late]
-            log.warning("%s: %d finished too late, when they were no longer ours; they run again", self.work.name, len(late))
+            log.warning(
+                "%s: %d finished too late, when they were no longer ours; they run again",
+                self.work.name,
+                len(late),
+            )
             for delivery in refused:
                 self._counts.setdefault(delivery.handler, Counts()).refused += 1
         for name, counts in tally(batch).items():
@@ -362,7 +414,7 @@ class Worker:
             if type(outcome) is Rejected:
                 self._telling.dead(delivery, outcome)
 
-    # --- losing and stopping -------------------------------------------------------------------------------
+    # --- losing and stopping -----------------------------------------------------------------
 
     def recall(self, deliveries: Sequence[Delivery]) -> None:
         """These are no longer ours: whatever runs is cut, nothing it says will count."""
@@ -420,7 +472,9 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
         for name in self.running():
-            log.warning("'%s' did not end in time: its delivery is handed back and runs again", name)
+            log.warning(
+                "'%s' did not end in time: its delivery is handed back and runs again", name
+            )
 
     def _give_back(self) -> None:
         unstarted = self._lanes.drop()

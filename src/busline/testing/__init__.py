@@ -1,4 +1,5 @@
-"""Tests of an App, in memory: tasks run, time is moved, nothing is patched, bodies still travel as bytes."""
+"""Tests of an App, in memory: tasks run, time is moved, nothing is patched, bodies still travel as
+bytes."""
 
 import asyncio
 import time
@@ -33,11 +34,13 @@ ALL = 1_000_000
 
 
 class Died(BuslineError):
-    """A message ended in the dead letters during a test. The cause is the exception of its last attempt."""
+    """A message ended in the dead letters during a test. The cause is the exception of its last
+    attempt."""
 
 
 class Failed(BuslineError):
-    """A test is left while an attempt that failed is still to be retried. The cause is its exception."""
+    """A test is left while an attempt that failed is still to be retried. The cause is its
+    exception."""
 
 
 class TestBus:
@@ -45,36 +48,62 @@ class TestBus:
 
     __test__: ClassVar[bool] = False
 
-    def __init__(self, apps: Sequence[App], transport: MemoryTransport, clock: SimClock, errors: Literal["raise", "keep"]) -> None:
+    def __init__(
+        self,
+        apps: Sequence[App],
+        transport: MemoryTransport,
+        clock: SimClock,
+        errors: Literal["raise", "keep"],
+    ) -> None:
         self._apps, self._transport, self._clock, self._errors = apps, transport, clock, errors
         self._seen: set[str] = set()
         self._letters: list[DeadLetter] = []
         self._failures: list[tuple[App, Failure]] = []
 
-    # --- putting in ----------------------------------------------------------------------------------------
+    # --- putting in --------------------------------------------------------------------------
 
-    async def publish(self, topic: Topic[T], value: T, *, key: KeyValue = None, headers: Mapping[str, str] | None = None) -> None:
-        """Publishes, and returns when nothing runs and nothing is due. Raises what ended in the dead letters."""
-        await self._put(topic, recorder(self._apps[0].bus(), topic, encode_headers(headers))(value, key))
+    async def publish(
+        self,
+        topic: Topic[T],
+        value: T,
+        *,
+        key: KeyValue = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publishes, and returns when nothing runs and nothing is due. Raises what ended in the
+        dead letters."""
+        await self._put(
+            topic, recorder(self._apps[0].bus(), topic, encode_headers(headers))(value, key)
+        )
 
-    async def deliver(self, topic: Topic[Any], body: bytes | None, *, key: KeyValue = None, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
+    async def deliver(
+        self,
+        topic: Topic[Any],
+        body: bytes | None,
+        *,
+        key: KeyValue = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
         """Puts in raw bytes, as another client would send them; otherwise as `publish`."""
-        await self._put(topic, self._apps[0].bus().message(body, key=encode_key(key), headers=tuple(headers)))
+        await self._put(
+            topic, self._apps[0].bus().message(body, key=encode_key(key), headers=tuple(headers))
+        )
 
     async def _put(self, topic: Topic[Any], message: Message) -> None:
         await self._transport.publish(topic.address, [message])
         await self.settled()
 
-    # --- time ----------------------------------------------------------------------------------------------
+    # --- time --------------------------------------------------------------------------------
 
     async def settled(self) -> None:
-        """Returns when nothing runs and nothing is due. Raises what ended in the dead letters, and Invalid naming a
-        handler that still runs after 10 real seconds."""
+        """Returns when nothing runs and nothing is due. Raises what ended in the dead letters, and
+        Invalid naming a handler that still runs after 10 real seconds."""
         await self._quiet()
         await self._raise_dead()
 
     async def advance(self, by: Seconds) -> None:
-        """Moves the clock, stopping at every moment at which something is due; otherwise as `settled`."""
+        """Moves the clock, stopping at every moment at which something is due; otherwise as
+        `settled`."""
         target = self._clock.time() + duration("by", by, remedy="Say how far to move.")
         await self._quiet()
         while (due := self._clock.next()) is not None and due <= target:
@@ -91,15 +120,27 @@ class TestBus:
             still = 0 if self._busy() else still + 1
             if time.monotonic() > limit:
                 running = ", ".join(self._running()) or "nothing, yet something is due"
-                raise Invalid(wrong(running, f"handlers that end within {PATIENCE:g} s", "one that still runs", "Replace what it waits for with override=."))
+                raise Invalid(
+                    wrong(
+                        running,
+                        f"handlers that end within {PATIENCE:g} s",
+                        "one that still runs",
+                        "Replace what it waits for with override=.",
+                    )
+                )
 
     def _busy(self) -> bool:
-        return any(worker.busy for app in self._apps for worker in app.bus().workers) or not self._transport.quiet()
+        return (
+            any(worker.busy for app in self._apps for worker in app.bus().workers)
+            or not self._transport.quiet()
+        )
 
     def _running(self) -> list[str]:
-        return [name for app in self._apps for worker in app.bus().workers for name in worker.running()]
+        return [
+            name for app in self._apps for worker in app.bus().workers for name in worker.running()
+        ]
 
-    # --- looking -------------------------------------------------------------------------------------------
+    # --- looking -----------------------------------------------------------------------------
 
     def published(self, topic: Topic[T]) -> list[T]:
         """The values published to a topic, oldest first, without tombstones."""
@@ -108,14 +149,21 @@ class TestBus:
 
     def enqueued(self, task: Task[..., Any, Any]) -> list[dict[str, Any]]:
         """The arguments of every job of a task, run or not."""
-        return [task.arguments.codec.decode(one.body or b"{}") for one in self._jobs() if one.task == task.name]
+        return [
+            task.arguments.codec.decode(one.body or b"{}")
+            for one in self._jobs()
+            if one.task == task.name
+        ]
 
     def _jobs(self) -> list[Message]:
-        queues = dict.fromkeys(task.queue_address() for app in self._apps for task in app.all_tasks())
+        queues = dict.fromkeys(
+            task.queue_address() for app in self._apps for task in app.all_tasks()
+        )
         return [message for queue in queues for message in self._transport.published(queue)]
 
     def dead(self, source: Named) -> list[DeadLetter]:
-        """The dead letters of a topic, a task or a subscriber's function, oldest first, redriven ones left out."""
+        """The dead letters of a topic, a task or a subscriber's function, oldest first, redriven
+        ones left out."""
         return [one for one in self._letters if self._is_of(one, source)]
 
     async def redrive(self, source: Named) -> int:
@@ -127,28 +175,50 @@ class TestBus:
         return done.again
 
     def counts(self, handler: Callable[..., Any]) -> Mapping[str, int]:
-        """What became of a function's deliveries: handled, retried, dead, skipped, refused, gaps."""
+        """What became of a function's deliveries: handled, retried, dead, skipped, refused,
+        gaps."""
         total = Counts()
         for app, name in self._found(handler):
             total.add(app.bus().counts.get(name, Counts()))
         return asdict(total)
 
     def failures(self, handler: Callable[..., Any]) -> list[Failure]:
-        """The attempts of a function that failed, oldest first: each with its `attempt`, its `error`, and when it runs `again`."""
+        """The attempts of a function that failed, oldest first: each with its `attempt`, its
+        `error`, and when it runs `again`."""
         found = self._found(handler)
         return [failure for app, failure in self._failures if (app, failure.handler) in found]
 
     def _is_of(self, letter: DeadLetter, source: Named) -> bool:
         if isinstance(source, Topic):
             return letter.address == source.name
-        return any(letter.handler == name and letter.served in app.serves() for app, name in self._found(source))
+        return any(
+            letter.handler == name and letter.served in app.serves()
+            for app, name in self._found(source)
+        )
 
     def _found(self, handler: Callable[..., Any]) -> list[tuple[App, str]]:
         """The Apps that have it, each with its name there: others may have another of that name."""
-        tasks = [(app, one.name) for app in self._apps for one in app.all_tasks() if one.function is getattr(handler, "function", None)]
-        subscribers = [(app, one.full_name) for app in self._apps for one in app.all_subscribers() if one.function is handler]
+        tasks = [
+            (app, one.name)
+            for app in self._apps
+            for one in app.all_tasks()
+            if one.function is getattr(handler, "function", None)
+        ]
+        subscribers = [
+            (app, one.full_name)
+            for app in self._apps
+            for one in app.all_subscribers()
+            if one.function is handler
+        ]
         if not (found := tasks or subscribers):
-            raise Invalid(wrong(getattr(handler, "__name__", handler), "a subscriber or task of these Apps", "another function", "Pass the decorated one."))
+            raise Invalid(
+                wrong(
+                    getattr(handler, "__name__", handler),
+                    "a subscriber or task of these Apps",
+                    "another function",
+                    "Pass the decorated one.",
+                )
+            )
         return found
 
     async def _raise_dead(self) -> None:
@@ -157,23 +227,38 @@ class TestBus:
         self._seen.update(one.id for one in new)
         if new and self._errors == "raise":
             died = [self._died(one) for one in new]
-            raise died[0] if len(died) == 1 else ExceptionGroup("messages ended in the dead letters", died)
+            raise (
+                died[0]
+                if len(died) == 1
+                else ExceptionGroup("messages ended in the dead letters", died)
+            )
 
     def heard(self, app: App, failure: Failure) -> None:
         """An attempt of one of its handlers failed."""
         self._failures.append((app, failure))
 
     async def left(self) -> None:
-        """As `settled`; and raises what has failed and is still to be retried: nobody has seen how that ends."""
+        """As `settled`; and raises what has failed and is still to be retried: nobody has seen how
+        that ends."""
         await self.settled()
-        waiting = [one for _, one in self._failures if one.again is not None and one.again > self._clock.time()]
+        waiting = [
+            one
+            for _, one in self._failures
+            if one.again is not None and one.again > self._clock.time()
+        ]
         if waiting and self._errors == "raise":
             failed = [_failed(one) for one in waiting]
-            raise failed[0] if len(failed) == 1 else ExceptionGroup("attempts failed and are still to be retried", failed)
+            raise (
+                failed[0]
+                if len(failed) == 1
+                else ExceptionGroup("attempts failed and are still to be retried", failed)
+            )
 
     def _died(self, letter: DeadLetter) -> Exception:
         cause = self._transport.errors.get(letter.id)
-        died = Died(f"'{letter.handler}' could not handle {letter.position or letter.id}: {letter.reason}")
+        died = Died(
+            f"'{letter.handler}' could not handle {letter.position or letter.id}: {letter.reason}"
+        )
         died.__cause__ = cause
         return died
 
@@ -181,7 +266,14 @@ class TestBus:
 def _failed(failure: Failure) -> Exception:
     assert failure.error is not None
     remedy = "Move the clock with `await bus.advance(...)`, or say errors='keep'."
-    failed = Failed(wrong(failure.handler, "no attempt that is still to be retried", f"{failure}: {in_words(failure.error)}", remedy))
+    failed = Failed(
+        wrong(
+            failure.handler,
+            "no attempt that is still to be retried",
+            f"{failure}: {in_words(failure.error)}",
+            remedy,
+        )
+    )
     failed.__cause__ = failure.error
     return failed
 
@@ -193,18 +285,23 @@ async def in_memory(
     override: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
     errors: Literal["raise", "keep"] = "raise",
 ) -> AsyncGenerator[TestBus]:
-    """Runs Apps on one memory engine with a clock of its own, empty at first; topics are shared among them.
+    """Runs Apps on one memory engine with a clock of its own, empty at first; topics are shared
+    among them.
 
-    `start`: the clock's first moment. `override`: other functions in the place of dependencies, subscribers or tasks.
-    `errors="keep"`: what ends in the dead letters is not raised, nor, when it is left, what has failed and is still to be
-    retried. Raises Invalid for an App that is open elsewhere.
-    """
+    `start`: the clock's first moment. `override`: other functions in the place of dependencies,
+    subscribers or tasks. `errors="keep"`: what ends in the dead letters is not raised, nor, when it
+    is left, what has failed and is still to be retried. Raises Invalid for an App that is open
+    elsewhere."""
     clock = SimClock(start.timestamp() if start is not None else time.time())
     transport = MemoryTransport(clock)
     bus = TestBus(apps, transport, clock, errors)
-    setting = Setting(Engines(transport, transport), clock, dict(override or {}), drain=1.0, cancel=1.0)
+    setting = Setting(
+        Engines(transport, transport), clock, dict(override or {}), drain=1.0, cancel=1.0
+    )
     async with AsyncExitStack() as stack:
         for app in apps:
-            await stack.enter_async_context(app.running_with(replace(setting, listen=partial(bus.heard, app))))
+            await stack.enter_async_context(
+                app.running_with(replace(setting, listen=partial(bus.heard, app)))
+            )
         yield bus
         await bus.left()

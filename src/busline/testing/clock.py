@@ -19,7 +19,8 @@ class SimTimer:
 
 
 class SimClock:
-    """Implements Clock: `move` fires what falls due, in order. `time` and `ticks` are the same number."""
+    """Implements Clock: `move` fires what falls due, in order. `time` and `ticks` are the same
+    number."""
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
         self.now = now

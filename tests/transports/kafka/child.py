@@ -1,9 +1,8 @@
-"""A worker on a topic. `child.py URL TOPIC GROUP LEDGER SECONDS SESSION DRAIN FIRST`: each function takes so many
-seconds, those of the partitions' first records FIRST.
+"""A worker on a topic. `child.py URL TOPIC GROUP LEDGER SECONDS SESSION DRAIN FIRST`: each function
+takes so many seconds, those of the partitions' first records FIRST.
 
-Writes `start POSITION` and `done POSITION` into the ledger; says `up` when it is ready and `ended N` when it has drained
-after a SIGTERM, with so many refused.
-"""
+Writes `start POSITION` and `done POSITION` into the ledger; says `up` when it is ready and `ended
+N` when it has drained after a SIGTERM, with so many refused."""
 
 import asyncio
 import os

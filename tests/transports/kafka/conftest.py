@@ -20,12 +20,30 @@ class Engines:
     def __init__(self, kafka: Kafka, stack: AsyncExitStack) -> None:
         self.kafka, self.clock, self.mark, self._stack = kafka, SimClock(), f"-{new_id()}", stack
 
-    async def open(self, *, create_topics: bool = True, session: float = 30.0, drain: float = 10.0, patience: float = 30.0) -> KafkaTransport:
-        transport = KafkaTransport(self.kafka.url, clock=self.clock, create_topics=create_topics, session=session, drain=drain, patience=patience)
+    async def open(
+        self,
+        *,
+        create_topics: bool = True,
+        session: float = 30.0,
+        drain: float = 10.0,
+        patience: float = 30.0,
+    ) -> KafkaTransport:
+        transport = KafkaTransport(
+            self.kafka.url,
+            clock=self.clock,
+            create_topics=create_topics,
+            session=session,
+            drain=drain,
+            patience=patience,
+        )
         return await self._stack.enter_async_context(transport)
 
-    async def desk(self, *, session: float = 30.0, drain: float = 10.0, patience: float = 30.0) -> Desk:
-        desk = Desk(await self.open(session=session, drain=drain, patience=patience), self.clock, self.mark)
+    async def desk(
+        self, *, session: float = 30.0, drain: float = 10.0, patience: float = 30.0
+    ) -> Desk:
+        desk = Desk(
+            await self.open(session=session, drain=drain, patience=patience), self.clock, self.mark
+        )
         self._stack.push_async_callback(desk.stack.aclose)
         return desk
 

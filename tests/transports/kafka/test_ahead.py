@@ -15,7 +15,9 @@ LIMIT = 4096
 def ranges(draw: st.DrawFn) -> tuple[int, list[Range]]:
     low = at = draw(st.integers(0, 1 << 62))
     found = list[Range]()
-    for gap, length in draw(st.lists(st.tuples(st.integers(1, 1 << 40), st.integers(1, 1 << 40)), max_size=30)):
+    for gap, length in draw(
+        st.lists(st.tuples(st.integers(1, 1 << 40), st.integers(1, 1 << 40)), max_size=30)
+    ):
         found.append((at + gap, at + gap + length))
         at += gap + length
     return low, found
@@ -37,7 +39,9 @@ def test_what_others_wrote_says_nothing(text: str, low: int) -> None:
 
 
 @given(ranges(), st.data())
-def test_a_damaged_text_says_nothing_or_the_same(given_ranges: tuple[int, list[Range]], data: st.DataObject) -> None:
+def test_a_damaged_text_says_nothing_or_the_same(
+    given_ranges: tuple[int, list[Range]], data: st.DataObject
+) -> None:
     low, found = given_ranges
     text, _ = ahead.written(low, found, LIMIT)
     at = data.draw(st.integers(0, max(len(text) - 1, 0)))
@@ -47,7 +51,9 @@ def test_a_damaged_text_says_nothing_or_the_same(given_ranges: tuple[int, list[R
 
 
 @given(ranges(), st.integers(0, 200))
-def test_what_does_not_fit_is_left_out_from_its_end(given_ranges: tuple[int, list[Range]], limit: int) -> None:
+def test_what_does_not_fit_is_left_out_from_its_end(
+    given_ranges: tuple[int, list[Range]], limit: int
+) -> None:
     low, found = given_ranges
 
     text, whole = ahead.written(low, found, limit)
@@ -72,4 +78,6 @@ def test_between_and_within_agree(unfinished: set[int], upto: int) -> None:
 
     assert [one for one in range(10, upto) if not ahead.within(one, found)] == sorted(unfinished)
     assert not ahead.within(9, found) and not ahead.within(upto, found)
-    assert ahead.clipped(found, 20, 40) == ahead.between(20, [one for one in sorted(unfinished) if 20 <= one < 40], 40)
+    assert ahead.clipped(found, 20, 40) == ahead.between(
+        20, [one for one in sorted(unfinished) if 20 <= one < 40], 40
+    )

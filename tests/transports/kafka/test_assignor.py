@@ -33,10 +33,22 @@ def test_a_member_that_leaves_moves_only_what_it_had() -> None:
 
 
 def test_the_latest_generation_is_believed() -> None:
-    members = {"old": member(("t", 0), generation=1), "new": member(("t", 0), generation=2), "lost": member(("t", 1), generation=-1)}
+    members = {
+        "old": member(("t", 0), generation=1),
+        "new": member(("t", 0), generation=2),
+        "lost": member(("t", 1), generation=-1),
+    }
 
     assert claims(members) == {("t", 0): "new"}
-    assert claims({"other": SimpleNamespace(subscription=["t"], user_data=b"\x00\x01"), "none": SimpleNamespace(subscription=["t"], user_data=None)}) == {}
+    assert (
+        claims(
+            {
+                "other": SimpleNamespace(subscription=["t"], user_data=b"\x00\x01"),
+                "none": SimpleNamespace(subscription=["t"], user_data=None),
+            }
+        )
+        == {}
+    )
 
 
 def test_what_was_lost_is_claimed_no_more() -> None:
@@ -52,10 +64,16 @@ def test_what_was_lost_is_claimed_no_more() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_every_partition_goes_to_one_reader_of_its_topic(data: st.DataObject) -> None:
-    topics = data.draw(st.dictionaries(st.sampled_from("abcde"), st.sets(st.sampled_from("tuv"), min_size=1), min_size=1))
+    topics = data.draw(
+        st.dictionaries(
+            st.sampled_from("abcde"), st.sets(st.sampled_from("tuv"), min_size=1), min_size=1
+        )
+    )
     read = sorted(set().union(*topics.values()))
     places = [(topic, n) for topic in read for n in range(data.draw(st.integers(0, 5)))]
-    had = {place: data.draw(st.sampled_from("abcdefg")) for place in places if data.draw(st.booleans())}
+    had = {
+        place: data.draw(st.sampled_from("abcdefg")) for place in places if data.draw(st.booleans())
+    }
 
     shares = share(places, topics, had)
 
@@ -63,7 +81,9 @@ def test_every_partition_goes_to_one_reader_of_its_topic(data: st.DataObject) ->
     assert all(place[0] in topics[one] for one, own in shares.items() for place in own)
     if all(names == set(read) for names in topics.values()):
         assert max(map(len, shares.values())) - min(map(len, shares.values())) <= 1
-        assert share(places, topics, {place: one for one, own in shares.items() for place in own}) == {one: sorted(own) for one, own in shares.items()}
+        assert share(
+            places, topics, {place: one for one, own in shares.items() for place in own}
+        ) == {one: sorted(own) for one, own in shares.items()}
 
 
 class Cluster:
@@ -77,17 +97,34 @@ class Cluster:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_what_moves_is_nobodys_until_it_is_free_and_it_comes_to_an_end(data: st.DataObject) -> None:
-    topics = data.draw(st.dictionaries(st.sampled_from("abcde"), st.sets(st.sampled_from("tuv"), min_size=1), min_size=1))
+    topics = data.draw(
+        st.dictionaries(
+            st.sampled_from("abcde"), st.sets(st.sampled_from("tuv"), min_size=1), min_size=1
+        )
+    )
     cluster = Cluster({topic: data.draw(st.integers(0, 6)) for topic in "tuv"})
-    places = [(topic, n) for topic in sorted(set().union(*topics.values())) for n in range(cluster._parts[topic])]
+    places = [
+        (topic, n)
+        for topic in sorted(set().union(*topics.values()))
+        for n in range(cluster._parts[topic])
+    ]
     had: dict[str, set[Place]] = {one: set() for one in topics}
     for place in places:
         if data.draw(st.booleans()):
             had[data.draw(st.sampled_from(sorted(topics)))].add(place)
     for generation in range(6):
-        members = {one: SimpleNamespace(subscription=sorted(topics[one]), user_data=json.dumps([generation, sorted(own)]).encode()) for one, own in had.items()}
+        members = {
+            one: SimpleNamespace(
+                subscription=sorted(topics[one]),
+                user_data=json.dumps([generation, sorted(own)]).encode(),
+            )
+            for one, own in had.items()
+        }
         answer = KeepingAssignor().assign(cluster, members)
-        now = {one: {(topic, part) for topic, parts in found.assignment for part in parts} for one, found in answer.items()}
+        now = {
+            one: {(topic, part) for topic, parts in found.assignment for part in parts}
+            for one, found in answer.items()
+        }
         for one in topics:
             others = set().union(*(own for other, own in had.items() if other != one))
             assert not now[one] & others  # nobody gets what another still has

@@ -1,4 +1,5 @@
-"""Every part of the client's inside that the transport uses is there: when this fails, a new client needs a look."""
+"""Every part of the client's inside that the transport uses is there: when this fails, a new client
+needs a look."""
 
 import asyncio
 import inspect
@@ -23,21 +24,42 @@ async def test_a_members_parts(desk: Desk) -> None:
     assert isinstance(reader, Reader)
     consumer = reader._member.consumer
 
-    assert isinstance(consumer, AIOKafkaConsumer) and isinstance(consumer._coordinator, GroupCoordinator)
+    assert isinstance(consumer, AIOKafkaConsumer) and isinstance(
+        consumer._coordinator, GroupCoordinator
+    )
     coordinator, fetcher = consumer._coordinator, consumer._fetcher
-    assert (coordinator.generation, bool(coordinator.member_id), coordinator.group_id) == (1, True, f"g{desk.mark}")
+    assert (coordinator.generation, bool(coordinator.member_id), coordinator.group_id) == (
+        1,
+        True,
+        f"g{desk.mark}",
+    )
     assert coordinator.coordinator_id == 1
-    for name in ("_send_req", "coordinator_dead", "fetch_committed_offsets", "check_errors", "request_rejoin"):
+    for name in (
+        "_send_req",
+        "coordinator_dead",
+        "fetch_committed_offsets",
+        "check_errors",
+        "request_rejoin",
+    ):
         assert callable(getattr(coordinator, name))
-    assert isinstance(fetcher, Fetcher) and isinstance(fetcher._records, dict) and isinstance(fetcher._fetch_task, asyncio.Task)
+    assert (
+        isinstance(fetcher, Fetcher)
+        and isinstance(fetcher._records, dict)
+        and isinstance(fetcher._fetch_task, asyncio.Task)
+    )
     for name in ("_notify", "_create_fetch_waiter"):
         assert callable(getattr(fetcher, name))
     assert fetcher._wait_consume_future is not None
-    assert isinstance(consumer._subscription, SubscriptionState) and consumer._subscription._fetch_count == 1
+    assert (
+        isinstance(consumer._subscription, SubscriptionState)
+        and consumer._subscription._fetch_count == 1
+    )
 
 
 def test_what_is_fetched() -> None:
-    assert {"_topic_partition", "_partition_records", "_assignment", "check_assignment"} <= names(FetchResult)
+    assert {"_topic_partition", "_partition_records", "_assignment", "check_assignment"} <= names(
+        FetchResult
+    )
     assert {"_error"} <= names(FetchError)
     assert {"_records", "_consumer_record", "next_fetch_offset"} <= names(PartitionRecords)
     assert OffsetCommitRequest.DEFAULT_RETENTION_TIME == -1
@@ -51,16 +73,33 @@ async def test_a_producers_parts(desk: Desk) -> None:
     assert isinstance(producer, AIOKafkaProducer)
     assert not producer._sender.sender_task.done() and callable(producer._sender.close)
     manager, accumulator = producer._txn_manager, producer._message_accumulator
-    assert manager._sequence_numbers == {TopicPartition(desk.other.name, 0): 1} and not manager._pid_waiter.cancelled()
-    assert manager._pid_and_epoch == PidAndEpoch(manager.producer_id, manager.producer_epoch) and callable(producer.client.close)
+    assert (
+        manager._sequence_numbers == {TopicPartition(desk.other.name, 0): 1}
+        and not manager._pid_waiter.cancelled()
+    )
+    assert manager._pid_and_epoch == PidAndEpoch(
+        manager.producer_id, manager.producer_epoch
+    ) and callable(producer.client.close)
     assert (accumulator._batch_ttl, accumulator._batch_size) == (float("inf"), 128 * 1024)
     assert producer._metadata.leader_for_partition(TopicPartition(desk.other.name, 0)) == 1
     assert producer._metadata.unauthorized_topics == set()
-    assert all(callable(getattr(producer.client, name)) for name in ("force_metadata_update", "add_topic"))
-    assert callable(AIOKafkaClient._metadata_update) and producer.client._metadata_update.__name__ == "again"
+    assert all(
+        callable(getattr(producer.client, name)) for name in ("force_metadata_update", "add_topic")
+    )
+    assert (
+        callable(AIOKafkaClient._metadata_update)
+        and producer.client._metadata_update.__name__ == "again"
+    )
     assert errors.for_code(87) is client.InvalidRecordError
 
 
 def names(kind: type) -> set[str]:
     """A class's attributes, those of its objects as well."""
-    return {*dir(kind), *(word.partition("self.")[2] for word in inspect.getsource(kind).split() if word.startswith("self."))}
+    return {
+        *dir(kind),
+        *(
+            word.partition("self.")[2]
+            for word in inspect.getsource(kind).split()
+            if word.startswith("self.")
+        ),
+    }

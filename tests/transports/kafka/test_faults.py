@@ -1,4 +1,5 @@
-"""Brokers that go away and workers that die: nothing is lost, nothing that is not finished is committed."""
+"""Brokers that go away and workers that die: nothing is lost, nothing that is not finished is
+committed."""
 
 import asyncio
 import signal
@@ -28,7 +29,11 @@ class Crew:
 
     def __init__(self, kafka: Kafka, folder: Path, stack: AsyncExitStack) -> None:
         mark = new_id()
-        self.topic, self.group, self.ledger = Address("topic", f"t-{mark}", child.PARTITIONS), f"g-{mark}", folder / "ledger"
+        self.topic, self.group, self.ledger = (
+            Address("topic", f"t-{mark}", child.PARTITIONS),
+            f"g-{mark}",
+            folder / "ledger",
+        )
         self.ledger.touch()
         self.committed: dict[int, int] = {}
         self.backwards: list[tuple[int, int, int]] = []
@@ -37,13 +42,21 @@ class Crew:
 
     async def fill(self, count: int) -> None:
         async with KafkaTransport(self._kafka.url, create_topics=True) as transport:
-            await transport.publish(self.topic, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(count)])
+            await transport.publish(
+                self.topic, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(count)]
+            )
 
-    async def worker(self, seconds: float, session: float = 30.0, drain: float = 10.0, first: float | None = None) -> "Process":
+    async def worker(
+        self, seconds: float, session: float = 30.0, drain: float = 10.0, first: float | None = None
+    ) -> "Process":
         times = map(str, (seconds, session, drain, seconds if first is None else first))
         arguments = [self._kafka.url, self.topic.name, self.group, str(self.ledger), *times]
         pipe = asyncio.subprocess.PIPE
-        process = Process(await asyncio.create_subprocess_exec(sys.executable, child.__file__, *arguments, stdout=pipe))
+        process = Process(
+            await asyncio.create_subprocess_exec(
+                sys.executable, child.__file__, *arguments, stdout=pipe
+            )
+        )
         self._stack.push_async_callback(process.kill)
         await process.said("up")
         return process
@@ -64,7 +77,10 @@ class Crew:
         await admin.open()
         try:
             async with asyncio.timeout(30):
-                while sum(upto - begin for one in (await self._stored(admin)) for begin, upto in one) < count:
+                while (
+                    sum(upto - begin for one in await self._stored(admin) for begin, upto in one)
+                    < count
+                ):
                     await asyncio.sleep(0.1)
         finally:
             await admin.close()
@@ -90,7 +106,11 @@ class Crew:
         if offset < before:
             self.backwards.append((part, before, offset))
         done = self.noted("done")
-        self.ahead += [(part, one) for one in range(before, offset) if f"{self.topic.name}/{part}@{one}" not in done]
+        self.ahead += [
+            (part, one)
+            for one in range(before, offset)
+            if f"{self.topic.name}/{part}@{one}" not in done
+        ]
         self.committed[part] = offset
 
 
@@ -163,7 +183,9 @@ async def test_a_kill_repeats_what_ran_and_not_what_had_finished_beyond_it(crew:
     assert again == {f"{crew.topic.name}/{part}@0" for part in range(child.PARTITIONS)}
 
 
-async def test_a_worker_that_is_killed_as_its_commit_becomes_visible_loses_nothing(crew: Crew) -> None:
+async def test_a_worker_that_is_killed_as_its_commit_becomes_visible_loses_nothing(
+    crew: Crew,
+) -> None:
     await crew.fill(600)
     async with watched(crew):
         for _ in range(3):

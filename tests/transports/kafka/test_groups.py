@@ -37,7 +37,11 @@ async def assigned(receiver: Receiver, count: int) -> None:
     async with asyncio.timeout(30):
         while True:
             trackers = receiver._member.trackers.values()
-            if len(trackers) == count and all(one.frontier is not None for one in trackers) and not receiver._member._leaving:
+            if (
+                len(trackers) == count
+                and all(one.frontier is not None for one in trackers)
+                and not receiver._member._leaving
+            ):
                 return
             await asyncio.sleep(0.02)
 
@@ -82,7 +86,9 @@ async def test_a_latest_group_stands_before_it_is_entered(desk: Desk) -> None:
     assert await committed(desk, "new", desk.other) == {0: 3}
 
 
-async def test_a_latest_group_stands_on_a_new_topic_though_others_of_it_live(desk: Desk, engines: Engines) -> None:
+async def test_a_latest_group_stands_on_a_new_topic_though_others_of_it_live(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.other, 3)
     await assigned(await desk.read(desk.orders), 4)
     other = await engines.desk()
@@ -93,7 +99,9 @@ async def test_a_latest_group_stands_on_a_new_topic_though_others_of_it_live(des
     assert await desk.behind("g", desk.other, 0)
 
 
-async def test_processes_that_are_new_together_agree_where_they_begin(desk: Desk, engines: Engines) -> None:
+async def test_processes_that_are_new_together_agree_where_they_begin(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.orders, 8)
     other = await engines.desk()
 
@@ -110,10 +118,14 @@ async def test_what_comes_while_nobody_listens_is_read_later(desk: Desk) -> None
     await first.stack.aclose()
     await desk.transport.publish(desk.other, [message(b"new")])
 
-    assert bodies(await receive(await desk.read(desk.other, group="new", start="latest"), 1)) == [b"new"]
+    assert bodies(await receive(await desk.read(desk.other, group="new", start="latest"), 1)) == [
+        b"new"
+    ]
 
 
-async def test_partitions_that_appear_later_are_read_from_their_beginning(desk: Desk, engines: Engines) -> None:
+async def test_partitions_that_appear_later_are_read_from_their_beginning(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.other, 3)
     reader = await desk.read(desk.other, group="new", start="latest")
     await assigned(reader, 1)
@@ -128,7 +140,9 @@ async def test_partitions_that_appear_later_are_read_from_their_beginning(desk: 
     assert {one.body for one in got} == {b"%d" % n for n in range(9)}
 
 
-async def test_a_partition_without_a_leader_keeps_nobody_from_the_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partition_without_a_leader_keeps_nobody_from_the_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fill(desk, desk.orders, 40)
     assert isinstance(desk.transport, KafkaTransport)
     client = desk.transport.admin._client
@@ -143,7 +157,10 @@ async def test_a_partition_without_a_leader_keeps_nobody_from_the_others(desk: D
     monkeypatch.setattr(client, "describe_topics", one_has_no_leader)
     taking = Taking(await desk.read())
     async with asyncio.timeout(20):
-        while set(desk.host.waiting) != {f"{desk.orders.name}/2"} or len(await committed(desk, "g", desk.orders)) < 3:
+        while (
+            set(desk.host.waiting) != {f"{desk.orders.name}/2"}
+            or len(await committed(desk, "g", desk.orders)) < 3
+        ):
             await asyncio.sleep(0.02)
     assert "a leader that answers" in desk.host.waiting[f"{desk.orders.name}/2"]
 
@@ -153,13 +170,17 @@ async def test_a_partition_without_a_leader_keeps_nobody_from_the_others(desk: D
     assert desk.host.waiting == {}
 
 
-async def test_records_that_were_deleted_are_counted_and_passed_over(desk: Desk, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+async def test_records_that_were_deleted_are_counted_and_passed_over(
+    desk: Desk, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
     await fill(desk, desk.other, 10)
     first = desk.beside(desk.transport)
     reader = await first.read(desk.other)
     await ack(reader, await receive(reader, 2))
     await first.stack.aclose()
-    await (await engines.admin()).delete_records({TopicPartition(desk.other.name, 0): RecordsToDelete(before_offset=7)})
+    await (await engines.admin()).delete_records(
+        {TopicPartition(desk.other.name, 0): RecordsToDelete(before_offset=7)}
+    )
 
     reader = await desk.read(desk.other)
 
@@ -168,7 +189,9 @@ async def test_records_that_were_deleted_are_counted_and_passed_over(desk: Desk,
     assert "5 records were deleted before they were read" in caplog.text
 
 
-async def test_records_that_are_deleted_under_a_reader_are_counted_too(desk: Desk, engines: Engines) -> None:
+async def test_records_that_are_deleted_under_a_reader_are_counted_too(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.other, 10)
     reader = await desk.read(desk.other, ahead=1)
     held = await receive(reader, 1)
@@ -201,7 +224,9 @@ async def test_an_idle_group_is_not_behind_what_is_no_record(desk: Desk, engines
     taking = Taking(reader)
 
     assert await together(taking, count=3) == [b"0", b"1", b"kept"]
-    waiting = asyncio.ensure_future(receive(reader, 1))  # whoever waits passes over the ends of transactions
+    waiting = asyncio.ensure_future(
+        receive(reader, 1)
+    )  # whoever waits passes over the ends of transactions
     assert await desk.behind("g", desk.other, 0)
     waiting.cancel()
 
@@ -228,13 +253,17 @@ async def test_lag_is_what_kafkas_own_tool_says(desk: Desk, engines: Engines) ->
     await ack(reader, await receive(reader, 2))
     assert await desk.behind("g", desk.other, 3)
 
-    said = await asyncio.to_thread(engines.kafka.tool, "groups", "--describe", "--group", f"g{desk.mark}")
+    said = await asyncio.to_thread(
+        engines.kafka.tool, "groups", "--describe", "--group", f"g{desk.mark}"
+    )
 
     (line,) = [one.split() for one in said.splitlines() if desk.other.name in one]
     assert line[2:6] == ["0", "2", "5", "3"]
 
 
-async def test_a_member_that_joins_and_one_that_leaves_repeat_nothing_that_finished(desk: Desk, engines: Engines) -> None:
+async def test_a_member_that_joins_and_one_that_leaves_repeat_nothing_that_finished(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.orders, 400)
     others = [await engines.desk(), await engines.desk()]
     first = Taking(await desk.read(order="key"), 0.02)
@@ -261,7 +290,9 @@ def running(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
     return deliveries
 
 
-async def test_what_has_ended_and_waits_for_a_broker_keeps_its_partition_beyond_the_drain(engines: Engines) -> None:
+async def test_what_has_ended_and_waits_for_a_broker_keeps_its_partition_beyond_the_drain(
+    engines: Engines,
+) -> None:
     slow, quick = await engines.desk(drain=0.1), await engines.desk(drain=0.1)
     await fill(slow, slow.orders, 20)
     reader = await slow.read()
@@ -350,7 +381,9 @@ async def test_a_topic_of_another_id_is_read_from_its_beginning(desk: Desk) -> N
 
 def test_where_a_group_goes_on() -> None:
     assert between(5, [(7, 9)], 0, 20) == Beginning(5, 5, ahead=[(7, 9)])
-    assert between(5, [(7, 9), (12, 30)], 8, 20) == Beginning(8, 5, deleted=2, ahead=[(8, 9), (12, 20)])  # 5 and 6
+    assert between(5, [(7, 9), (12, 30)], 8, 20) == Beginning(
+        8, 5, deleted=2, ahead=[(8, 9), (12, 20)]
+    )  # 5 and 6
     assert between(50, [(60, 70)], 0, 20) == Beginning(20, 50, cut=30)
 
 
@@ -389,13 +422,17 @@ async def test_slow_functions_leave_the_member_in_its_group(engines: Engines) ->
     assert len(await waiting) == 4
 
 
-async def test_a_commit_after_the_group_went_on_is_refused_and_moves_nothing(desk: Desk, engines: Engines) -> None:
+async def test_a_commit_after_the_group_went_on_is_refused_and_moves_nothing(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.other, 10)
     reader = await desk.read(desk.other)
     held = await receive(reader, 5)
     assert isinstance(reader, Reader)
     member = reader._member
-    member.committer.membership = member.committer.membership._replace(generation=member.committer.membership.generation - 1)
+    member.committer.membership = member.committer.membership._replace(
+        generation=member.committer.membership.generation - 1
+    )
     member.consumer._coordinator.generation -= 1  # as one that missed a rebalance believes
 
     await ack(reader, held)
@@ -406,7 +443,9 @@ async def test_a_commit_after_the_group_went_on_is_refused_and_moves_nothing(des
     assert await committed(desk, "g", desk.other) == {0: 0}
 
 
-async def test_a_topic_that_is_made_anew_is_read_from_its_beginning(desk: Desk, engines: Engines) -> None:
+async def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
+    desk: Desk, engines: Engines
+) -> None:
     await fill(desk, desk.other, 50)
     reader = await desk.read(desk.other)
     await ack(reader, await receive(reader, 40))

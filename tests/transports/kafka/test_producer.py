@@ -22,7 +22,12 @@ from tests.transports.kafka.conftest import Engines, forbid
 
 async def test_many_callers_keep_the_order_of_each_key(desk: Desk) -> None:
     keys, count, padding = 4, 3000, b"." * 500
-    sending = [desk.transport.publish(desk.orders, [message(b"%06d" % n + padding, key=b"%d" % (n % keys))]) for n in range(count)]
+    sending = [
+        desk.transport.publish(
+            desk.orders, [message(b"%06d" % n + padding, key=b"%d" % (n % keys))]
+        )
+        for n in range(count)
+    ]
     await asyncio.gather(*sending)
 
     got = await receive(await desk.read(ahead=count), count)
@@ -34,13 +39,24 @@ async def test_many_callers_keep_the_order_of_each_key(desk: Desk) -> None:
 
 async def test_a_record_that_is_too_large_fails_alone(desk: Desk, engines: Engines) -> None:
     topic = Address("topic", f"small{engines.mark}", 1)
-    await (await engines.admin()).create_topics([NewTopic(topic.name, 1, 1, topic_configs={"max.message.bytes": "2000"})])
+    await (await engines.admin()).create_topics(
+        [NewTopic(topic.name, 1, 1, topic_configs={"max.message.bytes": "2000"})]
+    )
     publish = desk.transport.publish
-    answers = await asyncio.gather(*(publish(topic, [message(b"." * size)]) for size in (100, 5000, 200, 1500)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(publish(topic, [message(b"." * size)]) for size in (100, 5000, 200, 1500)),
+        return_exceptions=True,
+    )
 
-    assert isinstance(answers[1], Invalid) and f"'{topic.name}': expected a record that the topic takes" in str(answers[1])
+    assert isinstance(
+        answers[1], Invalid
+    ) and f"'{topic.name}': expected a record that the topic takes" in str(answers[1])
     assert [one for n, one in enumerate(answers) if n != 1] == [{}, {}, {}]
-    assert [len(one.body or b"") for one in await receive(await desk.read(topic), 3)] == [100, 200, 1500]
+    assert [len(one.body or b"") for one in await receive(await desk.read(topic), 3)] == [
+        100,
+        200,
+        1500,
+    ]
 
 
 async def test_the_largest_body_fits(desk: Desk) -> None:
@@ -78,7 +94,9 @@ async def test_an_engine_that_does_not_answer_leaves_the_outcome_unknown(engines
     await desk.transport.publish(desk.other, [message(b"before")])
     engines.kafka.signal(signal.SIGSTOP)
     try:
-        with pytest.raises(Unavailable, match=f"'{desk.other.name}': expected a confirmation within 1 s"):
+        with pytest.raises(
+            Unavailable, match=f"'{desk.other.name}': expected a confirmation within 1 s"
+        ):
             await desk.transport.publish(desk.other, [message(b"unknown")])
     finally:
         engines.kafka.signal(signal.SIGCONT)
@@ -89,13 +107,17 @@ async def test_an_engine_that_does_not_answer_leaves_the_outcome_unknown(engines
     assert got[0] == b"before" and got[1] in (b"unknown", b"after")
 
 
-async def test_what_was_confirmed_of_a_publish_that_was_not_whole_is_told(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_confirmed_of_a_publish_that_was_not_whole_is_told(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await engines.desk(patience=2.0)
     keys = {partition(key, 4): key for key in (b"%d" % n for n in range(50))}
     messages = [message(b"%d" % part, key=keys[part]) for part in (0, 1, 0, 2)]
     await desk.transport.publish(desk.orders, messages)
     stuck = desk.transport.producer._appender(desk.orders.name, 1)  # type: ignore[attr-defined]  # Kafka's own
-    monkeypatch.setattr(stuck, "_send", lambda *_: asyncio.Event().wait())  # as a partition without a leader
+    monkeypatch.setattr(
+        stuck, "_send", lambda *_: asyncio.Event().wait()
+    )  # as a partition without a leader
 
     with pytest.raises(Unavailable) as caught:
         await desk.transport.publish(desk.orders, messages)
@@ -133,30 +155,45 @@ async def test_other_clients_read_it_plainly(desk: Desk, engines: Engines) -> No
         await reader.stop()
 
     assert (record.value, record.key, record.timestamp) == (b'{"n": 1}', b"k", 5250)
-    assert record.headers == (("content-type", b"application/json"), ("busline-id", b"the-id"), *given)
+    assert record.headers == (
+        ("content-type", b"application/json"),
+        ("busline-id", b"the-id"),
+        *given,
+    )
 
 
-async def test_records_of_other_clients_are_known_by_their_position(desk: Desk, engines: Engines) -> None:
+async def test_records_of_other_clients_are_known_by_their_position(
+    desk: Desk, engines: Engines
+) -> None:
     await desk.transport.publish(desk.other, [])
     other = AIOKafkaProducer(bootstrap_servers=engines.kafka.server)
     await other.start()
     try:
-        await other.send_and_wait(desk.other.name, b"{}", headers=[("content-type", b"text/plain"), ("", b"odd")])
-        await other.send_and_wait(desk.other.name, b"{}", headers=[("busline-id", b"their-own"), ("a", b"b")])
+        await other.send_and_wait(
+            desk.other.name, b"{}", headers=[("content-type", b"text/plain"), ("", b"odd")]
+        )
+        await other.send_and_wait(
+            desk.other.name, b"{}", headers=[("busline-id", b"their-own"), ("a", b"b")]
+        )
         await other.send_and_wait(desk.other.name, b"{}")
     finally:
         await other.stop()
 
     odd, own, plain = await receive(await desk.read(desk.other), 3)
 
-    assert (odd.id, odd.message.headers) == (odd.position, (("content-type", b"text/plain"), ("", b"odd")))
+    assert (odd.id, odd.message.headers) == (
+        odd.position,
+        (("content-type", b"text/plain"), ("", b"odd")),
+    )
     assert (own.id, own.message.headers) == ("their-own", (("a", b"b"),))
     assert (plain.id, plain.message.headers) == (f"{desk.other.name}/0@2", ())
 
 
 async def test_a_users_content_type_stands_alone(desk: Desk) -> None:
     headers = (("content-type", b"application/json"), ("a", b"b"))
-    await desk.transport.publish(desk.other, [message(headers=headers), message(headers=headers[1:])])
+    await desk.transport.publish(
+        desk.other, [message(headers=headers), message(headers=headers[1:])]
+    )
 
     own, ours = await receive(await desk.read(desk.other), 2)
 
@@ -167,13 +204,28 @@ async def test_kafkas_own_tools_write_and_read(desk: Desk, engines: Engines) -> 
     await desk.transport.publish(desk.other, [message(json.dumps({"n": 1}).encode(), key=b"k")])
     tool = engines.kafka.tool
     await asyncio.to_thread(tool, "produce", "--topic", desk.other.name, text="from the console\n")
-    said = await asyncio.to_thread(tool, "consume", "--topic", desk.other.name, "--from-beginning", "--max-messages", "2", "--timeout-ms", "15000")
+    said = await asyncio.to_thread(
+        tool,
+        "consume",
+        "--topic",
+        desk.other.name,
+        "--from-beginning",
+        "--max-messages",
+        "2",
+        "--timeout-ms",
+        "15000",
+    )
 
     assert said.splitlines() == ['{"n": 1}', "from the console"]
-    assert bodies(await receive(await desk.read(desk.other), 2)) == [b'{"n": 1}', b"from the console"]
+    assert bodies(await receive(await desk.read(desk.other), 2)) == [
+        b'{"n": 1}',
+        b"from the console",
+    ]
 
 
-async def test_a_partition_that_the_client_does_not_know_yet_is_written_to_when_it_does(desk: Desk, engines: Engines) -> None:
+async def test_a_partition_that_the_client_does_not_know_yet_is_written_to_when_it_does(
+    desk: Desk, engines: Engines
+) -> None:
     topic = Address("topic", f"grows{engines.mark}")
     others = await engines.admin()
     await others.create_topics([NewTopic(topic.name, 1, 1)])
@@ -184,7 +236,9 @@ async def test_a_partition_that_the_client_does_not_know_yet_is_written_to_when_
         desk.transport.admin._known.clear()  # it is believed for 30 s
 
     for n in range(2):
-        await desk.transport.publish(topic, [message(b"%d" % n, key=b"%d" % one) for one in range(10)])
+        await desk.transport.publish(
+            topic, [message(b"%d" % n, key=b"%d" % one) for one in range(10)]
+        )
 
     assert len(await receive(await desk.read(topic), 21)) == 21
 
@@ -193,7 +247,12 @@ async def test_a_call_with_a_record_that_is_too_large_writes_none_of_them(desk: 
     await desk.transport.publish(desk.orders, [message(b"before", key=b"k")])
     many = [message(b"." * (2_000_000 if n == 900 else 10), key=b"%d" % n) for n in range(1000)]
 
-    with pytest.raises(Invalid, match="a record that the topic takes, of at most 1048588 bytes, got 2000151.*Nothing was sent"):
+    with pytest.raises(
+        Invalid,
+        match=(
+            "a record that the topic takes, of at most 1048588 bytes, got 2000151.*Nothing was sent"
+        ),
+    ):
         await desk.transport.publish(desk.orders, many)
 
     await desk.transport.publish(desk.orders, [message(b"after", key=b"k")])
@@ -239,7 +298,7 @@ async def test_a_topic_that_grows_is_written_to_all_the_same(
         await desk.transport.publish(declared, [])
 
 
-# --- numbers that are lost -------------------------------------------------------------------------------------
+# --- numbers that are lost -------------------------------------------------------------------
 
 
 def client_of(desk: Desk) -> Any:
@@ -248,7 +307,8 @@ def client_of(desk: Desk) -> Any:
 
 
 async def written_once(desk: Desk, before: int, lose: Callable[[Any], None]) -> None:
-    """Publishes to two partitions, loses the numbers, publishes more: all are there, once, in order."""
+    """Publishes to two partitions, loses the numbers, publishes more: all are there, once, in
+    order."""
     sent: dict[int, list[bytes]] = {part: [] for part in range(4)}
 
     async def publish(n: int) -> None:
@@ -269,13 +329,18 @@ async def written_once(desk: Desk, before: int, lose: Callable[[Any], None]) -> 
     assert got == sent
 
 
-async def test_numbers_that_do_not_follow_are_given_anew(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_numbers_that_do_not_follow_are_given_anew(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     def skip(client: Any) -> None:
         client._txn_manager._sequence_numbers[TopicPartition(desk.orders.name, 0)] += 7
 
     await written_once(desk, 20, skip)
 
-    assert f"{desk.orders.name}/0: the broker has lost count of our records (OutOfOrderSequenceNumber)" in caplog.text
+    assert (
+        f"{desk.orders.name}/0: the broker has lost count of our records (OutOfOrderSequenceNumber)"
+        in caplog.text
+    )
 
 
 async def test_an_epoch_that_is_over_is_given_up(desk: Desk) -> None:
@@ -297,14 +362,18 @@ async def test_an_epoch_that_is_over_is_given_up(desk: Desk) -> None:
 
 async def test_after_the_last_epoch_there_is_another_id(desk: Desk) -> None:
     def age(client: Any) -> None:
-        client._txn_manager._pid_and_epoch = PidAndEpoch(client._txn_manager.producer_id, producer.LAST_EPOCH)
+        client._txn_manager._pid_and_epoch = PidAndEpoch(
+            client._txn_manager.producer_id, producer.LAST_EPOCH
+        )
         client._txn_manager._sequence_numbers.clear()
         producer.renumber(client, anew=False)
 
     await written_once(desk, 20, age)
 
 
-async def test_what_an_unknown_error_of_the_client_leaves_open_is_not_sent_again(desk: Desk) -> None:
+async def test_what_an_unknown_error_of_the_client_leaves_open_is_not_sent_again(
+    desk: Desk,
+) -> None:
     await desk.transport.publish(desk.other, [message(b"before")])
     client_of(desk)._sender._muted_partitions = None  # what it does not expect: its task ends
 
@@ -313,10 +382,15 @@ async def test_what_an_unknown_error_of_the_client_leaves_open_is_not_sent_again
     await written_once(desk, 0, lambda client: None)
     await desk.transport.publish(desk.other, [message(b"after")])
 
-    assert bodies(await receive(await desk.read(desk.other, group="other"), 2)) == [b"before", b"after"]
+    assert bodies(await receive(await desk.read(desk.other, group="other"), 2)) == [
+        b"before",
+        b"after",
+    ]
 
 
-async def test_a_refusal_takes_no_numbers_from_those_that_follow(desk: Desk, engines: Engines) -> None:
+async def test_a_refusal_takes_no_numbers_from_those_that_follow(
+    desk: Desk, engines: Engines
+) -> None:
     await desk.transport.publish(desk.other, [message(b"before")])
     await forbid(engines, "topic", desk.other.name)
     for _ in range(3):
@@ -327,10 +401,15 @@ async def test_a_refusal_takes_no_numbers_from_those_that_follow(desk: Desk, eng
     await written_once(desk, 0, lambda client: None)
     await published(desk, desk.other, b"after")
 
-    assert bodies(await receive(await desk.read(desk.other, group="other"), 2)) == [b"before", b"after"]
+    assert bodies(await receive(await desk.read(desk.other, group="other"), 2)) == [
+        b"before",
+        b"after",
+    ]
 
 
-async def test_what_nobody_waits_for_is_not_written_when_a_topic_comes_back(engines: Engines) -> None:
+async def test_what_nobody_waits_for_is_not_written_when_a_topic_comes_back(
+    engines: Engines,
+) -> None:
     desk, others = await engines.desk(), await engines.admin()
     await desk.transport.publish(desk.other, [message(b"before")])
     assert isinstance(desk.transport, KafkaTransport)

@@ -1,4 +1,5 @@
-"""What other clients write, and what a disk made of it: it is read, or its own partition stands still and says so."""
+"""What other clients write, and what a disk made of it: it is read, or its own partition stands
+still and says so."""
 
 import asyncio
 
@@ -29,18 +30,38 @@ async def produce(engines: Engines, topic: str, *bodies: bytes, **options: objec
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_codec_is_read(desk: Desk, engines: Engines, codec: str) -> None:
     await desk.transport.publish(desk.other, [])
-    await produce(engines, desk.other.name, *(b"%d" % n * 100 for n in range(3)), compression_type=codec)
+    await produce(
+        engines, desk.other.name, *(b"%d" % n * 100 for n in range(3)), compression_type=codec
+    )
 
-    assert bodies(await receive(await desk.read(desk.other), 3)) == [b"0" * 100, b"1" * 100, b"2" * 100]
+    assert bodies(await receive(await desk.read(desk.other), 3)) == [
+        b"0" * 100,
+        b"1" * 100,
+        b"2" * 100,
+    ]
 
 
-async def test_a_headers_name_that_is_no_text_is_read_and_what_stands_around_it(desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_headers_name_that_is_no_text_is_read_and_what_stands_around_it(
+    desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await desk.transport.publish(desk.other, [])
-    for module in ("producer", "message_accumulator"):  # the plain form lets a name through as bytes
-        monkeypatch.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
-    producer = AIOKafkaProducer(bootstrap_servers=engines.kafka.server, linger_ms=200, compression_type="gzip")
+    for module in (
+        "producer",
+        "message_accumulator",
+    ):  # the plain form lets a name through as bytes
+        monkeypatch.setattr(
+            f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy
+        )
+    producer = AIOKafkaProducer(
+        bootstrap_servers=engines.kafka.server, linger_ms=200, compression_type="gzip"
+    )
     async with producer:
-        sent = [await producer.send(desk.other.name, b"%d" % n, headers=[(Raw("x"), b"v")] if n == 2 else []) for n in range(5)]
+        sent = [
+            await producer.send(
+                desk.other.name, b"%d" % n, headers=[(Raw("x"), b"v")] if n == 2 else []
+            )
+            for n in range(5)
+        ]
         await asyncio.gather(*sent)
 
     got = await receive(await desk.read(desk.other), 5)
@@ -50,7 +71,9 @@ async def test_a_headers_name_that_is_no_text_is_read_and_what_stands_around_it(
     assert got[2].message.at > 1_600_000_000
 
 
-async def test_what_cannot_be_read_stops_its_own_partition_and_is_told_once(desk: Desk, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_cannot_be_read_stops_its_own_partition_and_is_told_once(
+    desk: Desk, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
     await fill(desk, desk.orders, 40)
     spoil(engines.kafka, f"{desk.orders.name}-2")
     reader = await desk.read(desk.orders, order="key")
@@ -64,7 +87,10 @@ async def test_what_cannot_be_read_stops_its_own_partition_and_is_told_once(desk
             await asyncio.sleep(0.05)
 
     assert desk.host.waiting.keys() == {f"{desk.orders.name}/2"}
-    assert f"'{desk.orders.name}/2@0': expected a record that can be read, got CorruptRecordException" in caplog.text
+    assert (
+        f"'{desk.orders.name}/2@0': expected a record that can be read, got CorruptRecordException"
+        in caplog.text
+    )
     assert caplog.text.count("a record that can be read") == 1
     waiting.cancel()
     await desk.stack.aclose()

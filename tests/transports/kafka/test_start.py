@@ -44,7 +44,9 @@ async def answering(text: bytes) -> AsyncGenerator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-@pytest.mark.parametrize("text", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x0a"])
+@pytest.mark.parametrize(
+    "text", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x0a"]
+)
 async def test_a_server_that_speaks_something_else_is_told_apart(text: bytes) -> None:
     async with answering(text) as port:
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: it hung up"):
@@ -67,7 +69,9 @@ async def test_a_missing_topic_is_named_with_the_way_to_make_it(engines: Engines
     await transport.publish(missing, [message()])
 
 
-async def test_a_topic_that_does_not_say_gets_the_clusters_number_of_partitions(engines: Engines) -> None:
+async def test_a_topic_that_does_not_say_gets_the_clusters_number_of_partitions(
+    engines: Engines,
+) -> None:
     transport, topic = await engines.open(), Address("topic", f"plain{engines.mark}")
     await transport.publish(topic, [message()])
 
@@ -95,7 +99,10 @@ async def test_a_topic_that_belongs_to_others_is_refused(engines: Engines) -> No
     await forbid(engines, "topic", desk.other.name)
     fresh = await engines.open()
 
-    with pytest.raises(ConfigError, match=f"'{desk.other.name}': expected the right to use it, got TopicAuthorizationFailed"):
+    with pytest.raises(
+        ConfigError,
+        match=f"'{desk.other.name}': expected the right to use it, got TopicAuthorizationFailed",
+    ):
         await fresh.publish(desk.other, [message()])
     with pytest.raises(ConfigError, match=f"'{desk.other.name}': expected the right to use it"):
         await desk.beside(fresh).read(desk.other)
@@ -110,17 +117,24 @@ async def test_a_group_that_belongs_to_others_is_refused(engines: Engines) -> No
     await desk.transport.publish(desk.other, [message()])
     await forbid(engines, "group", f"g{engines.mark}")
 
-    with pytest.raises(ConfigError, match="expected the right to use it, got GroupAuthorizationFailed"):
+    with pytest.raises(
+        ConfigError, match="expected the right to use it, got GroupAuthorizationFailed"
+    ):
         await desk.read(desk.other)
 
 
 async def test_a_group_of_another_client_is_told_apart(engines: Engines) -> None:
     desk = await engines.desk()
     await desk.transport.publish(desk.other, [message()])
-    other = AIOKafkaConsumer(desk.other.name, bootstrap_servers=engines.kafka.server, group_id=f"g{engines.mark}")
+    other = AIOKafkaConsumer(
+        desk.other.name, bootstrap_servers=engines.kafka.server, group_id=f"g{engines.mark}"
+    )
     await other.start()
     try:
-        with pytest.raises(Invalid, match="expected a group of busline's members, got living members of another client"):
+        with pytest.raises(
+            Invalid,
+            match="expected a group of busline's members, got living members of another client",
+        ):
             await receive(await desk.read(desk.other), 1)
     finally:
         await other.stop()
@@ -132,7 +146,9 @@ async def test_a_topic_that_is_made_has_what_its_declaration_asks_for(engines: E
     await desk.transport.publish(desk.orders._replace(compact=True), [])
 
     async def setting(topic: str, name: str) -> str:
-        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: None})])
+        (answer,) = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, {name: None})]
+        )
         return str(answer.resources[0][4][0][1])
 
     assert await setting(desk.other.name, "retention.ms") == "60000"

@@ -14,7 +14,8 @@ from busline.transports.kafka.tracker import Commit, Tracker
 
 
 class Fetched:
-    """Records as the client gives them: `next_fetch_offset` is behind the last that was read, or behind the end."""
+    """Records as the client gives them: `next_fetch_offset` is behind the last that was read, or
+    behind the end."""
 
     def __init__(self, offsets: list[int], end: int) -> None:
         self._left, self._end, self.next_fetch_offset = offsets, end, offsets[0] if offsets else end
@@ -28,7 +29,9 @@ class Fetched:
             raise StopIteration
         offset = self._left.pop(0)
         self.next_fetch_offset = offset + 1
-        return SimpleNamespace(offset=offset, key=b"%d" % (offset % 2), value=b"", headers=[], timestamp=0)
+        return SimpleNamespace(
+            offset=offset, key=b"%d" % (offset % 2), value=b"", headers=[], timestamp=0
+        )
 
 
 def begun(*offsets: int, end: int | None = None) -> Tracker:
@@ -143,7 +146,12 @@ def test_no_more_bytes_are_taken_than_asked_for_and_a_larger_record_comes_alone(
     source = tracker.source
     tracker.source = iter_with(source, [10, 10, 50, 10, 10, 10])
 
-    assert [[one.receipt[1] for one in tracker.take(10, 25)] for _ in range(4)] == [[0, 1], [2], [3, 4], [5]]
+    assert [[one.receipt[1] for one in tracker.take(10, 25)] for _ in range(4)] == [
+        [0, 1],
+        [2],
+        [3, 4],
+        [5],
+    ]
     tracker.give_back([tracker.held[2]])
     assert tracker.take(10, 25, alone=False) == []
 
@@ -177,9 +185,13 @@ def test_a_stopped_partition_hands_out_nothing_and_does_not_pass_its_letter() ->
     assert (tracker.room(10), tracker.low) == (10, 2) and not tracker.holds(second)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.large_base_example])  # a whole walk is one input
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.large_base_example]
+)  # a whole walk is one input
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=15), st.integers(0, 1 << 32))
-def test_nothing_is_lost_and_nothing_unfinished_is_passed(given_offsets: set[int], seed: int) -> None:
+def test_nothing_is_lost_and_nothing_unfinished_is_passed(
+    given_offsets: set[int], seed: int
+) -> None:
     offsets, chance = sorted(given_offsets), Random(seed)
     tracker, finished, held = begun(*offsets), set[int](), dict[int, Delivery]()
     while len(finished) < len(offsets):

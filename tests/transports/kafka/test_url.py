@@ -19,7 +19,10 @@ def test_servers_come_with_their_ports(url: str, found: list[str]) -> None:
     assert servers(url) == found
 
 
-@pytest.mark.parametrize("url", ["kafka://", "kafka:///path", "http://a", "kafka://a:port", "kafka://a,,b", "kafka://a?x=1"])
+@pytest.mark.parametrize(
+    "url",
+    ["kafka://", "kafka:///path", "http://a", "kafka://a:port", "kafka://a,,b", "kafka://a?x=1"],
+)
 def test_another_form_is_refused(url: str) -> None:
     with pytest.raises(Invalid, match="expected kafka://host:9092"):
         servers(url)

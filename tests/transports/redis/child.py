@@ -1,4 +1,5 @@
-"""A worker process: takes jobs, says so, and settles them when it is told to. `child.py URL LEASE`."""
+"""A worker process: takes jobs, says so, and settles them when it is told to. `child.py URL
+LEASE`."""
 
 import asyncio
 import sys
@@ -37,13 +38,27 @@ async def told() -> None:
 
 
 async def main(url: str, lease: float) -> None:
-    async with RedisTransport(url, lease=lease) as transport, transport.subscribe(Subscription((MAIL,)), Host()) as receiver:
+    async with (
+        RedisTransport(url, lease=lease) as transport,
+        transport.subscribe(Subscription((MAIL,)), Host()) as receiver,
+    ):
         got = list(await receiver.receive(10))
         say("took", *[(one.body or b"").decode() for one in got])
         await told()
         for one in got:
             one.handler = "send"
-        ends = [(one, Acked((Send(POST, Message(f"sent-{one.id}", b"sent")), Keep(f"fact-{one.id}", b"1", 60)))) for one in got]
+        ends = [
+            (
+                one,
+                Acked(
+                    (
+                        Send(POST, Message(f"sent-{one.id}", b"sent")),
+                        Keep(f"fact-{one.id}", b"1", 60),
+                    )
+                ),
+            )
+            for one in got
+        ]
         say("refused", len(await receiver.settle(ends)))
         await told()
 

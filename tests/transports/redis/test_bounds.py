@@ -40,7 +40,9 @@ async def test_what_is_read_does_not_wait_for_a_token(engines: Engines, redis: S
     assert len(await receive(receiver, 20)) == 20
 
 
-async def test_a_lost_answer_is_made_up_for_by_what_is_not_known_alone(engines: Engines, redis: Server) -> None:
+async def test_a_lost_answer_is_made_up_for_by_what_is_not_known_alone(
+    engines: Engines, redis: Server
+) -> None:
     async with Wire(redis) as wire:
         desk, other = await engines.desk(wire.url), await engines.desk()
         receiver = await desk.take()
@@ -54,7 +56,9 @@ async def test_a_lost_answer_is_made_up_for_by_what_is_not_known_alone(engines: 
 
         got = await receive(receiver, 3)
 
-        assert sorted(one.id for one in got) == ["b0", "b1", "b2"] and all(one.body == LARGE for one in got)
+        assert sorted(one.id for one in got) == ["b0", "b1", "b2"] and all(
+            one.body == LARGE for one in got
+        )
         assert b"cmdstat_hgetall" not in redis.say("INFO", "commandstats")
         assert await receiver.settle([(one, ACKED) for one in (*held, *got)]) == []
 
@@ -66,7 +70,12 @@ async def test_large_outcomes_leave_in_parts(engines: Engines) -> None:
     got = await receive(receiver, 8)
     effects = [Acked((Keep(f"k{n}", LARGE, 60.0),)) for n in range(4)]
 
-    assert await receiver.settle([*zip(got, effects, strict=False), *((one, Rejected("no")) for one in got[4:])]) == []
+    assert (
+        await receiver.settle(
+            [*zip(got, effects, strict=False), *((one, Rejected("no")) for one in got[4:])]
+        )
+        == []
+    )
 
     assert await desk.transport.store.get([f"k{n}" for n in range(4)]) == [LARGE] * 4
     assert len(await desk.transport.inspector.dead()) == 4
@@ -115,7 +124,10 @@ async def test_a_large_send_leaves_in_parts_and_in_its_order(engines: Engines) -
     desk = await engines.desk()
     jobs = [message(LARGE[:-1] + b"%d" % n, id=f"{n}", remember=60.0 * (n % 2)) for n in range(6)]
 
-    assert await desk.transport.publish(desk.mail, [*jobs, message(id="0"), jobs[1]]) == {6: "0", 7: "1"}
+    assert await desk.transport.publish(desk.mail, [*jobs, message(id="0"), jobs[1]]) == {
+        6: "0",
+        7: "1",
+    }
 
     got = await receive(await desk.take(), 6)
     assert bodies(got) == [one.body for one in jobs]

@@ -38,8 +38,12 @@ async def test_a_clock_that_is_set_moves_nothing_asked_for_in_seconds(redis: Ser
             assert (again.body, again.attempt) == (b"soon", 2)
             await receiver.settle([(again, ACKED)])
             assert await nothing(receiver)
-            assert await transport.store.put("k", b"v", 60.0) and await transport.store.get(["k"]) == [b"v"]
-            assert await transport.publish(desk.mail, [message(id=f"{shift}", remember=60.0)]) == {0: f"{shift}"}
+            assert await transport.store.put("k", b"v", 60.0) and await transport.store.get(
+                ["k"]
+            ) == [b"v"]
+            assert await transport.publish(desk.mail, [message(id=f"{shift}", remember=60.0)]) == {
+                0: f"{shift}"
+            }
         await desk.stack.aclose()
 
 
@@ -57,7 +61,9 @@ async def test_a_remembered_id_is_known_though_the_clock_is_set(redis: Server) -
         await desk.stack.aclose()
 
 
-async def test_after_the_servers_clock_was_set_nobody_is_judged_before_a_beat(engines: Engines) -> None:
+async def test_after_the_servers_clock_was_set_nobody_is_judged_before_a_beat(
+    engines: Engines,
+) -> None:
     desk, other = await engines.desk(), await engines.desk()
     await desk.transport.publish(desk.mail, [message()])
     receiver = await desk.take()
@@ -81,7 +87,9 @@ async def test_a_lease_from_before_the_servers_clock_was_set_back_ends(engines: 
     (worker,) = victim.redis.lease.workers
     victim.redis.lease.end()
     await asyncio.to_thread(victim.redis.lease.join)
-    await desk.redis.link.ask("ZADD", f"{desk.redis.prefix}live", round((time.time() + HOUR) * 1000), worker)
+    await desk.redis.link.ask(
+        "ZADD", f"{desk.redis.prefix}live", round((time.time() + HOUR) * 1000), worker
+    )
 
     async with asyncio.timeout(20):
         while (await desk.transport.inspector.depth())["mail"].waiting == 0:

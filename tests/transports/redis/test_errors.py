@@ -1,4 +1,5 @@
-"""What is wrong with a URL, a login, a server or a message, said in one form and without secrets."""
+"""What is wrong with a URL, a login, a server or a message, said in one form and without
+secrets."""
 
 import asyncio
 import shlex
@@ -25,9 +26,15 @@ SECRET = "s3cr3t"
         ("rediss://h:1", "'rediss://': expected redis:// or unix://, got TLS. Not yet"),
         ("http://h", "'http://': expected redis://"),
         ("localhost:6379", "'the URL': expected redis://"),
-        (f"redis://u:{SECRET}@x@h", "'redis://...@h': expected a URL without a raw # or @ in its password"),
+        (
+            f"redis://u:{SECRET}@x@h",
+            "'redis://...@h': expected a URL without a raw # or @ in its password",
+        ),
         (f"redis://u:{SECRET}#x@h", "without a raw # or @"),
-        (f"redis://u:{SECRET}@h/x", "'redis://h/x': expected a database's number after the host, got 'x'"),
+        (
+            f"redis://u:{SECRET}@h/x",
+            "'redis://h/x': expected a database's number after the host, got 'x'",
+        ),
         (f"redis://u:{SECRET}@h:x", "got a port that is no number"),
         (f"redis://u:{SECRET}@h?tls=1", "got another query"),
     ],
@@ -41,9 +48,17 @@ def test_a_wrong_url_is_refused_without_its_secret(url: str, said: str) -> None:
 
 def test_a_url_is_taken_apart() -> None:
     given = open_url("redis://us%40er:p%23w@host:7/3?namespace=shop", SystemClock())
-    assert (given.place.user, given.place.password, given.place.host, given.place.port, given.place.database) == ("us@er", "p#w", "host", 7, 3)
+    assert (
+        given.place.user,
+        given.place.password,
+        given.place.host,
+        given.place.port,
+        given.place.database,
+    ) == ("us@er", "p#w", "host", 7, 3)
     assert given.prefix == "{shop}:"
-    assert repr(given) == "<RedisTransport redis://host:7/3 {shop}:>" and "p#w" not in repr(given.place)
+    assert repr(given) == "<RedisTransport redis://host:7/3 {shop}:>" and "p#w" not in repr(
+        given.place
+    )
     assert open_url("unix:///run/r.sock", SystemClock()).place.path == "/run/r.sock"
     assert str(open_url("redis://h", SystemClock()).place) == "redis://h:6379"
     with pytest.raises(Invalid, match="printable characters without braces"):
@@ -61,8 +76,13 @@ async def fails(url: str) -> str:
 @pytest.mark.server
 async def test_a_login_that_is_missing_or_wrong_says_so() -> None:
     with running(requirepass=SECRET) as server:
-        assert "ConfigError" in (said := await fails(server.url)) and "a login that the server accepts" in said
-        assert "a login that the server accepts" in await fails(f"redis://:not-{SECRET}@127.0.0.1:{server.port}")
+        assert (
+            "ConfigError" in (said := await fails(server.url))
+            and "a login that the server accepts" in said
+        )
+        assert "a login that the server accepts" in await fails(
+            f"redis://:not-{SECRET}@127.0.0.1:{server.port}"
+        )
         async with RedisTransport(f"redis://:{SECRET}@127.0.0.1:{server.port}") as transport:
             assert await transport.publish(MAIL, [message()]) == {}
 
@@ -76,12 +96,18 @@ async def test_a_login_that_may_not_touch_the_keys_says_so(redis: Server) -> Non
 
 
 async def test_a_database_that_is_not_there_says_so(redis: Server) -> None:
-    assert "ConfigError" in (said := await fails(f"{redis.url}/99")) and "a database that the server has" in said
+    assert (
+        "ConfigError" in (said := await fails(f"{redis.url}/99"))
+        and "a database that the server has" in said
+    )
 
 
 async def test_nobody_there_is_unavailable_at_once() -> None:
     begun = time.monotonic()
-    assert "Unavailable" in (said := await fails(f"redis://127.0.0.1:{free_port()}")) and "expected an answer" in said
+    assert (
+        "Unavailable" in (said := await fails(f"redis://127.0.0.1:{free_port()}"))
+        and "expected an answer" in said
+    )
     assert time.monotonic() - begun < 2
 
 
@@ -105,7 +131,9 @@ async def test_records_are_refused(redis: Server) -> None:
                 pass
 
 
-async def test_a_send_that_is_not_confirmed_within_its_time_is_unavailable(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_send_that_is_not_confirmed_within_its_time_is_unavailable(
+    redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("busline.transports.redis.producer.PATIENCE", 0.3)
     with running() as server:
         async with RedisTransport(server.url) as transport:
@@ -127,7 +155,9 @@ async def test_a_send_is_told_when_its_engine_is_closed(redis: Server) -> None:
     with running() as server:
         async with RedisTransport(server.url) as transport:
             server.kill()
-            sending = [asyncio.ensure_future(transport.publish(MAIL, [message()])) for _ in range(3)]
+            sending = [
+                asyncio.ensure_future(transport.publish(MAIL, [message()])) for _ in range(3)
+            ]
             await asyncio.sleep(0.05)
         for one in sending:
             with pytest.raises(Unavailable, match="closed before it confirmed"):
@@ -135,11 +165,26 @@ async def test_a_send_is_told_when_its_engine_is_closed(redis: Server) -> None:
 
 
 async def test_a_login_without_scripts_is_told_the_line_that_allows_them(redis: Server) -> None:
-    redis.say("ACL", "SETUSER", "guest", "on", f">{SECRET}", "~*", "&*", "+@all", "-eval", "-evalsha", "-info", "-config")
+    redis.say(
+        "ACL",
+        "SETUSER",
+        "guest",
+        "on",
+        f">{SECRET}",
+        "~*",
+        "&*",
+        "+@all",
+        "-eval",
+        "-evalsha",
+        "-info",
+        "-config",
+    )
     url = f"redis://guest:{SECRET}@127.0.0.1:{redis.port}"
     try:
         said = await fails(url)
-        assert "expected a login that may use the scripts, keys and channels of this namespace" in said
+        assert (
+            "expected a login that may use the scripts, keys and channels of this namespace" in said
+        )
         line = said.partition("Type at the server: ")[2].rstrip(".")
         redis.say("ACL", "SETUSER", "guest", "reset", "on", f">{SECRET}")
         redis.say(*shlex.split(line))
@@ -150,7 +195,10 @@ async def test_a_login_without_scripts_is_told_the_line_that_allows_them(redis: 
 
 async def works(url: str) -> None:
     """Without INFO and CONFIG, as far as a job needs."""
-    async with RedisTransport(url) as transport, transport.subscribe(Subscription((MAIL,)), Recorder(SystemClock())) as receiver:
+    async with (
+        RedisTransport(url) as transport,
+        transport.subscribe(Subscription((MAIL,)), Recorder(SystemClock())) as receiver,
+    ):
         waiting = asyncio.ensure_future(transport.store.wait("k", None))
         await transport.publish(MAIL, [message()])
         (got,) = await receiver.receive(1)
@@ -159,7 +207,9 @@ async def works(url: str) -> None:
 
 
 @pytest.mark.server
-async def test_a_server_that_throws_keys_away_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_throws_keys_away_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with running(maxmemory="50mb", maxmemory_policy="allkeys-lru") as server:
         await works(server.url)
     assert "maxmemory-policy allkeys-lru" in caplog.text
@@ -169,13 +219,26 @@ async def test_a_login_without_channels_is_told_what_it_lacks(redis: Server) -> 
     redis.say("ACL", "SETUSER", "guest", "on", f">{SECRET}", "~*", "resetchannels", "+@all")
     try:
         said = await fails(f"redis://guest:{SECRET}@127.0.0.1:{redis.port}")
-        assert "channel" in said and "ACL SETUSER guest" in said and "Redis 6.2 or newer" not in said
+        assert (
+            "channel" in said and "ACL SETUSER guest" in said and "Redis 6.2 or newer" not in said
+        )
     finally:
         redis.say("ACL", "DELUSER", "guest")
 
 
 async def test_a_login_that_may_not_ask_for_connections_keeps_its_lease(redis: Server) -> None:
-    redis.say("ACL", "SETUSER", "guest", "on", f">{SECRET}", "~*", "&*", "+@all", "-client", "+client|setname")
+    redis.say(
+        "ACL",
+        "SETUSER",
+        "guest",
+        "on",
+        f">{SECRET}",
+        "~*",
+        "&*",
+        "+@all",
+        "-client",
+        "+client|setname",
+    )
     try:
         async with RedisTransport(f"redis://guest:{SECRET}@127.0.0.1:{redis.port}") as transport:
             async with asyncio.timeout(10):

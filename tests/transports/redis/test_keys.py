@@ -1,4 +1,5 @@
-"""What stands in the server: as other languages and redis-cli see it, and what scripts make of foreign bytes."""
+"""What stands in the server: as other languages and redis-cli see it, and what scripts make of
+foreign bytes."""
 
 import asyncio
 import time
@@ -41,16 +42,27 @@ async def test_a_waiting_job_takes_little(engines: Engines) -> None:
 async def test_nothing_is_left_when_jobs_are_done(engines: Engines, redis: Server) -> None:
     desk = await engines.desk()
     receiver = await desk.take()
-    await desk.transport.publish(desk.mail, [message(due=time.time() + 0.05), message(), message(unique="k")])
+    await desk.transport.publish(
+        desk.mail, [message(due=time.time() + 0.05), message(), message(unique="k")]
+    )
     await receiver.settle([(one, ACKED) for one in await receive(receiver, 3)])
     await desk.stack.aclose()
 
     left = {key.decode() for key in await desk.redis.link.ask("KEYS", "*")}
 
-    assert {key.partition(":")[2].partition(":")[0] for key in left} <= {"layout", "queues", "counts", "producer", "wake", "keeper"}
+    assert {key.partition(":")[2].partition(":")[0] for key in left} <= {
+        "layout",
+        "queues",
+        "counts",
+        "producer",
+        "wake",
+        "keeper",
+    }
 
 
-async def test_bytes_that_are_no_envelope_become_dead_letters(engines: Engines, redis: Server) -> None:
+async def test_bytes_that_are_no_envelope_become_dead_letters(
+    engines: Engines, redis: Server
+) -> None:
     desk = await engines.desk()
     receiver = await desk.take()
     packed = pack(message(id="broken"), "mail")
@@ -94,7 +106,9 @@ async def test_an_envelope_of_another_version_waits_for_a_newer_worker(redis: Se
         await desk.stack.aclose()
 
 
-async def test_sends_that_can_never_be_done_bury_their_delivery(engines: Engines, redis: Server) -> None:
+async def test_sends_that_can_never_be_done_bury_their_delivery(
+    engines: Engines, redis: Server
+) -> None:
     desk = await engines.desk()
     receiver = await desk.take()
     await desk.transport.publish(desk.mail, [message(id="a"), message(id="b"), message(id="c")])
@@ -102,9 +116,16 @@ async def test_sends_that_can_never_be_done_bury_their_delivery(engines: Engines
     a, b, c = await receive(receiver, 3)
     to_topic = Acked((Keep("half", b"1", 60), Send(desk.orders, message())))
 
-    assert await receiver.settle([(a, desk.sending(b"x")), (b, to_topic), (c, Acked((Keep("whole", b"1", 60),)))]) == []
+    assert (
+        await receiver.settle(
+            [(a, desk.sending(b"x")), (b, to_topic), (c, Acked((Keep("whole", b"1", 60),)))]
+        )
+        == []
+    )
 
-    assert {one.id: one.reason.partition(":")[0] for one in await desk.transport.inspector.dead()} == dict.fromkeys("ab", "its sends cannot be done")
+    assert {
+        one.id: one.reason.partition(":")[0] for one in await desk.transport.inspector.dead()
+    } == dict.fromkeys("ab", "its sends cannot be done")
     assert await desk.transport.store.get(["half", "whole"]) == [None, b"1"]
 
 
@@ -122,11 +143,15 @@ async def test_jobs_of_one_id_are_told_apart_in_hand(engines: Engines) -> None:
     assert await receiver.settle([(got[0], ACKED)]) == []
 
 
-async def test_a_look_among_many_says_waiting_of_a_young_id(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_among_many_says_waiting_of_a_young_id(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("busline.transports.redis.inspector.FEW", 2)
     desk = await engines.desk()
     look, young = desk.transport.inspector.look, new_id()
-    await desk.transport.publish(desk.mail, [message() for _ in range(2)] + [message(id="given", remember=60.0)])
+    await desk.transport.publish(
+        desk.mail, [message() for _ in range(2)] + [message(id="given", remember=60.0)]
+    )
 
     assert (await look(young)).state == "waiting"
     assert (await look("given")).state == "waiting"
@@ -143,7 +168,19 @@ async def test_namespaces_do_not_see_each_other(engines: Engines, redis: Server)
 
 def test_an_envelope_comes_out_as_it_went_in() -> None:
     headers = (("h", b"\xff"), ("h", None), ("é", b""))
-    whole = Message("i", b"\x00", headers, b"\xff", 1.5, "täsk", 2.5, "u", 3.25, Options(1.0, {"attempts": 2}), "t/0@1")
+    whole = Message(
+        "i",
+        b"\x00",
+        headers,
+        b"\xff",
+        1.5,
+        "täsk",
+        2.5,
+        "u",
+        3.25,
+        Options(1.0, {"attempts": 2}),
+        "t/0@1",
+    )
     for one in (whole, Message("x", None), Message("x", b"")):
         found = unpack(pack(one, "queue", 7))
         assert (found.queue, found.attempts) == ("queue", 7)
@@ -164,7 +201,9 @@ def test_one_transport_is_opened_in_one_loop_after_another(redis: Server) -> Non
             waiting = asyncio.ensure_future(transport.store.wait("k", None))
             await transport.publish(desk.mail, [message()])
             receiver = await desk.take()
-            await receiver.settle([((await receive(receiver, 1))[0], Acked((Keep("k", b"v", 0.5),)))])
+            await receiver.settle(
+                [((await receive(receiver, 1))[0], Acked((Keep("k", b"v", 0.5),)))]
+            )
             assert await waiting == b"v"
             await desk.stack.aclose()
 
@@ -187,7 +226,12 @@ async def test_pages_of_dead_letters_go_on_behind_one_that_is_gone(engines: Engi
 
 async def test_what_cannot_be_written_is_refused_at_the_send(engines: Engines) -> None:
     desk = await engines.desk()
-    for wrong in (message(id="\ud800"), message(task="\ud800"), message(options=Options(1.0, {"x": object()})), message(at=None)):
+    for wrong in (
+        message(id="\ud800"),
+        message(task="\ud800"),
+        message(options=Options(1.0, {"x": object()})),
+        message(at=None),
+    ):
         with pytest.raises(Invalid, match="a job that can be written|at most 65535"):
             await desk.transport.publish(desk.mail, [message(), wrong])
     assert "mail" not in await desk.transport.inspector.depth()
@@ -204,7 +248,12 @@ async def test_an_outcome_that_cannot_be_written_is_buried_and_no_other(engines:
         Rejected(404),  # type: ignore[arg-type]  # what a user's code may bring
     ]
 
-    assert await receiver.settle([*zip(got, wrong, strict=False), (got[3], Acked((Keep("k", b"v", 60.0),)))]) == []
+    assert (
+        await receiver.settle(
+            [*zip(got, wrong, strict=False), (got[3], Acked((Keep("k", b"v", 60.0),)))]
+        )
+        == []
+    )
 
     assert {one.id for one in await desk.transport.inspector.dead()} == {"j0", "j1", "j2"}
     assert await desk.transport.store.get(["k"]) == [b"v"]

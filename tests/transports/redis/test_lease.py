@@ -25,7 +25,9 @@ async def die(desk: RealDesk, by: RealDesk) -> None:
     """As if the desk's process had been killed: the server sees its connection closed."""
     desk.redis.lease.end()
     await asyncio.to_thread(desk.redis.lease.join)
-    while desk.redis.lease.connection and await by.redis.link.ask("CLIENT", "LIST", "ID", desk.redis.lease.connection):
+    while desk.redis.lease.connection and await by.redis.link.ask(
+        "CLIENT", "LIST", "ID", desk.redis.lease.connection
+    ):
         await asyncio.sleep(0.01)
     await take_for_dead(desk, by)
 
@@ -104,7 +106,10 @@ async def test_a_lease_that_ran_out_while_nobody_looked_is_renewed(engines: Engi
 
 async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
     desk = await engines.desk()
-    await desk.transport.publish(desk.mail, [message(b"poison", id="1", task="send", unique="k"), message(b"innocent", id="2")])
+    await desk.transport.publish(
+        desk.mail,
+        [message(b"poison", id="1", task="send", unique="k"), message(b"innocent", id="2")],
+    )
     for _ in range(2):
         victim = await engines.desk()
         assert bodies(await receive(await victim.take(), 2)) == [b"poison", b"innocent"]
@@ -117,12 +122,16 @@ async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:
 
     letters = await desk.transport.inspector.dead()
 
-    assert [(one.body, one.handler, one.reason, one.attempts) for one in letters] == [(b"poison", "send", "its worker died 3 times", 1)]
+    assert [(one.body, one.handler, one.reason, one.attempts) for one in letters] == [
+        (b"poison", "send", "its worker died 3 times", 1)
+    ]
     assert (await desk.transport.inspector.counts())[Whose("mail", "send")].dead == 1
     assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {}
 
 
-async def test_a_job_whose_workers_stood_still_is_not_dead(engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_job_whose_workers_stood_still_is_not_dead(
+    engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
     desk = await engines.desk()
     await desk.transport.publish(desk.mail, [message(b"long"), message(b"other")])
     for _ in range(4):
@@ -192,11 +201,15 @@ async def test_a_big_hand_is_given_back_in_its_order(engines: Engines) -> None:
     assert [int(one.body or b"") for one in got] == list(range(600))
 
 
-async def test_a_delayed_job_starts_although_its_timekeeper_died(engines: Engines, redis: Server) -> None:
+async def test_a_delayed_job_starts_although_its_timekeeper_died(
+    engines: Engines, redis: Server
+) -> None:
     desk, keeper = await engines.desk(), await engines.desk()
     kept = await keeper.take()
     assert await nothing(kept)
-    await desk.transport.publish(desk.mail, [message(b"later", due=time.time() + timedelta(seconds=1).total_seconds())])
+    await desk.transport.publish(
+        desk.mail, [message(b"later", due=time.time() + timedelta(seconds=1).total_seconds())]
+    )
     await asyncio.sleep(0.05)
     receiver = await desk.take()
     taking = asyncio.ensure_future(receive(receiver, 1))
@@ -225,4 +238,7 @@ def commands(server: Server) -> int:
     """How many commands the clients have asked, without those inside scripts."""
     told = server.say("INFO", "commandstats").decode()
     calls = dict(line.split(":calls=") for line in told.splitlines() if ":calls=" in line)
-    return sum(int(calls.get(f"cmdstat_{name}", "0").split(",")[0]) for name in ("evalsha", "blpop", "ping", "mget"))
+    return sum(
+        int(calls.get(f"cmdstat_{name}", "0").split(",")[0])
+        for name in ("evalsha", "blpop", "ping", "mget")
+    )

@@ -43,7 +43,9 @@ class Worker:
 
     async def settle(self, chance: random.Random, *, ends: bool = False) -> None:
         for delivery, outcome in list(self.chosen.items())[:3]:
-            self.chosen[delivery] = outcome or self.outcome(delivery, 0.0 if ends else chance.random())
+            self.chosen[delivery] = outcome or self.outcome(
+                delivery, 0.0 if ends else chance.random()
+            )
         settled = [(one, outcome) for one, outcome in self.chosen.items() if outcome is not None]
         try:
             self.refused += len(await self.receiver.settle(settled))
@@ -60,7 +62,9 @@ class Worker:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_every_job_ends_once_whatever_happens(engines: Engines, wire: Wire, seed: int) -> None:
+async def test_every_job_ends_once_whatever_happens(
+    engines: Engines, wire: Wire, seed: int
+) -> None:
     chance, calm = random.Random(seed), await engines.desk()
     desks = [await engines.desk(wire.url) for _ in range(3)]
     workers = [Worker(desk, await desk.take()) for desk in desks]
@@ -73,10 +77,15 @@ async def test_every_job_ends_once_whatever_happens(engines: Engines, wire: Wire
     sent = Counter([one async for one in all_sent(calm)])
     assert not [one for one, times in sent.items() if times > 1]
     assert sorted([*dead, *(one.removeprefix("sent-") for one in sent)]) == sorted(jobs)
-    print(f"seed {seed}: {len(jobs)} jobs, {len(dead)} dead, {wire.lost} answers lost, {sum(one.refused for one in workers)} refused")
+    print(
+        f"seed {seed}: {len(jobs)} jobs, {len(dead)} dead, {wire.lost} answers lost,"
+        f" {sum(one.refused for one in workers)} refused"
+    )
 
 
-async def step(chance: random.Random, calm: RealDesk, worker: Worker, wire: Wire, jobs: list[str]) -> None:
+async def step(
+    chance: random.Random, calm: RealDesk, worker: Worker, wire: Wire, jobs: list[str]
+) -> None:
     turn = chance.random()
     if turn < 0.25:
         names = [f"{len(jobs) + n}" for n in range(chance.randint(1, 3))]
@@ -95,7 +104,8 @@ async def step(chance: random.Random, calm: RealDesk, worker: Worker, wire: Wire
 
 
 async def end_lease(calm: RealDesk, worker: Worker) -> None:
-    """Another process takes this worker for dead; it does not hear of it but by its own next word."""
+    """Another process takes this worker for dead; it does not hear of it but by its own next
+    word."""
     for receiver in worker.desk.redis.receivers:
         if receiver.worker:
             await calm.redis.link.ask("ZADD", f"{calm.redis.prefix}live", 1, receiver.worker)

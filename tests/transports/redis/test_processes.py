@@ -22,7 +22,9 @@ CHILD = Path(__file__).with_name("child.py")
 @asynccontextmanager
 async def child(server: Server, lease: float) -> AsyncGenerator[Process]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = await asyncio.create_subprocess_exec(sys.executable, CHILD, server.url, str(lease), stdin=PIPE, stdout=PIPE, env=env)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, CHILD, server.url, str(lease), stdin=PIPE, stdout=PIPE, env=env
+    )
     try:
         yield process
     finally:
@@ -42,7 +44,9 @@ def tell(process: Process) -> None:
     process.stdin.write(b"go\n")
 
 
-async def test_what_a_killed_process_had_in_hand_runs_elsewhere(engines: Engines, redis: Server) -> None:
+async def test_what_a_killed_process_had_in_hand_runs_elsewhere(
+    engines: Engines, redis: Server
+) -> None:
     desk = await engines.desk(lease=1.0)
     await desk.transport.publish(desk.mail, [message(b"a", id="1"), message(b"b", id="2")])
     async with child(redis, 1.0) as worker:
@@ -59,7 +63,9 @@ async def test_what_a_killed_process_had_in_hand_runs_elsewhere(engines: Engines
     assert (await desk.transport.inspector.depth())["mail"][:4] == (0, 0, 0, 0)
 
 
-async def test_a_process_frozen_past_its_lease_is_refused_when_it_comes_back(engines: Engines, redis: Server) -> None:
+async def test_a_process_frozen_past_its_lease_is_refused_when_it_comes_back(
+    engines: Engines, redis: Server
+) -> None:
     desk = await engines.desk(lease=1.0)
     await desk.transport.publish(desk.mail, [message(b"a", id="1")])
     async with child(redis, 1.0) as zombie:

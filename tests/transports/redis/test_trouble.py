@@ -1,4 +1,5 @@
-"""Answers that do not come, connections that are cut, a server that restarts, freezes, or refuses writes."""
+"""Answers that do not come, connections that are cut, a server that restarts, freezes, or refuses
+writes."""
 
 import asyncio
 import logging
@@ -50,12 +51,17 @@ async def waiting(desk: RealDesk) -> tuple[int, int]:
     return depth.waiting, depth.running
 
 
-async def test_a_send_whose_answer_is_lost_is_sent_again_and_not_doubled(engines: Engines, wire: Wire) -> None:
+async def test_a_send_whose_answer_is_lost_is_sent_again_and_not_doubled(
+    engines: Engines, wire: Wire
+) -> None:
     desk = await engines.desk(wire.url)
     await desk.transport.publish(desk.mail, [message(id="warm")])
     wire.loses_answers_after = b"EVALSHA"
 
-    assert await desk.transport.publish(desk.mail, [message(id="a"), message(id="b", remember=60.0)]) == {}
+    assert (
+        await desk.transport.publish(desk.mail, [message(id="a"), message(id="b", remember=60.0)])
+        == {}
+    )
 
     assert wire.lost == 1
     assert await waiting(desk) == (3, 0)
@@ -75,7 +81,9 @@ async def test_jobs_whose_arrival_was_lost_are_found_in_hand(engines: Engines, w
     assert await waiting(other) == (0, 0)
 
 
-async def test_an_acknowledgement_whose_answer_was_lost_counts_once(engines: Engines, wire: Wire) -> None:
+async def test_an_acknowledgement_whose_answer_was_lost_counts_once(
+    engines: Engines, wire: Wire
+) -> None:
     desk, other = await engines.desk(wire.url), await engines.desk()
     await other.transport.publish(other.mail, [message() for _ in range(3)])
     receiver = await desk.take()
@@ -93,7 +101,9 @@ async def test_an_acknowledgement_whose_answer_was_lost_counts_once(engines: Eng
     assert await receiver.settle([(got[0], ACKED)]) == got[:1]
 
 
-async def test_a_retry_whose_answer_was_lost_counts_one_attempt(engines: Engines, wire: Wire) -> None:
+async def test_a_retry_whose_answer_was_lost_counts_one_attempt(
+    engines: Engines, wire: Wire
+) -> None:
     desk, other = await engines.desk(wire.url), await engines.desk()
     await other.transport.publish(other.mail, [message()])
     receiver = await desk.take()
@@ -136,7 +146,10 @@ async def test_a_restarted_server_with_aof_has_everything(engines: Engines) -> N
     with running(appendonly="yes") as server:
         desk = await engines.desk(server.url)
         receiver = await desk.take()
-        await desk.transport.publish(desk.mail, [message(b"hand"), message(b"waits"), message(b"later", due=time.time() + 0.5)])
+        await desk.transport.publish(
+            desk.mail,
+            [message(b"hand"), message(b"waits"), message(b"later", due=time.time() + 0.5)],
+        )
         got = await receive(receiver, 1)
         server.kill()
         begun = time.monotonic()
@@ -154,8 +167,12 @@ async def test_a_server_that_is_away_is_told_once_and_waited_for(engines: Engine
         desk = await engines.desk(server.url)
         receiver = await desk.take()
         server.kill()
-        sending = asyncio.ensure_future(desk.transport.publish(desk.mail, [message(b"sent meanwhile")]))
-        with pytest.raises(Unavailable, match=f"'redis://127.0.0.1:{server.port}': expected an answer"):
+        sending = asyncio.ensure_future(
+            desk.transport.publish(desk.mail, [message(b"sent meanwhile")])
+        )
+        with pytest.raises(
+            Unavailable, match=f"'redis://127.0.0.1:{server.port}': expected an answer"
+        ):
             await receiver.receive(1)
         assert not sending.done()
 
@@ -193,7 +210,9 @@ async def test_a_demoted_server_is_waited_for(engines: Engines) -> None:
         await desk.transport.publish(desk.mail, [message(b"before")])
         got = await receive(receiver, 1)
         server.say("CONFIG", "SET", "replica-serve-stale-data", "yes")
-        server.say("REPLICAOF", "127.0.0.1", "1")  # nobody there: it keeps what it has, and takes no writes
+        server.say(
+            "REPLICAOF", "127.0.0.1", "1"
+        )  # nobody there: it keeps what it has, and takes no writes
         with pytest.raises(Unavailable, match="a server that is ready for writes"):
             await receiver.settle([(got[0], ACKED)])
         sending = asyncio.ensure_future(desk.transport.publish(desk.mail, [message(b"after")]))
@@ -206,7 +225,9 @@ async def test_a_demoted_server_is_waited_for(engines: Engines) -> None:
         await desk.stack.aclose()
 
 
-async def test_a_full_server_refuses_sends_at_once_and_takes_acknowledgements(engines: Engines) -> None:
+async def test_a_full_server_refuses_sends_at_once_and_takes_acknowledgements(
+    engines: Engines,
+) -> None:
     with running() as server:
         desk = await engines.desk(server.url)
         receiver = await desk.take()
@@ -224,7 +245,9 @@ async def test_a_full_server_refuses_sends_at_once_and_takes_acknowledgements(en
         await desk.stack.aclose()
 
 
-async def test_a_waiter_hears_of_its_fact_over_a_cut_connection(engines: Engines, wire: Wire) -> None:
+async def test_a_waiter_hears_of_its_fact_over_a_cut_connection(
+    engines: Engines, wire: Wire
+) -> None:
     desk, other = await engines.desk(wire.url), await engines.desk()
     hearing = asyncio.ensure_future(desk.transport.store.wait("k", None))
     while b"fact:k" not in redis_channels(other):
@@ -241,7 +264,9 @@ def redis_channels(desk: RealDesk) -> bytes:
     return server.say("PUBSUB", "CHANNELS")
 
 
-async def test_leaving_while_the_server_is_away_says_what_becomes_of_the_rest(engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+async def test_leaving_while_the_server_is_away_says_what_becomes_of_the_rest(
+    engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
     with running() as server:
         desk = await engines.desk(server.url)
         await desk.transport.publish(desk.mail, [message()])
@@ -256,7 +281,9 @@ async def test_leaving_while_the_server_is_away_says_what_becomes_of_the_rest(en
 async def test_a_full_server_takes_beats_and_newcomers(engines: Engines) -> None:
     with running() as server:
         desk = await engines.desk(server.url, lease=1.0)
-        await engines.open(server.url, lease=1.0)  # one that only sends: it beats for nobody, and looks after the dead
+        await engines.open(
+            server.url, lease=1.0
+        )  # one that only sends: it beats for nobody, and looks after the dead
         await desk.transport.publish(desk.mail, [message(id="a"), message(id="b")])
         receiver = await desk.take()
         got = await receive(receiver, 2)
@@ -268,7 +295,9 @@ async def test_a_full_server_takes_beats_and_newcomers(engines: Engines) -> None
         server.say("CONFIG", "SET", "maxmemory", "0")
 
 
-async def test_whoever_waits_for_a_send_hears_that_the_transport_was_closed(engines: Engines) -> None:
+async def test_whoever_waits_for_a_send_hears_that_the_transport_was_closed(
+    engines: Engines,
+) -> None:
     with running() as server:
         desk = await engines.desk(server.url)
         server.freeze()
@@ -280,7 +309,10 @@ async def test_whoever_waits_for_a_send_hears_that_the_transport_was_closed(engi
         await desk.redis._producer.close()
 
         async with asyncio.timeout(5):
-            assert [type(one) for one in await asyncio.gather(*sends, return_exceptions=True)] == [Unavailable, Unavailable]
+            assert [type(one) for one in await asyncio.gather(*sends, return_exceptions=True)] == [
+                Unavailable,
+                Unavailable,
+            ]
         server.thaw()
 
 
@@ -289,17 +321,24 @@ async def turns(desk: RealDesk) -> int:
     before = (await desk.redis.link.ask("INFO", "commandstats")).decode()
     await asyncio.sleep(0.5)
     after = (await desk.redis.link.ask("INFO", "commandstats")).decode()
-    first, last = [int(text.partition("cmdstat_evalsha:calls=")[2].partition(",")[0]) for text in (before, after)]
+    first, last = [
+        int(text.partition("cmdstat_evalsha:calls=")[2].partition(",")[0])
+        for text in (before, after)
+    ]
     return last - first
 
 
-async def test_who_waits_for_a_job_that_runs_alone_does_not_ask_without_end(engines: Engines, redis: Server) -> None:
+async def test_who_waits_for_a_job_that_runs_alone_does_not_ask_without_end(
+    engines: Engines, redis: Server
+) -> None:
     desk = await engines.desk()
     await desk.transport.publish(desk.mail, [message(id="a")])
     receiver, other = await desk.take(), await desk.take(desk.post)
     (first,) = await receive(receiver, 1)
     envelope = pack(message(id="suspect"), "mail")
-    await desk.redis.link.ask("RPUSH", "{busline}:suspect:mail", envelope[:4] + b"\2" + envelope[5:])
+    await desk.redis.link.ask(
+        "RPUSH", "{busline}:suspect:mail", envelope[:4] + b"\2" + envelope[5:]
+    )
     waiting = asyncio.ensure_future(receiver.receive(5))
     await asyncio.sleep(0.1)
     assert await turns(desk) < 20  # it waits until nothing else is in hand
@@ -307,7 +346,10 @@ async def test_who_waits_for_a_job_that_runs_alone_does_not_ask_without_end(engi
     await receiver.settle([(first, ACKED)])
     (alone,) = await waiting
     await desk.transport.publish(desk.mail, [message(id="b")])
-    waiting, beside = asyncio.ensure_future(receiver.receive(5)), asyncio.ensure_future(other.receive(5))
+    waiting, beside = (
+        asyncio.ensure_future(receiver.receive(5)),
+        asyncio.ensure_future(other.receive(5)),
+    )
     await asyncio.sleep(0.1)
     assert await turns(desk) < 20  # it runs
 
@@ -316,7 +358,9 @@ async def test_who_waits_for_a_job_that_runs_alone_does_not_ask_without_end(engi
     assert [one.id for one in (*await waiting, *await beside)] == ["b", "c"]
 
 
-async def test_a_redrive_loses_no_bytes_that_are_no_envelope(engines: Engines, redis: Server) -> None:
+async def test_a_redrive_loses_no_bytes_that_are_no_envelope(
+    engines: Engines, redis: Server
+) -> None:
     desk = await engines.desk()
     await desk.redis.link.ask("RPUSH", "{busline}:queue:mail", b"\x01ab")
     await nothing(await desk.take())
@@ -326,19 +370,29 @@ async def test_a_redrive_loses_no_bytes_that_are_no_envelope(engines: Engines, r
     assert (await desk.transport.inspector.redrive([letter.id])).again == 1
 
 
-async def test_what_is_asked_on_a_connection_that_died_in_silence_is_asked_again(engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_asked_on_a_connection_that_died_in_silence_is_asked_again(
+    engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("busline.transports.redis.link.SOON", 0.2)
     desk, other = await engines.desk(wire.url), await engines.desk()
     await other.transport.publish(other.mail, [message(id="j")])
     await other.transport.store.put("k", b"v", 60.0)
     inspector, store = desk.transport.inspector, desk.transport.store
     assert (await inspector.look("j")).state == "waiting"
-    for ask in (lambda: inspector.look("j"), lambda: store.get(["k"]), inspector.depth, inspector.counts, inspector.dead):
+    for ask in (
+        lambda: inspector.look("j"),
+        lambda: store.get(["k"]),
+        inspector.depth,
+        inspector.counts,
+        inspector.dead,
+    ):
         wire.forget()
         await ask()
 
 
-async def test_a_long_answer_may_take_its_time(engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_answer_may_take_its_time(
+    engines: Engines, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("busline.transports.redis.link.ANSWER", 0.5)
     desk, other = await engines.desk(wire.url), await engines.desk()
     receiver, body = await desk.take(), bytes(500 * 1024)
@@ -352,12 +406,16 @@ async def test_a_long_answer_may_take_its_time(engines: Engines, wire: Wire, mon
     assert await desk.transport.store.get(["k"]) == [body]
 
 
-async def test_a_job_to_be_run_alone_is_so_though_its_arrival_was_lost(engines: Engines, wire: Wire) -> None:
+async def test_a_job_to_be_run_alone_is_so_though_its_arrival_was_lost(
+    engines: Engines, wire: Wire
+) -> None:
     desk, other = await engines.desk(wire.url), await engines.desk()
     mail, post = await desk.take(), await desk.take(desk.post)
     envelope = pack(message(b"poison"), "mail")
     wire.loses_answers_after = b"EVALSHA"
-    await other.redis.link.ask("RPUSH", "{busline}:suspect:mail", envelope[:4] + b"\x02" + envelope[5:])
+    await other.redis.link.ask(
+        "RPUSH", "{busline}:suspect:mail", envelope[:4] + b"\x02" + envelope[5:]
+    )
 
     alone = await patiently(mail, 1)
 
@@ -370,7 +428,9 @@ async def test_a_job_to_be_run_alone_is_so_though_its_arrival_was_lost(engines: 
     taking.cancel()
 
 
-async def test_a_lease_that_the_server_refuses_to_renew_is_told_and_tried_again(engines: Engines, redis: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_lease_that_the_server_refuses_to_renew_is_told_and_tried_again(
+    engines: Engines, redis: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     desk = await engines.desk(lease=1.0)
     receiver = await desk.take()
     await desk.transport.publish(desk.mail, [message()])

@@ -1,4 +1,5 @@
-"""A process that takes jobs and reads records, and sends one job for each with its outcome. `child.py FILE LEASE LOOK`.
+"""A process that takes jobs and reads records, and sends one job for each with its outcome.
+`child.py FILE LEASE LOOK`.
 
 Says `up` when it is ready, `took N` for each batch, `lost N` when so many were recalled.
 """
@@ -17,7 +18,11 @@ from busline.core.ports import Receiver, Subscription
 from busline.transports import sqlite
 from busline.transports.sqlite import SqliteTransport, file
 
-JOBS, DONE, RECORDS = Address("queue", "jobs"), Address("queue", "done"), Address("topic", "records", 4)
+JOBS, DONE, RECORDS = (
+    Address("queue", "jobs"),
+    Address("queue", "done"),
+    Address("topic", "records", 4),
+)
 
 
 class Host:
@@ -45,7 +50,9 @@ async def work(receiver: Receiver) -> None:
             got = await receiver.receive(20)
             say(f"took {len(got)}")
             await asyncio.sleep(0.01)
-            await receiver.settle([(one, Acked((Send(DONE, Message(new_id(), one.id.encode())),))) for one in got])
+            await receiver.settle(
+                [(one, Acked((Send(DONE, Message(new_id(), one.id.encode())),))) for one in got]
+            )
         except Unavailable:
             await asyncio.sleep(0.01)
 

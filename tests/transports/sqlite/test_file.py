@@ -1,4 +1,5 @@
-"""The thread and its file: what fails alone, what is said, what a locked, full or lost file does."""
+"""The thread and its file: what fails alone, what is said, what a locked, full or lost file
+does."""
 
 import asyncio
 import contextlib
@@ -25,13 +26,17 @@ async def test_only_the_guilty_one_of_a_turn_fails(engines: Engines) -> None:
     transport = await engines.open()
     messages = [message(), message(task="\ud800"), message(), message(unique="\ud800")]
 
-    answers = await asyncio.gather(*[transport.publish(MAIL, [one]) for one in messages], return_exceptions=True)
+    answers = await asyncio.gather(
+        *[transport.publish(MAIL, [one]) for one in messages], return_exceptions=True
+    )
 
     assert [isinstance(one, Invalid) for one in answers] == [False, True, False, True]
     assert (await transport.inspector.depth())["mail"].waiting == 2
 
 
-async def test_a_checkpoint_that_fails_takes_nothing_back_and_repeats_nothing(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_checkpoint_that_fails_takes_nothing_back_and_repeats_nothing(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     transport = await engines.open()
 
     def fail(self: file.File) -> None:
@@ -96,13 +101,21 @@ async def test_a_foreign_programs_write_is_waited_for(engines: Engines) -> None:
     assert bodies(await receive(receiver, 1)) == [b"x"]
 
 
-async def test_a_file_that_stays_locked_is_named_with_the_remedy(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_stays_locked_is_named_with_the_remedy(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await engines.desk()
     monkeypatch.setattr(file, "PATIENCE", 0.1)
     monkeypatch.setattr(sqlite, "PATIENCE", 0.3)
     foreign = lock(engines.path, 1.0)
 
-    with pytest.raises(Unavailable, match=r"bus\.db': expected a database that can be written, got one that another program has locked\. End that"):
+    with pytest.raises(
+        Unavailable,
+        match=(
+            r"bus\.db': expected a database that can be written, got one that another program has"
+            r" locked\. End that"
+        ),
+    ):
         await desk.transport.publish(MAIL, [message(b"x")])
     receiver = await desk.take()
     with pytest.raises(Unavailable):
@@ -113,14 +126,18 @@ async def test_a_file_that_stays_locked_is_named_with_the_remedy(engines: Engine
     assert bodies(await receive(receiver, 1)) == [b"y"]
 
 
-async def test_the_process_that_holds_the_lock_is_named(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_process_that_holds_the_lock_is_named(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await engines.desk()
     monkeypatch.setattr(file, "PATIENCE", 0.1)
     receiver = await desk.take()
     with Path(f"{engines.path}.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
 
-        with pytest.raises(Unavailable, match=f"got one that process {os.getpid()} has locked. Is it stopped"):
+        with pytest.raises(
+            Unavailable, match=f"got one that process {os.getpid()} has locked. Is it stopped"
+        ):
             await receiver.receive(1)
 
 
@@ -134,7 +151,9 @@ async def test_opening_waits_for_a_foreign_programs_write(engines: Engines) -> N
     assert await other.inspector.depth() == {}
 
 
-async def test_settling_again_after_a_locked_file_applies_all_of_it_once(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settling_again_after_a_locked_file_applies_all_of_it_once(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await engines.desk()
     await desk.transport.publish(OTHER, [message(b"a")])
     await desk.transport.publish(type(OTHER)("topic", "more", 1), [message(b"b")])
@@ -172,10 +191,14 @@ async def test_nothing_is_confirmed_that_goes_into_a_file_that_was_moved(engines
         await send(1000 + n)
 
     assert {f"{1000 + n}" for n in range(0, 200, 10)} <= confirmed
-    assert {id for id in confirmed if (await transport.inspector.look(id)).state != "waiting"} == set()
+    assert {
+        id for id in confirmed if (await transport.inspector.look(id)).state != "waiting"
+    } == set()
 
 
-async def test_it_goes_on_with_another_file_that_is_put_in_the_place_of_its_own(engines: Engines) -> None:
+async def test_it_goes_on_with_another_file_that_is_put_in_the_place_of_its_own(
+    engines: Engines,
+) -> None:
     desk = await engines.desk()
     jobs, records = await desk.take(), await desk.read(OTHER)
     await desk.transport.publish(MAIL, [message(b"old")])
@@ -193,7 +216,10 @@ async def test_it_goes_on_with_another_file_that_is_put_in_the_place_of_its_own(
     assert [bodies(await one) for one in waiting] == [[b"new"], [b"record"]]
     assert desk.host.recalled == [old] and await jobs.settle([(old, ACKED)]) == [old]
     numbers = {one.process.n for one in (fresh, desk.transport) if isinstance(one, SqliteTransport)}
-    assert len(numbers) == 2 and {int(one.stem) for one in fresh.process.folder.glob("*.lock")} == numbers
+    assert (
+        len(numbers) == 2
+        and {int(one.stem) for one in fresh.process.folder.glob("*.lock")} == numbers
+    )
 
 
 async def again(receiver: Receiver) -> list[Delivery]:
@@ -231,7 +257,9 @@ async def test_what_is_asked_after_closing_is_refused(engines: Engines, tmp_path
         assert (await transport.inspector.depth())["mail"].waiting == 1
 
 
-async def test_closing_in_the_middle_of_a_look_leaves_nothing_behind(engines: Engines, tmp_path: Path) -> None:
+async def test_closing_in_the_middle_of_a_look_leaves_nothing_behind(
+    engines: Engines, tmp_path: Path
+) -> None:
     async with SqliteTransport(tmp_path / "look.db", clock=engines.clock):
         engines.clock.move(1.1)  # a look begins
     engines.clock.move(5)

@@ -1,4 +1,5 @@
-"""Queues where they share a file: ids that are there, letters that go back, jobs that ended their processes."""
+"""Queues where they share a file: ids that are there, letters that go back, jobs that ended their
+processes."""
 
 import asyncio
 
@@ -18,7 +19,16 @@ async def test_ids_that_live_are_reported_by_their_index(engines: Engines) -> No
     transport = await engines.open()
     await transport.publish(MAIL, [message(id="b"), message(id="u", unique="k")])
 
-    there = await transport.publish(MAIL, [message(id="a"), message(id="b"), message(id="c", unique="k"), message(id="d"), message(id="d")])
+    there = await transport.publish(
+        MAIL,
+        [
+            message(id="a"),
+            message(id="b"),
+            message(id="c", unique="k"),
+            message(id="d"),
+            message(id="d"),
+        ],
+    )
 
     assert there == {1: "b", 2: "u", 4: "d"}
     bulk = [message(id=f"n{n % 250}") for n in range(300)]
@@ -27,7 +37,16 @@ async def test_ids_that_live_are_reported_by_their_index(engines: Engines) -> No
 
 async def test_jobs_of_one_call_keep_their_order(engines: Engines) -> None:
     desk = await engines.desk()
-    await desk.transport.publish(MAIL, [message(b"0"), message(b"1", unique="k"), message(b"2"), message(b"3", id="x", remember=9.0), message(b"4")])
+    await desk.transport.publish(
+        MAIL,
+        [
+            message(b"0"),
+            message(b"1", unique="k"),
+            message(b"2"),
+            message(b"3", id="x", remember=9.0),
+            message(b"4"),
+        ],
+    )
 
     assert bodies(await receive(await desk.take(), 5)) == [b"0", b"1", b"2", b"3", b"4"]
 
@@ -75,12 +94,16 @@ async def test_a_reason_with_lone_surrogates_is_kept(engines: Engines) -> None:
     await desk.transport.publish(MAIL, [message()])
     taker = await desk.take()
 
-    await taker.settle([((await receive(taker, 1))[0], Rejected("bad \ud800", ValueError("\ud800")))])
+    await taker.settle(
+        [((await receive(taker, 1))[0], Rejected("bad \ud800", ValueError("\ud800")))]
+    )
 
     assert (await desk.transport.inspector.dead())[0].reason == "bad \\ud800"
 
 
-async def test_what_could_not_be_given_back_is_given_back_at_the_end(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_given_back_is_given_back_at_the_end(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await engines.desk()
 
     async def busy(operation: object) -> None:
@@ -116,10 +139,14 @@ async def test_a_cancelled_settle_is_known_to_be_done(engines: Engines) -> None:
 
 async def deaths(transport: Transport, count: int) -> None:
     assert isinstance(transport, SqliteTransport)
-    await transport.file.write(lambda db: db.execute("UPDATE job SET deaths = ? WHERE queue = 'mail'", (count,)).rowcount)
+    await transport.file.write(
+        lambda db: db.execute("UPDATE job SET deaths = ? WHERE queue = 'mail'", (count,)).rowcount
+    )
 
 
-async def test_a_job_that_ended_two_processes_waits_to_be_alone_whatever_the_queue(engines: Engines) -> None:
+async def test_a_job_that_ended_two_processes_waits_to_be_alone_whatever_the_queue(
+    engines: Engines,
+) -> None:
     first = await engines.desk()
     await first.transport.publish(MAIL, [message(b"poison")])
     for _ in range(2):
@@ -176,7 +203,10 @@ async def test_one_due_moment_of_many_jobs_loses_none(engines: Engines) -> None:
     desk = await engines.desk()
     taker = await desk.take()
     for start in range(0, 2500, 500):
-        await desk.transport.publish(MAIL, [message(b"%d" % n, due=engines.clock.time() + 5) for n in range(start, start + 500)])
+        await desk.transport.publish(
+            MAIL,
+            [message(b"%d" % n, due=engines.clock.time() + 5) for n in range(start, start + 500)],
+        )
     engines.clock.move(5.1)
 
     assert len(set(bodies(await receive(taker, 2500)))) == 2500

@@ -1,4 +1,5 @@
-"""Real processes on one file: killed, stopped and continued. Every message is handled, every effect is there once."""
+"""Real processes on one file: killed, stopped and continued. Every message is handled, every effect
+is there once."""
 
 import asyncio
 import contextlib
@@ -34,7 +35,11 @@ class Child:
     @classmethod
     async def start(cls, path: Path, lease: float = LEASE, look: float = LOOK) -> "Child":
         pipe = asyncio.subprocess.PIPE
-        made = cls(await asyncio.create_subprocess_exec(sys.executable, child.__file__, str(path), str(lease), str(look), stdout=pipe))
+        made = cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable, child.__file__, str(path), str(lease), str(look), stdout=pipe
+            )
+        )
         await made.said("up")
         return made
 
@@ -67,15 +72,22 @@ class Child:
 async def fill(transport: SqliteTransport, count: int, prefix: str = "") -> set[str]:
     ids = [f"{prefix}{n}" for n in range(count)]
     soon = time.time() + 0.3
-    await transport.publish(child.JOBS, [Message(f"j{id}", b"{}", due=soon if n % 3 == 0 else None) for n, id in enumerate(ids)])
-    await transport.publish(child.RECORDS, [Message(f"r{id}", b"{}", key=id.encode()) for id in ids])
+    await transport.publish(
+        child.JOBS,
+        [Message(f"j{id}", b"{}", due=soon if n % 3 == 0 else None) for n, id in enumerate(ids)],
+    )
+    await transport.publish(
+        child.RECORDS, [Message(f"r{id}", b"{}", key=id.encode()) for id in ids]
+    )
     return {f"{kind}{id}" for kind in "jr" for id in ids}
 
 
 def found(path: Path) -> Counter[str]:
     """What was done, and how often; a dead letter counts as done."""
     db = sqlite3.connect(path)
-    done = [bytes(row[0]).decode() for row in db.execute("SELECT body FROM job WHERE queue = 'done'")]
+    done = [
+        bytes(row[0]).decode() for row in db.execute("SELECT body FROM job WHERE queue = 'done'")
+    ]
     dead = [row[0] for row in db.execute("SELECT id FROM dead")]
     db.close()
     return Counter(done + dead)
@@ -91,7 +103,9 @@ async def until_done(path: Path, ids: set[str], seconds: float) -> float:
     return time.monotonic() - begun
 
 
-async def test_what_a_killed_process_had_in_hand_runs_elsewhere_within_about_a_second(tmp_path: Path) -> None:
+async def test_what_a_killed_process_had_in_hand_runs_elsewhere_within_about_a_second(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "bus.db"
     async with SqliteTransport(path) as transport:
         victim = await Child.start(path, 20.0)
@@ -105,17 +119,25 @@ async def test_what_a_killed_process_had_in_hand_runs_elsewhere_within_about_a_s
         await heir.kill()
 
 
-async def test_one_that_is_killed_before_its_first_look_makes_progress_in_every_life(tmp_path: Path) -> None:
+async def test_one_that_is_killed_before_its_first_look_makes_progress_in_every_life(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "bus.db"
-    async with SqliteTransport(path, clock=SimClock()) as transport:  # its clock stands: it never looks
-        await transport.publish(child.RECORDS, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(200)])
+    async with SqliteTransport(
+        path, clock=SimClock()
+    ) as transport:  # its clock stands: it never looks
+        await transport.publish(
+            child.RECORDS, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(200)]
+        )
         for _ in range(4):
             victim = await Child.start(path, 20.0, look=3600)
             await victim.said("took")
             await victim.kill()
 
 
-async def test_a_process_that_was_stopped_past_its_lease_settles_nothing_and_goes_on(tmp_path: Path) -> None:
+async def test_a_process_that_was_stopped_past_its_lease_settles_nothing_and_goes_on(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "bus.db"
     async with SqliteTransport(path) as transport:
         victim = await Child.start(path)
@@ -163,10 +185,17 @@ async def _freeze(child: Child) -> None:
     child.signal(signal.SIGCONT)
 
 
-async def test_after_a_sleep_of_the_machine_the_others_may_beat_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with SqliteTransport(tmp_path / "bus.db") as one, SqliteTransport(tmp_path / "bus.db") as other:
+async def test_after_a_sleep_of_the_machine_the_others_may_beat_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        SqliteTransport(tmp_path / "bus.db") as one,
+        SqliteTransport(tmp_path / "bus.db") as other,
+    ):
         slept = 3600 * process.SECOND
-        monkeypatch.setattr(process, "ticks", lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) + slept)
+        monkeypatch.setattr(
+            process, "ticks", lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) + slept
+        )
 
         assert one.process.dead([other.process.n], 20.0) == {}
 

@@ -16,7 +16,9 @@ from tests.transports.sqlite.conftest import Engines
 ORDERS = Address("topic", "orders", 4)
 
 
-async def test_a_record_given_back_during_a_read_is_not_passed_over(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_record_given_back_during_a_read_is_not_passed_over(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await engines.desk()
     await desk.transport.publish(OTHER, [message(b"%d" % n) for n in range(4)])
     reader = await desk.read(OTHER, order="none")
@@ -24,7 +26,9 @@ async def test_a_record_given_back_during_a_read_is_not_passed_over(engines: Eng
     real, giving = topics.read, asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int, size: int) -> list[list[Any]]:
+    def read(
+        db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int, size: int
+    ) -> list[list[Any]]:
         found = real(db, wants, limit, size)
         if not giving.is_set():
             loop.call_soon_threadsafe(giving.set)
@@ -51,7 +55,9 @@ async def test_behind_a_full_hand_the_rest_is_found(engines: Engines) -> None:
         assert bodies(await receive(reader, 10, limit=1)) == [b"%d" % n for n in range(20, 30)]
 
 
-async def test_a_settle_of_two_topics_by_one_taken_for_dead_is_refused_whole(engines: Engines) -> None:
+async def test_a_settle_of_two_topics_by_one_taken_for_dead_is_refused_whole(
+    engines: Engines,
+) -> None:
     desk = await engines.desk()
     more = Address("topic", "more", 1)
     await desk.transport.publish(OTHER, [message(b"a")])
@@ -74,19 +80,25 @@ async def test_every_receiver_of_one_taken_for_dead_goes_on(engines: Engines) ->
     records, jobs = await receive(reader, 1), await receive(taker, 1)
     await engines.take_for_dead()
 
-    late = await asyncio.gather(ack(reader, records), ack(taker, jobs), receive(await desk.read(OTHER, group="x"), 1))
+    late = await asyncio.gather(
+        ack(reader, records), ack(taker, jobs), receive(await desk.read(OTHER, group="x"), 1)
+    )
 
     assert [len(one) for one in late] == [1, 1, 1]
     assert bodies(await receive(reader, 1)) + bodies(await receive(taker, 1)) == [b"a", b"b"]
 
 
-async def test_a_new_number_is_taken_once_however_many_find_the_old_one_gone(engines: Engines) -> None:
+async def test_a_new_number_is_taken_once_however_many_find_the_old_one_gone(
+    engines: Engines,
+) -> None:
     transport = await engines.open()
     other = await engines.take_for_dead()
 
     await asyncio.gather(*[transport.lost() for _ in range(3)])
 
-    numbers = await other.file.read(lambda db: [row[0] for row in db.execute("SELECT n FROM worker ORDER BY n")])
+    numbers = await other.file.read(
+        lambda db: [row[0] for row in db.execute("SELECT n FROM worker ORDER BY n")]
+    )
     assert numbers == [other.process.n, transport.process.n]
 
 
@@ -106,7 +118,11 @@ async def test_a_record_without_key_is_in_its_partitions_lane(engines: Engines) 
     await desk.transport.publish(OTHER, [message(), message(), message(key=b"k")])
     reader = await desk.read(OTHER, order="key")
 
-    assert [one.lane for one in await receive(reader, 3)] == [("other", 0), ("other", 0), ("other", 0, b"k")]
+    assert [one.lane for one in await receive(reader, 3)] == [
+        ("other", 0),
+        ("other", 0),
+        ("other", 0, b"k"),
+    ]
 
 
 async def test_a_rejected_record_is_finished(engines: Engines) -> None:

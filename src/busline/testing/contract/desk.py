@@ -53,8 +53,8 @@ class Recorder:
 class Desk:
     """Receivers of one transport, left when the test ends, and what they read.
 
-    `mark` ends the names of topics and groups: it keeps one test's from another's on an engine that outlives them.
-    """
+    `mark` ends the names of topics and groups: it keeps one test's from another's on an engine that
+    outlives them."""
 
     def __init__(self, transport: Transport, clock: SimClock, mark: str = "") -> None:
         self.transport, self.clock, self.mark = transport, clock, mark
@@ -70,11 +70,15 @@ class Desk:
 
     async def read(self, *addresses: Address, group: str = "g", **options: object) -> Receiver:
         subscription = Subscription(addresses or (self.orders,), group + self.mark, **options)  # type: ignore[arg-type]  # a test's options
-        return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
+        return await self.stack.enter_async_context(
+            self.transport.subscribe(subscription, self.host)
+        )
 
     async def take(self, *queues: Address, **options: object) -> Receiver:
         subscription = Subscription(queues or (self.mail,), **options)  # type: ignore[arg-type]  # a test's options
-        return await self.stack.enter_async_context(self.transport.subscribe(subscription, self.host))
+        return await self.stack.enter_async_context(
+            self.transport.subscribe(subscription, self.host)
+        )
 
     def redriven(self, group: str) -> Address:
         """The queue of a group's dead letters that run again."""
@@ -83,7 +87,9 @@ class Desk:
     async def behind(self, group: str, topic: Address, count: int) -> bool:
         """Whether a group comes to be so many records behind on a topic, within a real 10 s."""
         for _ in range(1000):
-            lag = {(one.group, one.topic): one.behind for one in await self.transport.inspector.lag()}
+            lag = {
+                (one.group, one.topic): one.behind for one in await self.transport.inspector.lag()
+            }
             if lag.get((group + self.mark, topic.name)) == count:
                 return True
             await asyncio.sleep(0.01)
@@ -94,12 +100,16 @@ class Desk:
         return Acked(tuple(Send(self.post, message(body)) for body in bodies))
 
     def impossible(self) -> Acked:
-        """An outcome whose second send can never be done: the topic has another number of partitions."""
-        return Acked((Send(self.post, message(b"part")), Send(self.other._replace(partitions=9), message())))
+        """An outcome whose second send can never be done: the topic has another number of
+        partitions."""
+        return Acked(
+            (Send(self.post, message(b"part")), Send(self.other._replace(partitions=9), message()))
+        )
 
 
 class Contract:
-    """What every part needs: a desk on the engine under test. `engine` and `clock` are the subclass's fixtures."""
+    """What every part needs: a desk on the engine under test. `engine` and `clock` are the
+    subclass's fixtures."""
 
     @pytest.fixture
     def mark(self) -> str:
@@ -131,7 +141,9 @@ async def nothing(receiver: Receiver) -> bool:
     for _ in range(50):
         await asyncio.sleep(0.001)
     waiting.cancel()
-    return (await asyncio.gather(waiting, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+    return (await asyncio.gather(waiting, return_exceptions=True))[
+        0
+    ].__class__ is asyncio.CancelledError
 
 
 async def ack(receiver: Receiver, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -148,7 +160,9 @@ def failed() -> Exception:
 
 def is_told(letter: DeadLetter) -> bool:
     """Whether a dead letter tells of `failed()` all there is."""
-    ends = (letter.traceback or "").endswith('    raise ValueError("why") from ConnectionError("gone\\n\\ud800")\nValueError: why\n')
+    ends = (letter.traceback or "").endswith(
+        '    raise ValueError("why") from ConnectionError("gone\\n\\ud800")\nValueError: why\n'
+    )
     return ends and letter.causes == (Cause("ConnectionError", "gone\n\\ud800"),)
 
 

@@ -27,7 +27,9 @@ class OneEngine(Topics, Queues):
         assert bodies(again) == [b"0", b"2"]
         assert await nothing(await desk.read(group="empty", start="latest"))
 
-    async def test_a_group_is_read_by_one_and_the_next_takes_over(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_group_is_read_by_one_and_the_next_takes_over(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(2)])
         second = desk.beside(await engine())
         receiver = await desk.read(desk.other)
@@ -51,7 +53,11 @@ class OneEngine(Topics, Queues):
 
         receiver = await desk.read(desk.other, start="latest")
 
-        assert [bodies(await receive(receiver, 1, limit=1)) for _ in range(3)] == [[b"1"], [b"4"], [b"5"]]
+        assert [bodies(await receive(receiver, 1, limit=1)) for _ in range(3)] == [
+            [b"1"],
+            [b"4"],
+            [b"5"],
+        ]
 
     async def test_a_topic_that_another_reads_does_not_hold_up_the_rest(self, desk: Desk) -> None:
         await desk.transport.publish(desk.other, [message(b"0"), message(b"1")])
@@ -63,7 +69,9 @@ class OneEngine(Topics, Queues):
         assert bodies(await receive(second, 1)) == [b"free"]
         assert bodies(await receive(first, 1)) == [b"1"]
 
-    async def test_a_waiting_reader_is_woken_by_a_record_and_by_a_send(self, desk: Desk, engine: Open) -> None:
+    async def test_a_waiting_reader_is_woken_by_a_record_and_by_a_send(
+        self, desk: Desk, engine: Open
+    ) -> None:
         second = desk.beside(await engine())
         reader = await desk.read(desk.other)
         waiting = asyncio.ensure_future(receive(reader, 1))
@@ -74,7 +82,9 @@ class OneEngine(Topics, Queues):
         await second.transport.publish(desk.mail, [message()])
         taker = await second.take()
         waiting = asyncio.ensure_future(receive(reader, 1))
-        await taker.settle([((await receive(taker, 1))[0], Acked((Send(desk.other, message(b"sent")),)))])
+        await taker.settle(
+            [((await receive(taker, 1))[0], Acked((Send(desk.other, message(b"sent")),)))]
+        )
 
         assert bodies(await waiting) == [b"sent"]
         await second.stack.aclose()
@@ -83,7 +93,11 @@ class OneEngine(Topics, Queues):
         await desk.transport.publish(desk.other, [message()])
         reader, taker = await desk.read(desk.other), await desk.take()
         got = (await receive(reader, 1))[0]
-        effects = (Send(desk.mail, message(b"sent")), Keep("k", b"v", 60), Send(desk.other, message(b"next")))
+        effects = (
+            Send(desk.mail, message(b"sent")),
+            Keep("k", b"v", 60),
+            Send(desk.other, message(b"next")),
+        )
 
         assert await reader.settle([(got, Acked(effects))]) == []
 
@@ -96,7 +110,10 @@ class OneEngine(Topics, Queues):
         await desk.transport.publish(desk.other, [message()])
         for again in (False, True):
             first = desk.beside(desk.transport)
-            held = [(one, (await receive(one, 1))[0]) for one in (await first.take(), await first.read(desk.other))]
+            held = [
+                (one, (await receive(one, 1))[0])
+                for one in (await first.take(), await first.read(desk.other))
+            ]
             await first.stack.aclose()
             if again:
                 await receive(await desk.take(), 1)
@@ -112,25 +129,41 @@ class OneEngine(Topics, Queues):
         receiver = await desk.take()
         a, b, c = await receive(receiver, 3)
 
-        assert await receiver.settle([(a, desk.sending(b"sent")), (b, desk.impossible()), (c, RELEASED)]) == []
+        assert (
+            await receiver.settle(
+                [(a, desk.sending(b"sent")), (b, desk.impossible()), (c, RELEASED)]
+            )
+            == []
+        )
 
-        assert [(one.body, one.error_type) for one in await desk.transport.inspector.dead()] == [(b"1", "Invalid")]
+        assert [(one.body, one.error_type) for one in await desk.transport.inspector.dead()] == [
+            (b"1", "Invalid")
+        ]
         assert bodies(await receive(receiver, 1)) == [b"2"]
         assert bodies(await receive(await desk.take(desk.post), 1)) == [b"sent"]
         assert (await desk.transport.inspector.depth())["post"].waiting == 0
 
-    async def test_a_send_that_can_never_be_done_kills_its_own_record_alone(self, desk: Desk) -> None:
+    async def test_a_send_that_can_never_be_done_kills_its_own_record_alone(
+        self, desk: Desk
+    ) -> None:
         await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(3)])
         receiver = await desk.read(desk.other)
         a, b, c = await receive(receiver, 3)
 
-        assert await receiver.settle([(a, ACKED), (b, desk.impossible()), (c, desk.sending(b"sent"))]) == []
+        assert (
+            await receiver.settle([(a, ACKED), (b, desk.impossible()), (c, desk.sending(b"sent"))])
+            == []
+        )
 
-        assert [(one.body, one.position) for one in await desk.transport.inspector.dead()] == [(b"1", b.position)]
+        assert [(one.body, one.position) for one in await desk.transport.inspector.dead()] == [
+            (b"1", b.position)
+        ]
         assert bodies(await receive(await desk.take(desk.post), 1)) == [b"sent"]
         assert await desk.behind("g", desk.other, 0)
 
-    async def test_counts_hold_retries_in_the_lane_and_all_processes(self, desk: Desk, engine: Open) -> None:
+    async def test_counts_hold_retries_in_the_lane_and_all_processes(
+        self, desk: Desk, engine: Open
+    ) -> None:
         await desk.transport.publish(desk.other, [message(), message(), message()])
         receiver = await desk.read(desk.other)
         first, second, third = await receive(receiver, 3)
@@ -139,14 +172,26 @@ class OneEngine(Topics, Queues):
         for one in (third_run, second, third):
             one.handler = "bill"
 
-        assert await receiver.settle([(third_run, ACKED), (second, SKIPPED), (third, RELEASED)]) == []
+        assert (
+            await receiver.settle([(third_run, ACKED), (second, SKIPPED), (third, RELEASED)]) == []
+        )
 
         counts = (await (await engine()).inspector.counts())[Whose("~g", "bill")]
-        assert (counts.handled, counts.retried, counts.skipped, counts.dead, counts.refused) == (1, 2, 1, 0, 0)
+        assert (counts.handled, counts.retried, counts.skipped, counts.dead, counts.refused) == (
+            1,
+            2,
+            1,
+            0,
+            0,
+        )
 
     async def test_a_dead_record_goes_back_to_its_group_alone(self, desk: Desk) -> None:
         await desk.transport.publish(desk.other, [message(b"bad", key=b"k")])
-        reader, others, inspector = await desk.read(desk.other), await desk.read(desk.other, group="others"), desk.transport.inspector
+        reader, others, inspector = (
+            await desk.read(desk.other),
+            await desk.read(desk.other, group="others"),
+            desk.transport.inspector,
+        )
         got = (await receive(reader, 1))[0]
         got.handler = "bill"
         await receive(others, 1)
@@ -158,12 +203,20 @@ class OneEngine(Topics, Queues):
         redriven = await desk.take(desk.redriven("g"))
         again = (await receive(redriven, 1))[0]
 
-        assert (again.address, again.position, again.body, again.key, again.message.task) == ("other", got.position, b"bad", b"k", "bill")
+        assert (again.address, again.position, again.body, again.key, again.message.task) == (
+            "other",
+            got.position,
+            b"bad",
+            b"k",
+            "bill",
+        )
         again.handler = "bill"
         await redriven.settle([(again, Rejected("still"))])
         letter = (await inspector.dead())[0]
         assert (letter.address, letter.position, letter.reason) == ("other", got.position, "still")
-        assert letter.served == Served("other", "g") and [one.id for one in await inspector.dead(served=[letter.served])] == [letter.id]
+        assert letter.served == Served("other", "g") and [
+            one.id for one in await inspector.dead(served=[letter.served])
+        ] == [letter.id]
         assert (await inspector.redrive([letter.id])).again == 1
 
     async def test_a_record_that_died_in_two_groups_goes_back_to_each(self, desk: Desk) -> None:
@@ -203,13 +256,20 @@ class OneEngine(Topics, Queues):
 
         again = (await receive(await desk.take(desk.redriven("g")), 1))[0]
 
-        assert (again.message.at, again.message.headers, again.message.origin) == (5.0, headers, got.position)
+        assert (again.message.at, again.message.headers, again.message.origin) == (
+            5.0,
+            headers,
+            got.position,
+        )
         assert (again.attempt, again.lane, again.in_lane) == (1, None, False)
         assert await desk.behind("g", desk.other, 0)
 
     async def test_lag_leaves_out_what_finished_out_of_order(self, desk: Desk) -> None:
         await desk.transport.publish(desk.other, [message() for _ in range(5)])
-        receiver, _ = await desk.read(desk.other, order="none"), await desk.read(desk.other, group="new", start="latest")
+        receiver, _ = (
+            await desk.read(desk.other, order="none"),
+            await desk.read(desk.other, group="new", start="latest"),
+        )
         got = await receive(receiver, 5)
         await ack(receiver, [got[1], got[3]])
         await receiver.settle([(got[2], Rejected("no"))])
@@ -222,10 +282,21 @@ class OneEngine(Topics, Queues):
         sizes = [400, 400, 400, 2000, 0, 300, 300, 300, 900]
         await desk.transport.publish(desk.mail, [message(b"x" * size) for size in sizes])
         await desk.transport.publish(desk.other, [message(b"x" * size) for size in sizes])
-        await desk.transport.publish(desk.orders, [message(b"x" * 600, key=b"%d" % n) for n in range(12)])
+        await desk.transport.publish(
+            desk.orders, [message(b"x" * 600, key=b"%d" % n) for n in range(12)]
+        )
 
-        for receiver in (await desk.take(batch_bytes=1000), await desk.read(desk.other, batch_bytes=1000)):
+        for receiver in (
+            await desk.take(batch_bytes=1000),
+            await desk.read(desk.other, batch_bytes=1000),
+        ):
             parts = [await receiver.receive(100) for _ in range(5)]
-            assert [[len(one.body or b"") for one in part] for part in parts] == [[400, 400], [400], [2000], [0, 300, 300, 300], [900]]
+            assert [[len(one.body or b"") for one in part] for part in parts] == [
+                [400, 400],
+                [400],
+                [2000],
+                [0, 300, 300, 300],
+                [900],
+            ]
         many = await desk.read(desk.orders, batch_bytes=1000)
         assert [len(await many.receive(100)) for _ in range(12)] == [1] * 12

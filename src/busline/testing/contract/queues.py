@@ -8,7 +8,17 @@ from busline.core.message import Options
 from busline.core.outcome import ACKED, RELEASED, Acked, Keep, Rejected, Retried, Send
 from busline.core.served import Served
 from busline.testing.clock import SimClock
-from busline.testing.contract.desk import Desk, Open, ack, bodies, failed, is_told, message, nothing, receive
+from busline.testing.contract.desk import (
+    Desk,
+    Open,
+    ack,
+    bodies,
+    failed,
+    is_told,
+    message,
+    nothing,
+    receive,
+)
 from busline.testing.contract.looks import Looks
 from busline.testing.contract.strangers import Strangers
 
@@ -16,7 +26,9 @@ from busline.testing.contract.strangers import Strangers
 class Queues(Looks, Strangers):
     """Jobs go to one taker each, until they are final."""
 
-    async def test_a_job_goes_to_one_taker_first_come_first_served(self, desk: Desk, engine: Open) -> None:
+    async def test_a_job_goes_to_one_taker_first_come_first_served(
+        self, desk: Desk, engine: Open
+    ) -> None:
         second = desk.beside(await engine())
         one, other = await desk.take(), await second.take()
         await desk.transport.publish(desk.mail, [message(b"%d" % n) for n in range(4)])
@@ -26,7 +38,9 @@ class Queues(Looks, Strangers):
         assert bodies(first) + bodies(rest) == [b"0", b"1", b"2", b"3"]
         await second.stack.aclose()
 
-    async def test_a_waiting_receiver_is_woken_by_another_process(self, desk: Desk, engine: Open) -> None:
+    async def test_a_waiting_receiver_is_woken_by_another_process(
+        self, desk: Desk, engine: Open
+    ) -> None:
         receiver = await desk.take()
         waiting = asyncio.ensure_future(receive(receiver, 1))
         await asyncio.sleep(0.01)
@@ -46,7 +60,9 @@ class Queues(Looks, Strangers):
 
         assert bodies(await waiting) == [b"later"]
 
-    async def test_a_retried_job_comes_again_counted_or_not(self, desk: Desk, clock: SimClock) -> None:
+    async def test_a_retried_job_comes_again_counted_or_not(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         await desk.transport.publish(desk.mail, [message(id="j")])
         receiver = await desk.take()
         for counted, attempt in ((True, 2), (False, 2), (True, 3)):
@@ -85,7 +101,9 @@ class Queues(Looks, Strangers):
             assert bodies(got) == [b"%d" % n]
             await ack(receiver, got)
 
-    async def test_an_id_that_is_remembered_gives_the_first_job(self, desk: Desk, clock: SimClock) -> None:
+    async def test_an_id_that_is_remembered_gives_the_first_job(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         publish, receiver = desk.transport.publish, await desk.take()
         first = message(id="x", remember=100.0)
         assert await publish(desk.mail, [first]) == {}
@@ -96,7 +114,9 @@ class Queues(Looks, Strangers):
         clock.move(101)
         assert await publish(desk.mail, [message(id="x", remember=100.0)]) == {}
 
-    async def test_a_unique_key_is_a_lock_until_the_job_is_final(self, desk: Desk, clock: SimClock) -> None:
+    async def test_a_unique_key_is_a_lock_until_the_job_is_final(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         publish, receiver = desk.transport.publish, await desk.take()
         await publish(desk.mail, [message(id="a", unique="k")])
         got = await receive(receiver, 1)
@@ -111,23 +131,48 @@ class Queues(Looks, Strangers):
 
     async def test_a_job_carries_what_its_sender_gave_it(self, desk: Desk, clock: SimClock) -> None:
         options = Options(2.5, {"attempts": 3})
-        sent = message(b"b", id="j", key=b"\xff", at=3.0, task="send", due=clock.time() - 1, unique="u", options=options)
+        sent = message(
+            b"b",
+            id="j",
+            key=b"\xff",
+            at=3.0,
+            task="send",
+            due=clock.time() - 1,
+            unique="u",
+            options=options,
+        )
         await desk.transport.publish(desk.mail, [sent])
 
         got = (await receive(await desk.take(), 1))[0].message
 
-        assert (got.id, got.body, got.key, got.at, got.task, got.due) == ("j", b"b", b"\xff", 3.0, "send", sent.due)
+        assert (got.id, got.body, got.key, got.at, got.task, got.due) == (
+            "j",
+            b"b",
+            b"\xff",
+            3.0,
+            "send",
+            sent.due,
+        )
         assert (got.unique, got.origin, got.options) == ("u", None, options)
 
     async def test_of_the_same_id_or_lock_in_one_publish_the_first_counts(self, desk: Desk) -> None:
-        jobs = [message(b"1", id="a"), message(b"2", id="a"), message(b"3", id="b", unique="u"), message(b"4", id="c", unique="u")]
+        jobs = [
+            message(b"1", id="a"),
+            message(b"2", id="a"),
+            message(b"3", id="b", unique="u"),
+            message(b"4", id="c", unique="u"),
+        ]
 
         assert await desk.transport.publish(desk.mail, jobs) == {1: "a", 3: "b"}
         assert bodies(await receive(await desk.take(), 2)) == [b"1", b"3"]
 
-    async def test_a_remembered_id_is_known_in_every_queue_and_of_the_dead(self, desk: Desk) -> None:
+    async def test_a_remembered_id_is_known_in_every_queue_and_of_the_dead(
+        self, desk: Desk
+    ) -> None:
         publish, receiver = desk.transport.publish, await desk.take()
-        await publish(desk.mail, [message(id="done", remember=100.0), message(id="dead", remember=100.0)])
+        await publish(
+            desk.mail, [message(id="done", remember=100.0), message(id="dead", remember=100.0)]
+        )
         done, dead = await receive(receiver, 2)
         await receiver.settle([(done, ACKED), (dead, Rejected("no"))])
 
@@ -162,9 +207,13 @@ class Queues(Looks, Strangers):
 
         assert seen == {"mail", "post"}
 
-    async def test_delayed_jobs_start_in_the_order_of_their_times(self, desk: Desk, clock: SimClock) -> None:
+    async def test_delayed_jobs_start_in_the_order_of_their_times(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         now, receiver = clock.time(), await desk.take()
-        await desk.transport.publish(desk.mail, [message(b"%d" % after, due=now + after) for after in (3, 1, 2)])
+        await desk.transport.publish(
+            desk.mail, [message(b"%d" % after, due=now + after) for after in (3, 1, 2)]
+        )
         found: list[bytes | None] = []
         for _ in range(3):
             waiting = asyncio.ensure_future(receive(receiver, 1))
@@ -174,8 +223,12 @@ class Queues(Looks, Strangers):
 
         assert found == [b"1", b"2", b"3"]
 
-    async def test_depth_tells_the_senders_delay_from_a_retry(self, desk: Desk, clock: SimClock) -> None:
-        await desk.transport.publish(desk.mail, [message(), message(), message(), message(due=clock.time() + 60)])
+    async def test_depth_tells_the_senders_delay_from_a_retry(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
+        await desk.transport.publish(
+            desk.mail, [message(), message(), message(), message(due=clock.time() + 60)]
+        )
         receiver = await desk.take()
         got = await receive(receiver, 2)
         await receiver.settle([(got[0], Retried(60, ValueError()))])
@@ -211,7 +264,9 @@ class Queues(Looks, Strangers):
         one, other = await desk.take(), await desk.take()
         mine, theirs = (await receive(one, 1))[0], (await receive(other, 1))[0]
 
-        assert await one.settle([(theirs, desk.sending(b"stolen")), (mine, desk.sending(b"sent"))]) == [theirs]
+        assert await one.settle(
+            [(theirs, desk.sending(b"stolen")), (mine, desk.sending(b"sent"))]
+        ) == [theirs]
         assert await one.settle([]) == []
 
         assert bodies(await receive(await desk.take(desk.post), 1)) == [b"sent"]
@@ -221,12 +276,19 @@ class Queues(Looks, Strangers):
         await desk.transport.publish(desk.mail, [message(), message()])
         receiver = await desk.take()
         a, b = await receive(receiver, 2)
-        await receiver.settle([(a, desk.sending(b"0", b"1")), (b, Rejected("no", None, (*desk.sending(b"2").effects, Keep("k", b"v", 9))))])
+        await receiver.settle(
+            [
+                (a, desk.sending(b"0", b"1")),
+                (b, Rejected("no", None, (*desk.sending(b"2").effects, Keep("k", b"v", 9)))),
+            ]
+        )
 
         assert bodies(await receive(await desk.take(desk.post), 3)) == [b"0", b"1", b"2"]
         assert await desk.transport.store.get(["k"]) == [b"v"]
 
-    async def test_depth_tells_since_when_the_first_waits(self, desk: Desk, clock: SimClock) -> None:
+    async def test_depth_tells_since_when_the_first_waits(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         begun = clock.time()
         sent = [message(at=begun, due=begun + 60), message(at=begun + 1), message(at=begun + 2)]
         await desk.transport.publish(desk.mail, sent)
@@ -248,7 +310,9 @@ class Queues(Looks, Strangers):
         await desk.transport.publish(desk.mail, [message(b"%d" % n) for n in range(4)])
         receiver = await desk.take()
         a, b, c, d = await receive(receiver, 4)
-        await receiver.settle([(a, ACKED), (b, Rejected("bad")), (c, Retried(60, ValueError())), (d, RELEASED)])
+        await receiver.settle(
+            [(a, ACKED), (b, Rejected("bad")), (c, Retried(60, ValueError())), (d, RELEASED)]
+        )
 
         depth = (await desk.transport.inspector.depth())["mail"]
 
@@ -262,30 +326,60 @@ class Queues(Looks, Strangers):
         got = await receive(receiver, 4)
         for one in got:
             one.handler = "send"
-        await receiver.settle([(got[0], ACKED), (got[1], Rejected("")), (got[2], Retried(9, ValueError())), (got[3], Acked(skipped=True))])
+        await receiver.settle(
+            [
+                (got[0], ACKED),
+                (got[1], Rejected("")),
+                (got[2], Retried(9, ValueError())),
+                (got[3], Acked(skipped=True)),
+            ]
+        )
         await receiver.settle([(got[0], ACKED)])
 
         counts = (await desk.transport.inspector.counts())[Whose("mail", "send")]
 
-        assert (counts.handled, counts.dead, counts.retried, counts.skipped, counts.refused) == (1, 1, 1, 1, 1)
+        assert (counts.handled, counts.dead, counts.retried, counts.skipped, counts.refused) == (
+            1,
+            1,
+            1,
+            1,
+            1,
+        )
 
     async def test_a_dead_job_is_kept_whole_and_runs_again_when_redriven(self, desk: Desk) -> None:
         headers = (("h", b"\xff"), ("h", None))
-        await desk.transport.publish(desk.mail, [message(b"body", id="j", task="send", headers=headers)])
+        await desk.transport.publish(
+            desk.mail, [message(b"body", id="j", task="send", headers=headers)]
+        )
         receiver, inspector = await desk.take(), desk.transport.inspector
         got = (await receive(receiver, 1))[0]
         got.handler = "send"
         await receiver.settle([(got, Rejected("no", failed()))])
 
         letter = (await inspector.dead())[0]
-        assert (letter.id, letter.body, letter.raw_headers, letter.reason) == ("j", b"body", headers, "no")
-        assert (letter.error_type, letter.error, letter.attempts, letter.position) == ("ValueError", "why", 1, None)
+        assert (letter.id, letter.body, letter.raw_headers, letter.reason) == (
+            "j",
+            b"body",
+            headers,
+            "no",
+        )
+        assert (letter.error_type, letter.error, letter.attempts, letter.position) == (
+            "ValueError",
+            "why",
+            1,
+            None,
+        )
         assert is_told(letter)
         assert (await inspector.look("j")).state == "failed"
 
         assert await inspector.redrive(["j", "nobody"]) == (1, ())
         again = (await receive(receiver, 1))[0]
-        assert (again.id, again.message.task, again.attempt, again.message.headers) == ("j", "send", 1, headers)
+        assert (again.id, again.message.task, again.attempt, again.message.headers) == (
+            "j",
+            "send",
+            1,
+            headers,
+        )
         assert await inspector.dead() == []
 
     async def test_dead_letters_are_paged_filtered_and_purged(self, desk: Desk) -> None:
@@ -319,9 +413,14 @@ class Queues(Looks, Strangers):
         assert await inspector.dead(served=[mail], handlers=["other"]) == []
         assert await inspector.dead(served=[mail], id="c") == [] == await inspector.dead(served=[])
         assert len(await inspector.dead(served=[mail, post], limit=2)) == 2
-        assert sorted((one.served, one.handler, one.letters) for one in await inspector.standing()) == [(mail, "send", 2), (post, "send", 1)]
+        assert sorted(
+            (one.served, one.handler, one.letters) for one in await inspector.standing()
+        ) == [(mail, "send", 2), (post, "send", 1)]
         assert [one[:3] for one in await inspector.standing([post])] == [(post, "send", 1)]
-        assert {whose: one.dead for whose, one in (await inspector.counts()).items()} == {("mail", "send"): 2, ("post", "send"): 1}
+        assert {whose: one.dead for whose, one in (await inspector.counts()).items()} == {
+            ("mail", "send"): 2,
+            ("post", "send"): 1,
+        }
 
     async def test_a_dead_job_goes_to_another_handler_when_told(self, desk: Desk) -> None:
         await desk.transport.publish(desk.mail, [message(id="j", task="old")])
@@ -356,9 +455,13 @@ class Queues(Looks, Strangers):
         assert set(bodies(await receive(receiver, 2))) == {b"old", b"new"}
 
     async def test_a_redrive_forgets_the_failure(self, desk: Desk) -> None:
-        await desk.transport.publish(desk.mail, [message(id="j", remember=100.0, unique="k", due=1.0)])
+        await desk.transport.publish(
+            desk.mail, [message(id="j", remember=100.0, unique="k", due=1.0)]
+        )
         receiver, inspector = await desk.take(), desk.transport.inspector
-        await receiver.settle([((await receive(receiver, 1))[0], Rejected("no", None, (Keep("result/j", b"-", 60),)))])
+        await receiver.settle(
+            [((await receive(receiver, 1))[0], Rejected("no", None, (Keep("result/j", b"-", 60),)))]
+        )
         assert await desk.transport.store.get(["result/j"]) == [b"-"]
 
         await inspector.redrive(["j"])
@@ -367,7 +470,9 @@ class Queues(Looks, Strangers):
         assert (await inspector.depth())["mail"].waiting == 1
         assert await desk.transport.publish(desk.mail, [message(unique="k")]) == {0: "j"}
         await ack(receiver, await receive(receiver, 1))
-        assert await desk.transport.publish(desk.mail, [message(id="j", remember=100.0)]) == {0: "j"}
+        assert await desk.transport.publish(desk.mail, [message(id="j", remember=100.0)]) == {
+            0: "j"
+        }
 
     async def test_of_two_letters_with_one_lock_one_comes_back(self, desk: Desk) -> None:
         receiver, inspector = await desk.take(), desk.transport.inspector
@@ -408,7 +513,9 @@ class Queues(Looks, Strangers):
         assert await store.get(["k"]) == [None]
         assert await store.put("k", b"2", 10, absent=True)
 
-    async def test_a_waiter_is_woken_by_the_fact_from_another_process(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_a_waiter_is_woken_by_the_fact_from_another_process(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         waiting = asyncio.ensure_future(desk.transport.store.wait("k", None))
         await asyncio.sleep(0.01)
         await (await engine()).store.put("k", b"v", 60)
@@ -423,7 +530,9 @@ class Queues(Looks, Strangers):
     async def test_look_says_where_a_job_stands(self, desk: Desk, clock: SimClock) -> None:
         inspector, receiver = desk.transport.inspector, await desk.take()
         first, later = new_id(), new_id()
-        await desk.transport.publish(desk.mail, [message(id=first), message(id=later, due=clock.time() + 60)])
+        await desk.transport.publish(
+            desk.mail, [message(id=first), message(id=later, due=clock.time() + 60)]
+        )
         assert (await inspector.look(later)).state == "delayed"
         assert (await inspector.look(first)).state == "waiting"
         got = await receive(receiver, 1)
@@ -449,11 +558,17 @@ class Queues(Looks, Strangers):
 
     async def test_a_fact_is_replaced_and_found_among_many(self, desk: Desk, engine: Open) -> None:
         store = desk.transport.store
-        assert await store.put("a", b"1", 10) and await store.put("a", b"2", 10) and await store.put("b", b"", 10)
+        assert (
+            await store.put("a", b"1", 10)
+            and await store.put("a", b"2", 10)
+            and await store.put("b", b"", 10)
+        )
 
         assert await (await engine()).store.get(["b", "no", "a"]) == [b"", None, b"2"]
 
-    async def test_a_waiter_gets_what_is_there_or_a_settle_keeps(self, desk: Desk, clock: SimClock) -> None:
+    async def test_a_waiter_gets_what_is_there_or_a_settle_keeps(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         store, receiver = desk.transport.store, await desk.take()
         await desk.transport.publish(desk.mail, [message()])
         async with asyncio.timeout(10):
@@ -461,22 +576,38 @@ class Queues(Looks, Strangers):
             waiting = [asyncio.ensure_future(store.wait("k", None)) for _ in range(3)]
             await asyncio.sleep(0.01)
             waiting.pop().cancel()
-            await receiver.settle([((await receive(receiver, 1))[0], Acked((Keep("k", b"v", 60),)))])
+            await receiver.settle(
+                [((await receive(receiver, 1))[0], Acked((Keep("k", b"v", 60),)))]
+            )
             assert await asyncio.gather(*waiting) == [b"v", b"v"]
             assert await store.wait("k", clock.ticks()) == b"v"
 
     async def test_headers_and_bodies_of_jobs_travel_byte_for_byte(self, desk: Desk) -> None:
-        headers = (("ce_id", b"1"), ("trash", b"\xc3\x28"), ("ce_id", b"2"), ("none", None), ("é", b""))
-        await desk.transport.publish(desk.mail, [message(b"", headers=headers), message(b"\x00\xff")])
+        headers = (
+            ("ce_id", b"1"),
+            ("trash", b"\xc3\x28"),
+            ("ce_id", b"2"),
+            ("none", None),
+            ("é", b""),
+        )
+        await desk.transport.publish(
+            desk.mail, [message(b"", headers=headers), message(b"\x00\xff")]
+        )
 
         empty, other = await receive(await desk.take(), 2)
 
         assert (empty.body, empty.message.headers, other.body) == (b"", headers, b"\x00\xff")
 
-    async def test_the_effects_of_a_job_are_applied_with_its_outcome(self, desk: Desk, clock: SimClock) -> None:
+    async def test_the_effects_of_a_job_are_applied_with_its_outcome(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         await desk.transport.publish(desk.mail, [message()])
         receiver, taker = await desk.take(), await desk.take(desk.post)
-        effects = (*desk.sending(b"sent").effects, Send(desk.post, message(b"later", due=clock.time() + 5)), Keep("k", b"v", 60))
+        effects = (
+            *desk.sending(b"sent").effects,
+            Send(desk.post, message(b"later", due=clock.time() + 5)),
+            Keep("k", b"v", 60),
+        )
 
         assert await receiver.settle([((await receive(receiver, 1))[0], Acked(effects))]) == []
 

@@ -4,7 +4,16 @@ import asyncio
 
 from busline.core.outcome import Rejected, Retried
 from busline.testing.clock import SimClock
-from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, message, nothing, receive
+from busline.testing.contract.desk import (
+    Contract,
+    Desk,
+    Open,
+    ack,
+    bodies,
+    message,
+    nothing,
+    receive,
+)
 
 OLD, NEW = frozenset({"old"}), frozenset({"new", "old"})
 
@@ -12,7 +21,9 @@ OLD, NEW = frozenset({"old"}), frozenset({"new", "old"})
 class Strangers(Contract):
     """A job whose task a taker does not know waits for one that does."""
 
-    async def test_it_goes_at_once_to_a_taker_that_knows_it_and_waits(self, desk: Desk, engine: Open) -> None:
+    async def test_it_goes_at_once_to_a_taker_that_knows_it_and_waits(
+        self, desk: Desk, engine: Open
+    ) -> None:
         second = desk.beside(await engine())
         old, new = await desk.take(tasks=OLD), await second.take(tasks=NEW)
         taking = [asyncio.ensure_future(receive(new, 20)), asyncio.ensure_future(receive(old, 1))]
@@ -27,7 +38,9 @@ class Strangers(Contract):
         taking[1].cancel()
         await second.stack.aclose()
 
-    async def test_it_waits_for_one_that_comes_later_and_keeps_its_order(self, desk: Desk, engine: Open) -> None:
+    async def test_it_waits_for_one_that_comes_later_and_keeps_its_order(
+        self, desk: Desk, engine: Open
+    ) -> None:
         jobs = [message(b"%d" % n, task="new" if n % 2 else "old") for n in range(10)]
         await desk.transport.publish(desk.mail, jobs)
         old = await desk.take(tasks=OLD)
@@ -39,11 +52,19 @@ class Strangers(Contract):
         assert (await desk.transport.inspector.depth())["mail"][:4] == (0, 0, 5, 5)
         assert await desk.transport.inspector.look(jobs[1].id) == ("waiting", 0, None)
         second = desk.beside(await engine())
-        assert bodies(await receive(await second.take(tasks=NEW), 5)) == [b"1", b"3", b"5", b"7", b"9"]
+        assert bodies(await receive(await second.take(tasks=NEW), 5)) == [
+            b"1",
+            b"3",
+            b"5",
+            b"7",
+            b"9",
+        ]
         await second.stack.aclose()
         assert desk.host.strangers == {"new": 5}
 
-    async def test_it_comes_to_any_when_nobody_has_known_it_for_too_long(self, desk: Desk, clock: SimClock) -> None:
+    async def test_it_comes_to_any_when_nobody_has_known_it_for_too_long(
+        self, desk: Desk, clock: SimClock
+    ) -> None:
         receiver = await desk.take(tasks=OLD, unknown_limit=900.0)
         await desk.transport.publish(desk.mail, [message(b"%d" % n, task="new") for n in range(3)])
         assert await nothing(receiver)
@@ -60,7 +81,9 @@ class Strangers(Contract):
         assert len(await desk.transport.inspector.dead()) == 3
         assert (await desk.transport.inspector.depth())["mail"].retrying == 1
 
-    async def test_it_does_not_die_while_one_lives_that_knows_it(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_it_does_not_die_while_one_lives_that_knows_it(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         second = desk.beside(await engine())
         new = await second.take(tasks=NEW)
         await desk.transport.publish(desk.mail, [message(b"first", task="new")])
@@ -74,7 +97,9 @@ class Strangers(Contract):
         assert bodies(await receive(new, 1)) == [b"second"]
         await second.stack.aclose()
 
-    async def test_one_that_left_knows_nothing_any_more(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_one_that_left_knows_nothing_any_more(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         second = desk.beside(await engine())
         await second.take(tasks=NEW)
         await desk.transport.publish(desk.mail, [message(b"j", task="new")])
@@ -88,17 +113,24 @@ class Strangers(Contract):
 
         assert bodies(await taking) == [b"j"]
 
-    async def test_what_comes_back_or_falls_due_is_put_aside_as_well(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_what_comes_back_or_falls_due_is_put_aside_as_well(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         second = desk.beside(await engine())
         new = await second.take(tasks=NEW)
-        jobs = [message(b"retried", task="new", unique="k", id="x", remember=10.0), message(b"due", task="new", due=clock.time() + 1)]
+        jobs = [
+            message(b"retried", task="new", unique="k", id="x", remember=10.0),
+            message(b"due", task="new", due=clock.time() + 1),
+        ]
         await desk.transport.publish(desk.mail, jobs)
         await new.settle([((await receive(new, 1))[0], Retried(1, ValueError()))])
         old = await desk.take(tasks=OLD)
         taking = asyncio.ensure_future(receive(old, 1))
         await asyncio.sleep(0.05)
         clock.move(1.1)
-        assert await desk.transport.publish(desk.mail, [message(unique="k"), message(id="x", remember=10.0)]) == {0: "x", 1: "x"}
+        assert await desk.transport.publish(
+            desk.mail, [message(unique="k"), message(id="x", remember=10.0)]
+        ) == {0: "x", 1: "x"}
 
         got = await receive(new, 2)
 

@@ -13,7 +13,18 @@ from busline.core.outcome import ACKED, RELEASED, Rejected, Retried
 from busline.core.partition import partition
 from busline.core.served import Served
 from busline.testing.clock import SimClock
-from busline.testing.contract.desk import Contract, Desk, Open, ack, bodies, failed, is_told, message, nothing, receive
+from busline.testing.contract.desk import (
+    Contract,
+    Desk,
+    Open,
+    ack,
+    bodies,
+    failed,
+    is_told,
+    message,
+    nothing,
+    receive,
+)
 
 
 class Topics(Contract):
@@ -33,12 +44,21 @@ class Topics(Contract):
         one, other = await desk.read(group="one"), await desk.read(group="other")
         await desk.transport.publish(desk.orders, [message(b"%d" % n) for n in range(8)])
 
-        assert set(bodies(await receive(one, 8))) == set(bodies(await receive(other, 8))) == {b"%d" % n for n in range(8)}
+        assert (
+            set(bodies(await receive(one, 8)))
+            == set(bodies(await receive(other, 8)))
+            == {b"%d" % n for n in range(8)}
+        )
 
     async def test_lanes_follow_the_order_asked_for(self, desk: Desk) -> None:
-        by_key, free = await desk.read(group="k", order="key"), await desk.read(group="n", order="none")
+        by_key, free = (
+            await desk.read(group="k", order="key"),
+            await desk.read(group="n", order="none"),
+        )
         await desk.transport.publish(desk.other, [])
-        await desk.transport.publish(desk.orders, [message(key=b"a"), message(key=b"b"), message(key=b"a")])
+        await desk.transport.publish(
+            desk.orders, [message(key=b"a"), message(key=b"b"), message(key=b"a")]
+        )
 
         lanes = {one.key: one.lane for one in await receive(by_key, 3)}
 
@@ -55,7 +75,9 @@ class Topics(Contract):
 
         assert bodies(again) == bodies(got)
 
-    async def test_a_released_record_is_handed_out_again_before_those_behind_it(self, desk: Desk) -> None:
+    async def test_a_released_record_is_handed_out_again_before_those_behind_it(
+        self, desk: Desk
+    ) -> None:
         await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(3)])
         receiver = await desk.read(desk.other)
         got = await receive(receiver, 2)
@@ -73,10 +95,15 @@ class Topics(Contract):
         assert bodies(await receive(receiver, 1)) == [b"3"]
 
     async def test_a_full_partition_leaves_room_for_the_others(self, desk: Desk) -> None:
-        await desk.transport.publish(desk.orders, [message(b"slow", key=b"a") for _ in range(50)] + [message(b"other", key=b"c")])
+        await desk.transport.publish(
+            desk.orders,
+            [message(b"slow", key=b"a") for _ in range(50)] + [message(b"other", key=b"c")],
+        )
         receiver = await desk.read()
 
-        assert b"other" in bodies(await receiver.receive(10)) or b"other" in bodies(await receiver.receive(10))
+        assert b"other" in bodies(await receiver.receive(10)) or b"other" in bodies(
+            await receiver.receive(10)
+        )
 
     async def test_a_new_group_begins_where_it_says(self, desk: Desk, clock: SimClock) -> None:
         await desk.transport.publish(desk.other, [message(b"old", at=clock.time())])
@@ -85,37 +112,57 @@ class Topics(Contract):
         await desk.transport.publish(desk.other, [message(b"new", at=clock.time())])
 
         assert bodies(await receive(latest, 1)) == [b"new"]
-        assert bodies(await receive(await desk.read(desk.other, group="all"), 2)) == [b"old", b"new"]
-        assert bodies(await receive(await desk.read(desk.other, group="since", start=clock.time() - 5), 1)) == [b"new"]
+        assert bodies(await receive(await desk.read(desk.other, group="all"), 2)) == [
+            b"old",
+            b"new",
+        ]
+        assert bodies(
+            await receive(await desk.read(desk.other, group="since", start=clock.time() - 5), 1)
+        ) == [b"new"]
 
     async def test_a_record_says_where_it_stands(self, desk: Desk) -> None:
         receiver = await desk.read()
-        await desk.transport.publish(desk.orders, [message(id=f"r{n}", key=b"k%d" % n, at=5.0) for n in range(20)])
+        await desk.transport.publish(
+            desk.orders, [message(id=f"r{n}", key=b"k%d" % n, at=5.0) for n in range(20)]
+        )
 
         got = await receive(receiver, 20)
 
         assert len({one.position for one in got}) == 20
         for one in got:
-            assert one.key is not None and one.position is not None and one.address == desk.orders.name
+            assert (
+                one.key is not None and one.position is not None and one.address == desk.orders.name
+            )
             assert one.position.partition("@")[0] == f"{desk.orders.name}/{partition(one.key, 4)}"
             assert one.message.at == 5.0 and one.in_lane
         assert {one.id for one in got} == {f"r{n}" for n in range(20)}
 
     async def test_a_partition_is_one_lane_unless_the_order_is_by_key(self, desk: Desk) -> None:
-        whole, by_key = await desk.read(desk.other, group="p"), await desk.read(desk.other, group="k", order="key")
-        await desk.transport.publish(desk.other, [message(key=b"a"), message(), message(key=b"b"), message()])
+        whole, by_key = (
+            await desk.read(desk.other, group="p"),
+            await desk.read(desk.other, group="k", order="key"),
+        )
+        await desk.transport.publish(
+            desk.other, [message(key=b"a"), message(), message(key=b"b"), message()]
+        )
 
         assert len({one.lane for one in await receive(whole, 4)}) == 1
         a, keyless, b, other = (one.lane for one in await receive(by_key, 4))
         assert len({a, b, keyless}) == 3 and other == keyless
 
-    async def test_what_is_finished_beyond_a_released_record_is_passed_over(self, desk: Desk) -> None:
+    async def test_what_is_finished_beyond_a_released_record_is_passed_over(
+        self, desk: Desk
+    ) -> None:
         await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(5)])
         receiver = await desk.read(desk.other, order="none")
         got = await receive(receiver, 3)
         await receiver.settle([(got[0], RELEASED), (got[1], ACKED), (got[2], ACKED)])
 
-        assert [bodies(await receive(receiver, 1, limit=1)) for _ in range(3)] == [[b"0"], [b"3"], [b"4"]]
+        assert [bodies(await receive(receiver, 1, limit=1)) for _ in range(3)] == [
+            [b"0"],
+            [b"3"],
+            [b"4"],
+        ]
 
     @pytest.mark.parametrize("limit", [1, 3, 10])
     async def test_a_busy_partition_starves_no_other(self, desk: Desk, limit: int) -> None:
@@ -179,9 +226,24 @@ class Topics(Contract):
         assert (lag.partitions, lag.members) == (4, 1)
         assert await desk.transport.inspector.lag(["nobody"]) == []
 
-    async def test_headers_keys_and_bodies_of_records_travel_byte_for_byte(self, desk: Desk) -> None:
-        headers = (("ce_id", b"1"), ("trash", b"\xc3\x28"), ("ce_id", b"2"), ("none", None), ("é", b""))
-        await desk.transport.publish(desk.other, [message(b"\x00\xff", key=b"\xff", headers=headers), Message(new_id(), None, key=b"gone"), message(b"")])
+    async def test_headers_keys_and_bodies_of_records_travel_byte_for_byte(
+        self, desk: Desk
+    ) -> None:
+        headers = (
+            ("ce_id", b"1"),
+            ("trash", b"\xc3\x28"),
+            ("ce_id", b"2"),
+            ("none", None),
+            ("é", b""),
+        )
+        await desk.transport.publish(
+            desk.other,
+            [
+                message(b"\x00\xff", key=b"\xff", headers=headers),
+                Message(new_id(), None, key=b"gone"),
+                message(b""),
+            ],
+        )
 
         record, tombstone, empty = await receive(await desk.read(desk.other), 3)
 
@@ -189,7 +251,9 @@ class Topics(Contract):
         assert (tombstone.body, tombstone.key, empty.body, empty.key) == (None, b"gone", b"", None)
         assert record.headers["ce_id"] == "2" and record.headers_all("ce_id") == (b"1", b"2")
 
-    async def test_the_next_reader_goes_on_where_the_last_one_left(self, desk: Desk, engine: Open, clock: SimClock) -> None:
+    async def test_the_next_reader_goes_on_where_the_last_one_left(
+        self, desk: Desk, engine: Open, clock: SimClock
+    ) -> None:
         await desk.transport.publish(desk.other, [message(b"%d" % n) for n in range(4)])
         second = desk.beside(await engine())
         receiver = await desk.read(desk.other)
@@ -202,7 +266,9 @@ class Topics(Contract):
 
     async def test_a_dead_record_is_kept_whole_and_passed_over(self, desk: Desk) -> None:
         headers = (("h", b"\xff"), ("h", None))
-        await desk.transport.publish(desk.other, [message(b"bad", key=b"k", headers=headers, at=5.0), message(b"good")])
+        await desk.transport.publish(
+            desk.other, [message(b"bad", key=b"k", headers=headers, at=5.0), message(b"good")]
+        )
         receiver = await desk.read(desk.other)
         got, rest = await receive(receiver, 2)
         got.handler = "bill"
@@ -210,7 +276,12 @@ class Topics(Contract):
 
         (letter,) = await desk.transport.inspector.dead(handlers=["bill"])
 
-        assert (letter.address, letter.position, letter.handler, letter.attempts) == (desk.other.name, got.position, "bill", 1)
+        assert (letter.address, letter.position, letter.handler, letter.attempts) == (
+            desk.other.name,
+            got.position,
+            "bill",
+            1,
+        )
         assert (letter.body, letter.key, letter.raw_headers) == (b"bad", b"k", headers)
         assert (letter.reason, letter.error_type, letter.error) == ("no", "ValueError", "why")
         assert is_told(letter)
@@ -219,7 +290,10 @@ class Topics(Contract):
         assert await ack(receiver, [rest]) == []
 
     async def test_a_dead_record_gets_another_body_and_keeps_the_rest(self, desk: Desk) -> None:
-        await desk.transport.publish(desk.other, [message(b"bad", key=b"k", headers=(("h", None),)), replace(message(), body=None)])
+        await desk.transport.publish(
+            desk.other,
+            [message(b"bad", key=b"k", headers=(("h", None),)), replace(message(), body=None)],
+        )
         receiver, inspector = await desk.read(desk.other), desk.transport.inspector
         got, own = await receive(receiver, 2), [f"bill{desk.mark}"]
         for each in got:
@@ -233,18 +307,30 @@ class Topics(Contract):
 
         mended = await inspector.dead(handlers=own)
         assert [one.body for one in mended] == [b"good", b"good"] and all(map(is_told, mended))
-        assert [replace(one, body=None) for one in mended] == [replace(one, body=None) for one in letters]
+        assert [replace(one, body=None) for one in mended] == [
+            replace(one, body=None) for one in letters
+        ]
 
-    async def test_a_look_at_a_topic_shows_its_last_records_and_takes_none(self, desk: Desk) -> None:
+    async def test_a_look_at_a_topic_shows_its_last_records_and_takes_none(
+        self, desk: Desk
+    ) -> None:
         assert await desk.transport.inspector.peek(desk.orders, 3) == []
         for n in range(9):
-            await desk.transport.publish(desk.orders, [message(b"%d" % n, key=b"%d" % n, headers=(("h", b"\xff"),), at=5.0 + n)])
+            await desk.transport.publish(
+                desk.orders,
+                [message(b"%d" % n, key=b"%d" % n, headers=(("h", b"\xff"),), at=5.0 + n)],
+            )
 
         seen = await desk.transport.inspector.peek(desk.orders, 3)
         whole = await desk.transport.inspector.peek(desk.orders, 20)
 
         assert bodies(seen) == [b"6", b"7", b"8"] and bodies(whole) == [b"%d" % n for n in range(9)]
-        assert (seen[0].key, seen[0].message.headers, seen[0].message.at, seen[0].attempt) == (b"6", (("h", b"\xff"),), 11.0, 1)
+        assert (seen[0].key, seen[0].message.headers, seen[0].message.at, seen[0].attempt) == (
+            b"6",
+            (("h", b"\xff"),),
+            11.0,
+            1,
+        )
         got = {one.position: one.body for one in await receive(await desk.read(), 9)}
         assert got == {one.position: one.body for one in whole}
 
@@ -260,7 +346,9 @@ class Topics(Contract):
 
         assert [one.position for one in letters] == [one.position for one in got]
         ids = [one.id for one in letters]
-        assert [one.id for one in await inspector.dead(handlers=both, limit=2, after=ids[1])] == ids[2:4]
+        assert [
+            one.id for one in await inspector.dead(handlers=both, limit=2, after=ids[1])
+        ] == ids[2:4]
         assert [one.id for one in await inspector.dead(handlers=both[:1])] == [ids[1], ids[3]]
         assert [one.position for one in await inspector.dead(id=ids[4])] == [got[4].position]
         assert await inspector.purge([ids[0], ids[1], "nobody"]) == 2
@@ -283,8 +371,12 @@ class Topics(Contract):
             letters = await inspector.dead(served=of, handlers=["same"])
             assert sorted(str(one.position) for one in letters) == sorted(map(str, positions))
             assert {one.served for one in letters} == set(of)
-            assert [one.id for one in await inspector.dead(served=of, after=letters[0].id)] == [letters[1].id]
+            assert [one.id for one in await inspector.dead(served=of, after=letters[0].id)] == [
+                letters[1].id
+            ]
             assert [one[:3] for one in await inspector.standing(of)] == [(*of, "same", 2)]
         everything = [Served(*one) for one in died]
         assert len(await inspector.dead(served=everything)) == 8
-        assert [one.died_at for one in await inspector.dead(served=everything)] == sorted(one.died_at for one in await inspector.dead(served=everything))
+        assert [one.died_at for one in await inspector.dead(served=everything)] == sorted(
+            one.died_at for one in await inspector.dead(served=everything)
+        )

@@ -1,4 +1,5 @@
-"""What is asked of a cluster besides records: its topics, its groups' offsets, where logs begin and end."""
+"""What is asked of a cluster besides records: its topics, its groups' offsets, where logs begin and
+end."""
 
 import asyncio
 import logging
@@ -31,7 +32,8 @@ EXISTS = 36
 
 
 class Known(NamedTuple):
-    """A topic, as it was when we looked: which of its partitions had a leader, how many bytes a batch may have."""
+    """A topic, as it was when we looked: which of its partitions had a leader, how many bytes a
+    batch may have."""
 
     parts: int
     led: frozenset[int]
@@ -63,14 +65,18 @@ class Admin:
     async def close(self) -> None:
         await self._client.close()
 
-    # --- topics --------------------------------------------------------------------------------------------
+    # --- topics ------------------------------------------------------------------------------
 
     async def topic(self, address: Address) -> "Known":
-        """What is known of it; made first, where that was asked for. Raises Unavailable where there is none."""
-        return await self._turns[address.name].take(lambda: self._looked(address))  # always: callers keep their order
+        """What is known of it; made first, where that was asked for. Raises Unavailable where there
+        is none."""
+        return await self._turns[address.name].take(
+            lambda: self._looked(address)
+        )  # always: callers keep their order
 
     async def check(self, address: Address) -> None:
-        """Also raises Invalid where a topic has another number of partitions than was declared. Asked at start only."""
+        """Also raises Invalid where a topic has another number of partitions than was declared.
+        Asked at start only."""
         known = await self.topic(address)
         if address.partitions not in (None, known.parts):
             raise Invalid(differs(address, known.parts))
@@ -104,7 +110,8 @@ class Admin:
         return int(found[LIMIT]) if LIMIT in found else None
 
     async def _parts(self, topic: str) -> Sequence[Any] | None:
-        """What is known of its partitions, also of those that have no leader now; None where there is no such topic."""
+        """What is known of its partitions, also of those that have no leader now; None where there
+        is no such topic."""
         (found,) = await self._client.describe_topics([topic])
         error = kafka.for_code(found["error_code"])
         if error is kafka.UnknownTopicOrPartitionError:
@@ -122,7 +129,12 @@ class Admin:
     async def create(self, address: Address, more: Mapping[str, str] = NOTHING) -> None:
         """Makes a topic, unless there is one. The cluster's own settings say what is left out."""
         topic, (default, copies) = address.name, await self._defaults()
-        new = NewTopic(topic, address.partitions or default, copies, topic_configs={**settings(address), **more})
+        new = NewTopic(
+            topic,
+            address.partitions or default,
+            copies,
+            topic_configs={**settings(address), **more},
+        )
         answer = await self._client.create_topics([new])
         code, text = answer.topic_errors[0][1:3]
         if code not in (0, EXISTS):
@@ -134,37 +146,55 @@ class Admin:
                 await asyncio.sleep(0.02)
 
     async def _defaults(self) -> tuple[int, int]:
-        """How many partitions, and how many copies of each, the cluster gives a topic that does not say."""
+        """How many partitions, and how many copies of each, the cluster gives a topic that does not
+        say."""
         node = str(self._client._client.get_random_node())
-        found = await self._settings(ConfigResourceType.BROKER, node, "num.partitions", "default.replication.factor")
+        found = await self._settings(
+            ConfigResourceType.BROKER, node, "num.partitions", "default.replication.factor"
+        )
         return int(found["num.partitions"]), int(found["default.replication.factor"])
 
     async def _settings(self, kind: ConfigResourceType, name: str, *wanted: str) -> dict[str, str]:
         """Those of them that we may know."""
-        (answer,) = await self._client.describe_configs([ConfigResource(kind, name, dict.fromkeys(wanted))])
+        (answer,) = await self._client.describe_configs(
+            [ConfigResource(kind, name, dict.fromkeys(wanted))]
+        )
         return {one[0]: one[1] for one in answer.resources[0][4]}
 
     async def topics(self) -> list[str]:
         return list(await self._client.list_topics())
 
-    # --- groups --------------------------------------------------------------------------------------------
+    # --- groups ------------------------------------------------------------------------------
 
     async def groups(self) -> list[str]:
-        return sorted(name for name, kind, *_ in await patiently(self._client.list_consumer_groups) if kind in ("consumer", ""))
+        return sorted(
+            name
+            for name, kind, *_ in await patiently(self._client.list_consumer_groups)
+            if kind in ("consumer", "")
+        )
 
     async def members(self, group: str) -> int:
         """How many processes read for a group now."""
-        (found,) = [one for answer in await self._client.describe_consumer_groups([group]) for one in answer.groups]
+        (found,) = [
+            one
+            for answer in await self._client.describe_consumer_groups([group])
+            for one in answer.groups
+        ]
         return len(found[-1])
 
-    async def offsets(self, group: str, places: Sequence[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+    async def offsets(
+        self, group: str, places: Sequence[TopicPartition] | None = None
+    ) -> dict[TopicPartition, int]:
         """Where a group stands; partitions for which it stands nowhere are left out."""
         wanted = list(places) if places else None
-        found = await patiently(lambda: self._client.list_consumer_group_offsets(group, partitions=wanted))
+        found = await patiently(
+            lambda: self._client.list_consumer_group_offsets(group, partitions=wanted)
+        )
         return {place: one.offset for place, one in found.items() if one.offset >= 0}
 
     async def end(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where each of these logs ends. Raises LeaderNotAvailableError where one does not say so."""
+        """Where each of these logs ends. Raises LeaderNotAvailableError where one does not say
+        so."""
         return await patiently(lambda: self._end(places))
 
     async def _end(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -181,12 +211,16 @@ def leaders(parts: Sequence[Any]) -> frozenset[int]:
 
 def differs(address: Address, parts: int) -> str:
     remedy = "Correct the declaration, or give the topic more with Kafka's own tools."
-    return wrong(address.name, f"partitions={parts}, as the topic has", f"{address.partitions}", remedy)
+    return wrong(
+        address.name, f"partitions={parts}, as the topic has", f"{address.partitions}", remedy
+    )
 
 
 def settings(address: Address) -> dict[str, str]:
     """What a topic's declaration asks for, in Kafka's words."""
-    kept = {} if address.retention is None else {"retention.ms": str(round(address.retention * 1000))}
+    kept = (
+        {} if address.retention is None else {"retention.ms": str(round(address.retention * 1000))}
+    )
     return kept | ({"cleanup.policy": "compact"} if address.compact else {})
 
 

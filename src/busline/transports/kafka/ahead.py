@@ -1,8 +1,9 @@
-"""What finished beyond a group's position, as text beside it: a commit carries it, and whoever gets the partition reads it.
+"""What finished beyond a group's position, as text beside it: a commit carries it, and whoever gets
+the partition reads it.
 
-`b1:` and base64 of deflated numbers: the position; then for each range how far it begins behind the one before, and how
-long it is. Each number is in groups of seven bits, the lowest first. Whoever does not know it passes over it.
-"""
+`b1:` and base64 of deflated numbers: the position; then for each range how far it begins behind the
+one before, and how long it is. Each number is in groups of seven bits, the lowest first. Whoever
+does not know it passes over it."""
 
 import zlib
 from base64 import b64decode, b64encode
@@ -14,7 +15,8 @@ Range = tuple[int, int]  # from the first, up to the second
 
 
 def between(low: int, unfinished: Iterable[int], upto: int) -> list[Range]:
-    """What is finished behind `low`: all but these, in their order. What was never a record counts as finished."""
+    """What is finished behind `low`: all but these, in their order. What was never a record counts
+    as finished."""
     found, at = list[Range](), low
     for offset in unfinished:
         if offset > at:
@@ -25,7 +27,9 @@ def between(low: int, unfinished: Iterable[int], upto: int) -> list[Range]:
 
 def clipped(ranges: Iterable[Range], low: int, end: int) -> list[Range]:
     """What of them lies from `low` up to `end`."""
-    return [(max(begin, low), min(upto, end)) for begin, upto in ranges if upto > low and begin < end]
+    return [
+        (max(begin, low), min(upto, end)) for begin, upto in ranges if upto > low and begin < end
+    ]
 
 
 def within(offset: int, ranges: Sequence[Range]) -> bool:
@@ -37,7 +41,10 @@ def written(low: int, ranges: Sequence[Range], limit: int) -> tuple[str, bool]:
     """The text, `limit` bytes at most, and whether all of them are in it."""
     kept = len(ranges)
     while kept:
-        text = MARK + b64encode(zlib.compress(b"".join(map(_number, _steps(low, ranges[:kept]))))).decode()
+        text = (
+            MARK
+            + b64encode(zlib.compress(b"".join(map(_number, _steps(low, ranges[:kept]))))).decode()
+        )
         if len(text) <= limit:
             return text, kept == len(ranges)
         kept = min(kept - 1, kept * limit // len(text))
@@ -45,7 +52,8 @@ def written(low: int, ranges: Sequence[Range], limit: int) -> tuple[str, bool]:
 
 
 def read(low: int, text: str) -> list[Range]:
-    """What is said to be finished behind this position; nothing where it was written for another, or by somebody else."""
+    """What is said to be finished behind this position; nothing where it was written for another,
+    or by somebody else."""
     if not text.startswith(MARK):
         return []
     try:

@@ -1,4 +1,5 @@
-"""What outcomes carry, written before their records are finished: once, however often they are settled."""
+"""What outcomes carry, written before their records are finished: once, however often they are
+settled."""
 
 import asyncio
 import logging
@@ -24,21 +25,26 @@ class Late(NamedTuple):
 
 
 class Carrier:
-    """Of one subscription. A writing that has begun goes on until it is confirmed, fails or is forgotten: to begin it
-    again would write twice."""
+    """Of one subscription. A writing that has begun goes on until it is confirmed, fails or is
+    forgotten: to begin it again would write twice."""
 
     def __init__(self, group: str, letters: Letters, publish: Publish) -> None:
         self._group, self._letters, self._publish = group, letters, publish
-        self._writing: dict[object, asyncio.Task[None]] = {}  # by receipt: under way, or confirmed and not finished yet
+        self._writing: dict[
+            object, asyncio.Task[None]
+        ] = {}  # by receipt: under way, or confirmed and not finished yet
 
     async def carry(self, settled: Sequence[tuple[Delivery, Acked | Rejected]]) -> list[Late]:
         """Returns those that are not confirmed soon."""
         for delivery, outcome in settled:
             if delivery.receipt not in self._writing:
                 self._writing[delivery.receipt] = asyncio.get_running_loop().create_task(
-                    self._write(delivery, outcome), name=f"busline kafka write for {delivery.position}"
+                    self._write(delivery, outcome),
+                    name=f"busline kafka write for {delivery.position}",
                 )
-        await asyncio.wait([self._writing[delivery.receipt] for delivery, _ in settled], timeout=SOON)
+        await asyncio.wait(
+            [self._writing[delivery.receipt] for delivery, _ in settled], timeout=SOON
+        )
         return [late for delivery, _ in settled if (late := self._late(delivery)) is not None]
 
     def _late(self, delivery: Delivery) -> Late | None:
@@ -48,7 +54,17 @@ class Carrier:
         if not task.done():
             remedy = "Its partition waits; the others go on."
             name = f"{delivery.position}"
-            return Late(delivery, Unavailable(wrong(name, "what it sends, or its dead letter, to be confirmed", f"nothing for {SOON:g} s", remedy)))
+            return Late(
+                delivery,
+                Unavailable(
+                    wrong(
+                        name,
+                        "what it sends, or its dead letter, to be confirmed",
+                        f"nothing for {SOON:g} s",
+                        remedy,
+                    )
+                ),
+            )
         error = task.exception()
         if error is None:
             return None
@@ -86,6 +102,13 @@ def _grouped(effects: Sequence[Any]) -> list[tuple[Address, list[Message]]]:
     groups: dict[Address, list[Message]] = {}
     for effect in effects:
         if not isinstance(effect, Send):
-            raise Invalid(wrong(effect.key, "an engine that keeps facts", "Kafka", "Name a jobs engine: BUSLINE_JOBS."))
+            raise Invalid(
+                wrong(
+                    effect.key,
+                    "an engine that keeps facts",
+                    "Kafka",
+                    "Name a jobs engine: BUSLINE_JOBS.",
+                )
+            )
         groups.setdefault(effect.address, []).append(effect.message)
     return list(groups.items())

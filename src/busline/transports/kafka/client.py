@@ -1,5 +1,5 @@
-"""The client library's parts. It has no types of its own, and where it stops this transport reaches inside: a test names
-every attribute that is used."""
+"""The client library's parts. It has no types of its own, and where it stops this transport reaches
+inside: a test names every attribute that is used."""
 
 import asyncio
 import logging
@@ -17,9 +17,15 @@ from aiokafka.record.default_records import DefaultRecordBatch
 T = TypeVar("T")
 PAUSE = 0.1  # seconds
 own = logging.getLogger("aiokafka")
-if own.level == logging.NOTSET:  # it tells each try, and at length what busline says in its own words; who wants that sets its level
+if (
+    own.level == logging.NOTSET
+    # it tells each try, and at length what busline says in its own words; who wants that sets its
+    # level
+):
     own.setLevel(logging.CRITICAL)
-import_module("cramjam")  # reads every codec but gzip: the client uses it where it is there, and here it has to be
+import_module(
+    "cramjam"
+)  # reads every codec but gzip: the client uses it where it is there, and here it has to be
 
 
 class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # a library without types
@@ -53,7 +59,8 @@ def producer(servers: Sequence[str], **settings: Any) -> Any:
 
 
 def paced(ask: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
-    """The same question, with a pause between two: while a partition has no leader the client asks without any."""
+    """The same question, with a pause between two: while a partition has no leader the client asks
+    without any."""
     last = float("-inf")
 
     async def again(*arguments: Any) -> T:
@@ -68,7 +75,9 @@ def paced(ask: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
 def batch(producer: Any, compress: bool) -> Any:
     """An empty batch. The client would compress all of them, or none."""
     size = producer._message_accumulator._batch_size
-    return BatchBuilder(size, DefaultRecordBatch.CODEC_GZIP if compress else DefaultRecordBatch.CODEC_NONE)
+    return BatchBuilder(
+        size, DefaultRecordBatch.CODEC_GZIP if compress else DefaultRecordBatch.CODEC_NONE
+    )
 
 
 def admin(servers: Sequence[str], **settings: Any) -> Any:

@@ -1,4 +1,5 @@
-"""How far a group is: commits what is finished without a hole, each under the membership it was assigned with."""
+"""How far a group is: commits what is finished without a hole, each under the membership it was
+assigned with."""
 
 import asyncio
 import logging
@@ -41,7 +42,8 @@ class Membership(NamedTuple):
 
 
 class Committer:
-    """The only one that commits for a member. `lose` is called with the trackers that turn out to be another's."""
+    """The only one that commits for a member. `lose` is called with the trackers that turn out to
+    be another's."""
 
     def __init__(self, consumer: Any, lose: Callable[[Sequence[Tracker]], None]) -> None:
         self._consumer, self._lose = consumer, lose
@@ -64,7 +66,8 @@ class Committer:
             await self.commit()
 
     def pause(self) -> None:
-        """While the group shares its partitions anew, a commit would be refused though nothing is lost."""
+        """While the group shares its partitions anew, a commit would be refused though nothing is
+        lost."""
         self._paused = True
 
     def resume(self, membership: Membership) -> None:
@@ -72,7 +75,8 @@ class Committer:
         self._moved.set()
 
     async def finish(self, seconds: float, trackers: Sequence[Tracker]) -> None:
-        """Commits what of them is finished, again where it is not confirmed, as long as that may take."""
+        """Commits what of them is finished, again where it is not confirmed, as long as that may
+        take."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.commit()
@@ -101,7 +105,12 @@ class Committer:
         topics: dict[str, list[tuple[int, int, str]]] = {}
         for (topic, part), commit in commits.items():
             topics.setdefault(topic, []).append((part, commit.offset, commit.text))
-        request = OffsetCommitRequest(coordinator.group_id, *self.membership, OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items()))
+        request = OffsetCommitRequest(
+            coordinator.group_id,
+            *self.membership,
+            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+            list(topics.items()),
+        )
         try:
             async with asyncio.timeout(ANSWER):
                 answer = await coordinator._send_req(request)
@@ -109,7 +118,11 @@ class Committer:
             log.debug("a commit was not answered: %r", error)
             self._moved.set()
             return {}
-        return {TopicPartition(topic, part): code for topic, parts in answer.topics for part, code in parts}
+        return {
+            TopicPartition(topic, part): code
+            for topic, parts in answer.topics
+            for part, code in parts
+        }
 
     def _answered(self, tracker: Tracker, commit: Commit, code: int) -> None:
         if code == 0:
@@ -118,7 +131,11 @@ class Committer:
             self._limit = min(self._limit, len(commit.text)) // 2
             self._moved.set()
         elif code in LOST:
-            log.warning("%r: its commit is refused, for the group went on without this member; what it finished runs again", tracker)
+            log.warning(
+                "%r: its commit is refused, for the group went on without this member; what it"
+                " finished runs again",
+                tracker,
+            )
             self._lose([tracker])
         elif code == UNKNOWN_TOPIC:
             log.warning("%r: its topic is gone, and with it what was finished", tracker)

@@ -15,7 +15,11 @@ from busline.transports.kafka.client import InvalidRecordError
 
 UNKNOWN = "What was sent may still be written: sent again, it may be there twice."
 ANSWER = 4.0  # seconds a server has to answer one question
-FORBIDDEN = (kafka.TopicAuthorizationFailedError, kafka.GroupAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
+FORBIDDEN = (
+    kafka.TopicAuthorizationFailedError,
+    kafka.GroupAuthorizationFailedError,
+    kafka.ClusterAuthorizationFailedError,
+)
 
 
 @contextmanager
@@ -34,23 +38,56 @@ async def within(name: str, seconds: float) -> AsyncGenerator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Unavailable(wrong(name, f"a confirmation within {seconds:g} s", "none", UNKNOWN)) from None
+        raise Unavailable(
+            wrong(name, f"a confirmation within {seconds:g} s", "none", UNKNOWN)
+        ) from None
 
 
 def translated(name: str, error: BaseException) -> BuslineError:
-    """The same error, for people. Invalid is only what lies in the message, ConfigError what somebody has to mend."""
+    """The same error, for people. Invalid is only what lies in the message, ConfigError what
+    somebody has to mend."""
     if isinstance(error, BuslineError):
         return error
     if isinstance(error, FORBIDDEN):
-        return ConfigError([wrong(name, "the right to use it", _kind(error), "Grant this user READ, WRITE and DESCRIBE on it (kafka-acls).")])
+        return ConfigError(
+            [
+                wrong(
+                    name,
+                    "the right to use it",
+                    _kind(error),
+                    "Grant this user READ, WRITE and DESCRIBE on it (kafka-acls).",
+                )
+            ]
+        )
     if isinstance(error, kafka.InconsistentGroupProtocolError):
-        remedy = "Stop them first: members with another way of sharing partitions cannot be in one group."
-        return Invalid(wrong(name, "a group of busline's members", "living members of another client", remedy))
+        remedy = (
+            "Stop them first: members with another way of sharing partitions cannot be in one"
+            " group."
+        )
+        return Invalid(
+            wrong(name, "a group of busline's members", "living members of another client", remedy)
+        )
     if isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordListTooLargeError):
-        return Invalid(wrong(name, "a record that the topic takes", "a larger one", "Raise the topic's max.message.bytes, or send less."))
+        return Invalid(
+            wrong(
+                name,
+                "a record that the topic takes",
+                "a larger one",
+                "Raise the topic's max.message.bytes, or send less.",
+            )
+        )
     if isinstance(error, InvalidRecordError):
-        return Invalid(wrong(name, "a record that the topic takes", "one that it does not", "Give it a key if the topic is compacted."))
-    return Unavailable(wrong(name, "an answer in time", _kind(error), "Look whether the cluster is well."))
+        return Invalid(
+            wrong(
+                name,
+                "a record that the topic takes",
+                "one that it does not",
+                "Give it a key if the topic is compacted.",
+            )
+        )
+    return Unavailable(
+        wrong(name, "an answer in time", _kind(error), "Look whether the cluster is well.")
+    )
 
 
 def _kind(error: BaseException) -> str:
@@ -60,7 +97,9 @@ def _kind(error: BaseException) -> str:
 async def explain(servers: Sequence[str]) -> BuslineError:
     """Why none of the servers let us in: the client hides it, so each is asked directly."""
     found = [f"{server}: {await _ask(server)}" for server in servers]
-    remedy = "Look whether the cluster runs, and whether this is a listener without TLS and passwords."
+    remedy = (
+        "Look whether the cluster runs, and whether this is a listener without TLS and passwords."
+    )
     return Unavailable(wrong("kafka", "a server that answers", "; ".join(found), remedy))
 
 
@@ -68,7 +107,9 @@ async def _ask(server: str) -> str:
     parts = urlsplit(f"//{server}")
     try:
         async with asyncio.timeout(ANSWER):
-            connection = await create_conn(parts.hostname, parts.port, request_timeout_ms=int(ANSWER * 1000))
+            connection = await create_conn(
+                parts.hostname, parts.port, request_timeout_ms=int(ANSWER * 1000)
+            )
             try:
                 await connection.send(MetadataRequest([]))
             finally:
@@ -86,6 +127,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError | kafka.RequestTimedOutError):
         return f"no answer within {ANSWER:g} s"
     cause = error.__cause__
-    if isinstance(error, kafka.KafkaConnectionError) or isinstance(cause, asyncio.IncompleteReadError):
-        return "it hung up at the first question, so it expects TLS, a password, or does not speak Kafka"
+    if isinstance(error, kafka.KafkaConnectionError) or isinstance(
+        cause, asyncio.IncompleteReadError
+    ):
+        return (
+            "it hung up at the first question, so it expects TLS, a password, or does not speak"
+            " Kafka"
+        )
     return f"{type(error).__name__} {error}".strip()

@@ -1,4 +1,5 @@
-"""What the client has fetched, taken whole and unparsed: so the next fetch travels while this is worked on.
+"""What the client has fetched, taken whole and unparsed: so the next fetch travels while this is
+worked on.
 
 These are the client's own buffers, not its public face: a test names every part that is used.
 """
@@ -14,8 +15,8 @@ SHARE, LARGEST = 64 << 10, 1 << 20  # bytes fetched of one partition: at least, 
 
 
 class Batches:
-    """Batches of records in the form that the client's parser reads. `end`: the offset behind the last record.
-    `size`: bytes, as they came."""
+    """Batches of records in the form that the client's parser reads. `end`: the offset behind the
+    last record. `size`: bytes, as they came."""
 
     __slots__ = ("_broken", "_left", "end", "size")
 
@@ -26,7 +27,9 @@ class Batches:
         try:
             while batches.has_next():
                 self._left.append(batches.next_batch())
-        except Exception as error:  # whatever the parser raises: it is told where that batch's turn comes
+        except (
+            Exception
+        ) as error:  # whatever the parser raises: it is told where that batch's turn comes
             self._broken = error
         self.end = int(self._left[-1].next_offset) if self._left else begin
 
@@ -53,12 +56,16 @@ class Fetched:
         return list(self._fetcher._records)
 
     def take(self, place: TopicPartition) -> Any:
-        """An iterator over its records, None for what is outdated, or the error that came instead. Any exception may
-        come out of the iterator: what the parser finds is anybody's bytes."""
+        """An iterator over its records, None for what is outdated, or the error that came instead.
+        Any exception may come out of the iterator: what the parser finds is anybody's bytes."""
         result = self._fetcher._records.pop(place)
         self._fetcher._notify(self._fetcher._wait_consume_future)
         if type(result) is FetchError:
-            return None if isinstance(result._error, kafka.NoOffsetForPartitionError) else result._error
+            return (
+                None
+                if isinstance(result._error, kafka.NoOffsetForPartitionError)
+                else result._error
+            )
         if not result.check_assignment(place):
             return None
         records = result._partition_records
@@ -73,11 +80,15 @@ class Fetched:
         return 0 if records is None else int(records._records.size)
 
     def bound(self, partitions: int, size: int) -> None:
-        """So much of all these partitions together is fetched ahead, but for a record that is larger than its share."""
-        self._fetcher._max_partition_fetch_bytes = min(max(size // max(partitions, 1), SHARE), LARGEST)
+        """So much of all these partitions together is fetched ahead, but for a record that is
+        larger than its share."""
+        self._fetcher._max_partition_fetch_bytes = min(
+            max(size // max(partitions, 1), SHARE), LARGEST
+        )
 
     def waiter(self) -> Any:
-        """A future that is done when something arrives. Cancel it when it is no longer waited for."""
+        """A future that is done when something arrives. Cancel it when it is no longer waited
+        for."""
         return self._fetcher._create_fetch_waiter()
 
     @property
@@ -92,7 +103,8 @@ def end_of(records: Any) -> int:
 
 
 def go_on_with(records: Any, batch: Any) -> None:
-    """An iterator that raised goes on with this batch, in place of the one that it could not read."""
+    """An iterator that raised goes on with this batch, in place of the one that it could not
+    read."""
     records._records.put_back(batch)
     records._records_iterator = records._unpack_records()
 

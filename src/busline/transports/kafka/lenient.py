@@ -1,5 +1,6 @@
-"""A batch of records whose headers' names are no UTF-8: other clients write any bytes there, and the client's own parser
-refuses them. It is asked for once more and read here: only such batches come this way."""
+"""A batch of records whose headers' names are no UTF-8: other clients write any bytes there, and
+the client's own parser refuses them. It is asked for once more and read here: only such batches
+come this way."""
 
 import asyncio
 from typing import Any
@@ -22,7 +23,7 @@ async def fetch(client: Any, place: TopicPartition, offset: int) -> "Batch":
     request = FetchRequest(0, 1, 1, 0, [(place.topic, [(place.partition, offset, 1)])], rack_id="")
     async with asyncio.timeout(ANSWER):
         answer = await client.send(node, request)
-    (_, ((_, code, *rest),)) = answer.topics[0]
+    _, ((_, code, *rest),) = answer.topics[0]
     if code:
         raise kafka.for_code(code)(place)
     data = rest[-1]
@@ -52,8 +53,14 @@ class Batch(_DefaultRecordBatchPy):  # type: ignore[misc]  # its library calls i
         if position != end:
             raise kafka.CorruptRecordException(f"a record of {length} bytes ends elsewhere")
         self._pos = position
-        at = self.max_timestamp if self.timestamp_type == self.LOG_APPEND_TIME else self.first_timestamp + passed
-        return _DefaultRecordPy(self.base_offset + delta, at, self.timestamp_type, key, value, headers)
+        at = (
+            self.max_timestamp
+            if self.timestamp_type == self.LOG_APPEND_TIME
+            else self.first_timestamp + passed
+        )
+        return _DefaultRecordPy(
+            self.base_offset + delta, at, self.timestamp_type, key, value, headers
+        )
 
 
 def _bytes(data: bytearray, position: int) -> tuple[bytes | None, int]:

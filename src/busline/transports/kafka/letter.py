@@ -1,9 +1,9 @@
 """A dead letter as it is written and read.
 
-Key: `topic/partition@offset`. Value and headers: those of the record that died; then, as `busline-` headers, the reason
-and what else is needed to show it and to run it again. A record that is too large for that, even compressed, leaves a
-letter without them: it says so, and the record is read from its own topic as long as it is kept there.
-"""
+Key: `topic/partition@offset`. Value and headers: those of the record that died; then, as `busline-`
+headers, the reason and what else is needed to show it and to run it again. A record that is too
+large for that, even compressed, leaves a letter without them: it says so, and the record is read
+from its own topic as long as it is kept there."""
 
 import re
 from collections.abc import Container, Iterator
@@ -32,15 +32,20 @@ def topic_of(group: str, topic: str) -> str:
     """Raises Invalid where that is no name that Kafka takes."""
     name = f"{topic}.{group}{SUFFIX}"
     if not LEGAL.fullmatch(name):
-        remedy = "Use letters, digits, '.', '_' and '-': the dead letters' topic is named after both."
+        remedy = (
+            "Use letters, digits, '.', '_' and '-': the dead letters' topic is named after both."
+        )
         raise Invalid(wrong(group, "a group whose name fits into a topic's", f"{name!r}", remedy))
     return name
 
 
 def may_hold(name: str, served: Container[Served]) -> bool:
-    """Whether a topic of letters may be one of these; both a topic's name and a group's may have dots."""
+    """Whether a topic of letters may be one of these; both a topic's name and a group's may have
+    dots."""
     words = name.removesuffix(SUFFIX).split(".")
-    return any(Served(".".join(words[:n]), ".".join(words[n:])) in served for n in range(1, len(words)))
+    return any(
+        Served(".".join(words[:n]), ".".join(words[n:])) in served for n in range(1, len(words))
+    )
 
 
 def id_of(group: str, position: str) -> str:
@@ -60,7 +65,9 @@ def place_of(id: str) -> tuple[str, bytes] | None:
     return (f"{topic}.{group}{SUFFIX}", position.encode()) if slash else None
 
 
-def forms(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Iterator[tuple[Record, bool]]:
+def forms(
+    group: str, delivery: Delivery, outcome: Rejected, now: float
+) -> Iterator[tuple[Record, bool]]:
     """A letter as it may be written, the best first, each with whether it is compressed."""
     whole = letter(group, delivery, outcome, now)
     size = size_of(whole)
@@ -73,7 +80,11 @@ def forms(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Iter
 
 def reference(letter: Record, size: int) -> Record:
     """The same, without what the record itself holds."""
-    own = tuple((name, value) for name, value in letter.headers if name.startswith(MARK) and name != f"{MARK}key")
+    own = tuple(
+        (name, value)
+        for name, value in letter.headers
+        if name.startswith(MARK) and name != f"{MARK}key"
+    )
     return letter._replace(body=b"", headers=(*own, (f"{MARK}elsewhere", str(size).encode())))
 
 
@@ -82,20 +93,33 @@ def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Rec
     error = told(outcome.error)
     kept = error.details()
     notes = {
-        "id": died.id, "group": group, "position": delivery.position, "handler": delivery.handler, "reason": cut(outcome.reason),
-        "error-type": error.error_type, "error": error.error, "attempts": delivery.attempt, "died-at": now, "at": died.at,
-        "tombstone": 1 if died.body is None else None, "details": None if kept is None else kept.decode(),
+        "id": died.id, "group": group, "position": delivery.position, "handler": delivery.handler,
+        "reason": cut(outcome.reason),
+        "error-type": error.error_type, "error": error.error, "attempts": delivery.attempt,
+        "died-at": now, "at": died.at,
+        "tombstone": 1 if died.body is None else None,
+        "details": None if kept is None else kept.decode(),
     }  # fmt: skip
-    own: Headers = tuple((MARK + name, str(value).encode("utf-8", "surrogateescape")) for name, value in notes.items() if value is not None)
+    own: Headers = tuple(
+        (MARK + name, str(value).encode("utf-8", "surrogateescape"))
+        for name, value in notes.items()
+        if value is not None
+    )
     if died.key is not None:
         own = (*own, (f"{MARK}key", died.key))
-    theirs = ((name.encode("utf-8", "backslashreplace").decode(), value) for name, value in died.headers)
-    return Record(int(now * 1000), (delivery.position or "").encode(), died.body or b"", (*theirs, *own))
+    theirs = (
+        (name.encode("utf-8", "backslashreplace").decode(), value) for name, value in died.headers
+    )
+    return Record(
+        int(now * 1000), (delivery.position or "").encode(), died.body or b"", (*theirs, *own)
+    )
 
 
 def notes_of(record: Any) -> dict[str, bytes | None] | None:
     """What is noted beside a record that died; None for a record that nobody here wrote."""
-    notes = {name.removeprefix(MARK): value for name, value in record.headers if name.startswith(MARK)}
+    notes = {
+        name.removeprefix(MARK): value for name, value in record.headers if name.startswith(MARK)
+    }
     return notes if {"group", "position", "reason", "attempts", "died-at"} <= notes.keys() else None
 
 
@@ -103,9 +127,18 @@ def slot_of(record: Any) -> Slot | None:
     notes = notes_of(record)
     if notes is None:
         return None
-    group, position, handler, died = (_text(notes.get(name)) for name in ("group", "position", "handler", "died-at"))
+    group, position, handler, died = (
+        _text(notes.get(name)) for name in ("group", "position", "handler", "died-at")
+    )
     served = Served(position.rpartition("/")[0], group)
-    return Slot(id_of(group, position), served, handler, float(died), TopicPartition(record.topic, record.partition), record.offset)
+    return Slot(
+        id_of(group, position),
+        served,
+        handler,
+        float(died),
+        TopicPartition(record.topic, record.partition),
+        record.offset,
+    )
 
 
 def shown_of(record: Any) -> DeadLetter | None:
@@ -116,11 +149,14 @@ def shown_of(record: Any) -> DeadLetter | None:
     position = text["position"]
     causes, where = details(notes.get("details"))
     return DeadLetter(
-        id_of(text["group"], position), position.rpartition("/")[0], text.get("handler", ""), position, notes.get("key"),
+        id_of(text["group"], position), position.rpartition("/")[0], text.get("handler", ""),
+        position, notes.get("key"),
         None if "tombstone" in notes or "elsewhere" in notes else record.value,
         tuple(one for one in record.headers if not one[0].startswith(MARK)),
-        text["reason"], text.get("error-type"), text.get("error"), int(text["attempts"]), float(text["died-at"]),
-        float(text.get("at", 0)), text["group"], f"{position} is not kept any more" if "elsewhere" in notes else None,
+        text["reason"], text.get("error-type"), text.get("error"), int(text["attempts"]),
+        float(text["died-at"]),
+        float(text.get("at", 0)), text["group"],
+        f"{position} is not kept any more" if "elsewhere" in notes else None,
         causes, where,
     )  # fmt: skip
 
@@ -133,7 +169,11 @@ def completed(letter: DeadLetter, record: Any) -> DeadLetter:
 
 def mended(record: Any, letter: DeadLetter, body: bytes) -> Record:
     """A letter as it was read, whole, with another body."""
-    own = tuple((name, value) for name, value in record.headers if name.startswith(MARK) and name not in OF_BODY)
+    own = tuple(
+        (name, value)
+        for name, value in record.headers
+        if name.startswith(MARK) and name not in OF_BODY
+    )
     key = () if letter.key is None else ((f"{MARK}key", letter.key),)
     return Record(record.timestamp, record.key, body, (*letter.raw_headers, *own, *key))
 

@@ -1,4 +1,5 @@
-"""Dead letters: a topic for each group on each topic, compacted, one record for each letter until it is purged."""
+"""Dead letters: a topic for each group on each topic, compacted, one record for each letter until
+it is purged."""
 
 import asyncio
 import logging
@@ -16,7 +17,20 @@ from busline.core.outcome import Rejected
 from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told, within
-from busline.transports.kafka.letter import LARGE, SUFFIX, completed, forms, key_of, may_hold, mended, origin_of, place_of, shown_of, slot_of, topic_of
+from busline.transports.kafka.letter import (
+    LARGE,
+    SUFFIX,
+    completed,
+    forms,
+    key_of,
+    may_hold,
+    mended,
+    origin_of,
+    place_of,
+    shown_of,
+    slot_of,
+    topic_of,
+)
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.shelf import READING, Log, Shelf, Slot
 from busline.transports.kafka.wire import Record
@@ -29,16 +43,24 @@ BATCH = 1000
 class Letters:
     """Written and confirmed before the group passes the record."""
 
-    def __init__(self, admin: Admin, producer: Producer, servers: Sequence[str], clock: Clock, patience: float) -> None:
+    def __init__(
+        self,
+        admin: Admin,
+        producer: Producer,
+        servers: Sequence[str],
+        clock: Clock,
+        patience: float,
+    ) -> None:
         self._admin, self._producer, self._clock, self._patience = admin, producer, clock, patience
         self.log = Log(admin, servers)
         self._made: set[str] = set()
         self._shelves: dict[str, Shelf] = {}
 
-    # --- writing -------------------------------------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------
 
     async def write(self, group: str, delivery: Delivery, outcome: Rejected) -> None:
-        """Returns when it is confirmed, however long that takes. Raises Unavailable where it cannot be now."""
+        """Returns when it is confirmed, however long that takes. Raises Unavailable where it cannot
+        be now."""
         topic = topic_of(group, delivery.address)
         if topic not in self._made:
             await self._make(topic, delivery.address)
@@ -48,7 +70,14 @@ class Letters:
                 return await self._confirmed(topic, delivery.address, record, compress)
             except Invalid as error:
                 refused = str(error)
-        raise Unavailable(wrong(topic, "a topic that takes dead letters", f"a refusal ({refused})", "Correct its settings."))
+        raise Unavailable(
+            wrong(
+                topic,
+                "a topic that takes dead letters",
+                f"a refusal ({refused})",
+                "Correct its settings.",
+            )
+        )
 
     async def _make(self, topic: str, source: str) -> None:
         with told(topic):
@@ -57,7 +86,9 @@ class Letters:
 
     async def _confirmed(self, topic: str, source: str, record: Record, compress: bool) -> None:
         await self._producer.open()
-        writing = asyncio.ensure_future(self._producer.write(topic, {0: [record]}, compress=compress))
+        writing = asyncio.ensure_future(
+            self._producer.write(topic, {0: [record]}, compress=compress)
+        )
         try:
             while not (await asyncio.wait((writing,), timeout=GONE))[0]:
                 await self._make(topic, source)
@@ -68,7 +99,9 @@ class Letters:
     async def purge(self, ids: Iterable[str]) -> int:
         """Raises Unavailable where not all that are there are known to be gone."""
         wanted = set(ids)
-        topics = {place[0] for one in wanted if (place := place_of(one)) is not None} & set(await self._topics())
+        topics = {place[0] for one in wanted if (place := place_of(one)) is not None} & set(
+            await self._topics()
+        )
         count, at = 0, int(self._clock.time() * 1000)
         await self._producer.open()
         for topic in sorted(topics):
@@ -83,20 +116,29 @@ class Letters:
         return count
 
     async def mend(self, id: str, body: bytes) -> bool:
-        """The same letter, with another body. Raises Unavailable where it is not known to be written."""
+        """The same letter, with another body. Raises Unavailable where it is not known to be
+        written."""
         slots = await self.find(id)
         for whole in await self.whole(slots):
-            async with within(id, self._patience), aclosing(self.log.pick({slots[0].place: [slots[0].offset]})) as records:
+            async with (
+                within(id, self._patience),
+                aclosing(self.log.pick({slots[0].place: [slots[0].offset]})) as records,
+            ):
                 async for record in records:
                     await self._producer.open()
-                    await self._producer.write(slots[0].place.topic, {slots[0].place.partition: [mended(record, whole, body)]}, compress=len(body) > LARGE)
+                    await self._producer.write(
+                        slots[0].place.topic,
+                        {slots[0].place.partition: [mended(record, whole, body)]},
+                        compress=len(body) > LARGE,
+                    )
                     return True
         return False
 
-    # --- reading -------------------------------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------
 
     async def standing(self, served: Container[Served] | None = None) -> list[Slot]:
-        """All that stand, oldest first; or of these topics and groups. What cannot be asked is said in the log."""
+        """All that stand, oldest first; or of these topics and groups. What cannot be asked is said
+        in the log."""
         found = list[Slot]()
         for topic in await self._topics():
             if served is None or may_hold(topic, served):
@@ -104,7 +146,10 @@ class Letters:
                     found += await self._look(topic)
                 except BuslineError as error:
                     log.warning("what '%s' holds is not known now: %s", topic, error)
-        return sorted((one for one in found if served is None or one.served in served), key=lambda one: one.died_at)
+        return sorted(
+            (one for one in found if served is None or one.served in served),
+            key=lambda one: one.died_at,
+        )
 
     async def find(self, id: str) -> list[Slot]:
         """The one with this id, if it stands. Raises Unavailable where that is not known."""
@@ -134,7 +179,10 @@ class Letters:
             place, offset = origin_of(letter)
             try:
                 with told(letter.address):
-                    async with asyncio.timeout(READING), aclosing(self.log.pick({place: [offset]})) as records:
+                    async with (
+                        asyncio.timeout(READING),
+                        aclosing(self.log.pick({place: [offset]})) as records,
+                    ):
                         async for record in records:
                             found[letter.id] = completed(letter, record)
             except BuslineError as error:

@@ -1,4 +1,5 @@
-"""Where logs begin and end: each partition's leader is asked, and a partition without one keeps no other from answering."""
+"""Where logs begin and end: each partition's leader is asked, and a partition without one keeps no
+other from answering."""
 
 import asyncio
 from collections import defaultdict
@@ -27,17 +28,25 @@ class Logs:
         self._client = client
 
     async def leaders(self, topics: Iterable[str]) -> Offsets:
-        """The node that leads each partition; -1 where none does. Topics that are not there are left out."""
+        """The node that leads each partition; -1 where none does. Topics that are not there are
+        left out."""
         found = await self._client.describe_topics(sorted(topics))
         for topic in found:
             if (error := kafka.for_code(topic["error_code"])) not in PASSING:
                 raise error(topic["topic"])
-        return {TopicPartition(topic["topic"], one["partition"]): one["leader"] for topic in found for one in topic["partitions"]}
+        return {
+            TopicPartition(topic["topic"], one["partition"]): one["leader"]
+            for topic in found
+            for one in topic["partitions"]
+        }
 
     async def ids(self, topics: Iterable[str]) -> dict[str, bytes]:
-        """What tells each topic from another of its name; left out where it is not there, or the cluster does not say."""
+        """What tells each topic from another of its name; left out where it is not there, or the
+        cluster does not say."""
         try:
-            return topic_ids.of(await self._client._send_request(topic_ids.MetadataRequest(sorted(topics))))
+            return topic_ids.of(
+                await self._client._send_request(topic_ids.MetadataRequest(sorted(topics)))
+            )
         except NotImplementedError:  # an older server
             return {}
 
@@ -56,15 +65,22 @@ class Logs:
         found = await self._ask(dict.fromkeys(places, int(start * 1000)))
         return found | await self.end([place for place, offset in found.items() if offset < 0])
 
-    async def _ask(self, wanted: Mapping[TopicPartition, int], isolation: int = COMMITTED) -> Offsets:
+    async def _ask(
+        self, wanted: Mapping[TopicPartition, int], isolation: int = COMMITTED
+    ) -> Offsets:
         """The offset at each place, of those whose leader answers."""
         leaders = await self.leaders({place.topic for place in wanted})
         nodes = defaultdict[int, defaultdict[str, list[tuple[int, int]]]](lambda: defaultdict(list))
         for (topic, part), at in wanted.items():
             if (node := leaders.get(TopicPartition(topic, part), NOBODY)) != NOBODY:
                 nodes[node][topic].append((part, at))
-        requests = {node: OffsetRequest(-1, isolation, list(topics.items())) for node, topics in nodes.items()}
-        answers = await asyncio.gather(*(self._send(node, request) for node, request in requests.items()))
+        requests = {
+            node: OffsetRequest(-1, isolation, list(topics.items()))
+            for node, topics in nodes.items()
+        }
+        answers = await asyncio.gather(
+            *(self._send(node, request) for node, request in requests.items())
+        )
         return {place: offset for found in answers for place, offset in found.items()}
 
     async def _send(self, node: int, request: OffsetRequest) -> Offsets:
@@ -73,4 +89,9 @@ class Logs:
                 answer = await self._client._client.send(node, request)
         except (kafka.KafkaError, OSError, TimeoutError):
             return {}
-        return {TopicPartition(topic, part): offset for topic, parts in answer.topics for part, code, _, offset in parts if code == 0}
+        return {
+            TopicPartition(topic, part): offset
+            for topic, parts in answer.topics
+            for part, code, _, offset in parts
+            if code == 0
+        }

@@ -1,4 +1,5 @@
-"""Our place in a group: what we are assigned is adopted, what stays goes on, what is taken away is finished first."""
+"""Our place in a group: what we are assigned is adopted, what stays goes on, what is taken away is
+finished first."""
 
 import asyncio
 import logging
@@ -24,19 +25,23 @@ log = logging.getLogger("busline")
 HEARTBEAT = 1.0
 COMMIT = 4.0  # seconds the last commit of a process may take
 LOOK = 0.25  # seconds between looks whether the group still waits for us while we drain
-FETCH_WAIT = 0.1  # seconds a fetch waits for news: a partition that is not part of it is asked for after it
+FETCH_WAIT = (
+    0.1  # seconds a fetch waits for news: a partition that is not part of it is asked for after it
+)
 AGAIN = 0.5
 
 
 class Limits:
-    """How many seconds a member may be silent; its functions may end in before their partitions move; what they did may
-    wait for the cluster. And how far it may run beyond a record that is not finished."""
+    """How many seconds a member may be silent; its functions may end in before their partitions
+    move; what they did may wait for the cluster. And how far it may run beyond a record that is not
+    finished."""
 
     def __init__(self, session: float, drain: float, patience: float, span: int) -> None:
         self.session, self.drain, self.patience, self.span = session, drain, patience, span
 
     def client(self) -> dict[str, int]:
-        """As the client wants them. A join waits for the others' drain, so a request waits longer than that."""
+        """As the client wants them. A join waits for the others' drain, so a request waits longer
+        than that."""
         return {
             "session_timeout_ms": int(self.session * 1000),
             "heartbeat_interval_ms": int(min(HEARTBEAT, self.session / 3) * 1000),
@@ -49,23 +54,46 @@ class Limits:
 class Member:
     """A consumer of the group, and a tracker for each partition that it has now."""
 
-    def __init__(self, servers: Sequence[str], admin: Admin, subscription: Subscription, host: Host, limits: Limits, fresh: Iterable[TopicPartition]) -> None:
-        self._servers, self._admin, self._subscription, self._host, self._limits = servers, admin, subscription, host, limits
+    def __init__(
+        self,
+        servers: Sequence[str],
+        admin: Admin,
+        subscription: Subscription,
+        host: Host,
+        limits: Limits,
+        fresh: Iterable[TopicPartition],
+    ) -> None:
+        self._servers, self._admin, self._subscription, self._host, self._limits = (
+            servers,
+            admin,
+            subscription,
+            host,
+            limits,
+        )
         self._assignor = KeepingAssignor()
         self.consumer = client.consumer(
-            servers, group_id=subscription.group, enable_auto_commit=False, auto_offset_reset="none",
-            partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000, metadata_max_age_ms=30_000,
-            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=subscription.batch_bytes, fetch_max_wait_ms=int(FETCH_WAIT * 1000),
+            servers, group_id=subscription.group, enable_auto_commit=False,
+            auto_offset_reset="none",
+            partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000,
+            metadata_max_age_ms=30_000,
+            max_partition_fetch_bytes=1 << 20, fetch_max_bytes=subscription.batch_bytes,
+            fetch_max_wait_ms=int(FETCH_WAIT * 1000),
             isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
         self._span = limits.span
-        self._far: dict[TopicPartition, int] = {}  # records that were named, for much is finished beyond them
+        self._far: dict[
+            TopicPartition, int
+        ] = {}  # records that were named, for much is finished beyond them
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
-        self._leaving: dict[TopicPartition, Tracker] = {}  # what goes to others as soon as what is in hand of it has ended
+        self._leaving: dict[
+            TopicPartition, Tracker
+        ] = {}  # what goes to others as soon as what is in hand of it has ended
         self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
         self._assigned_by: int | None = None  # the coordinator that said what is ours
-        self._still: set[TopicPartition] = set()  # those that stand still, and of which that was said
+        self._still: set[TopicPartition] = (
+            set()
+        )  # those that stand still, and of which that was said
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,14 +108,17 @@ class Member:
             if isinstance(error, kafka.KafkaError):
                 raise await explain(self._servers) from error
             raise
-        # The client leaves the group when nobody fetches for long. Here what waits is never the fetching, it is the
-        # functions, and their time is the worker's to watch: as long as this process beats, it is a member.
+        # The client leaves the group when nobody fetches for long. Here what waits is never the
+        # fetching, it is the
+        # functions, and their time is the worker's to watch: as long as this process beats, it is
+        # a member.
         self.consumer._subscription._fetch_count += 1
         self.consumer.subscribe([one.name for one in self._subscription.addresses], listener=self)
         self._start(self.committer.run(), "commit")
 
     async def leave(self) -> None:
-        """Commits what is finished and leaves the group; the rest is read again by whoever comes next."""
+        """Commits what is finished and leaves the group; the rest is read again by whoever comes
+        next."""
         try:
             await self.committer.finish(COMMIT, self.committer.trackers)
         finally:
@@ -105,24 +136,32 @@ class Member:
             async with asyncio.timeout(self._limits.drain + 5):
                 await self.consumer.stop()
         except (kafka.KafkaError, TimeoutError) as error:
-            log.warning("%s: leaving the group took too long (%r): the others wait for its session to end", self._subscription.group, error)
+            log.warning(
+                "%s: leaving the group took too long (%r): the others wait for its session to end",
+                self._subscription.group,
+                error,
+            )
 
     def _start(self, work: Coroutine[object, object, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"busline kafka {name} {self._subscription.group}")
+        task = asyncio.get_running_loop().create_task(
+            work, name=f"busline kafka {name} {self._subscription.group}"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A part that died: nobody would miss it, and its partitions would stand still. The next `receive` raises it."""
+        """A part that died: nobody would miss it, and its partitions would stand still. The next
+        `receive` raises it."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.broken = error
             self.changed.set()
 
-    # --- losing --------------------------------------------------------------------------------------------
+    # --- losing ------------------------------------------------------------------------------
 
     async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
-        """The group shares its partitions anew. What we have goes on meanwhile: it is nobody else's before we say so."""
+        """The group shares its partitions anew. What we have goes on meanwhile: it is nobody else's
+        before we say so."""
         if Membership.of(self.consumer) != self.committer.membership:
             self._lose_all()
         else:
@@ -138,10 +177,13 @@ class Member:
     def _list(self, generation: int) -> None:
         """Who commits, and what we say that we have."""
         self.committer.trackers = [*self.trackers.values(), *self._leaving.values()]
-        self._assignor.has([(one.place.topic, one.place.partition) for one in self.committer.trackers], generation)
+        self._assignor.has(
+            [(one.place.topic, one.place.partition) for one in self.committer.trackers], generation
+        )
 
     async def _hand_over(self, trackers: Sequence[Tracker]) -> None:
-        """Ends what is in hand of these, and says to the group that others may have them; but for those that came back."""
+        """Ends what is in hand of these, and says to the group that others may have them; but for
+        those that came back."""
         self._host.release([delivery for one in trackers for delivery in one.held.values()])
         await self._drained(trackers)
         await self.committer.finish(self._limits.patience, trackers)
@@ -156,9 +198,21 @@ class Member:
     async def _drained(self, trackers: Sequence[Tracker]) -> None:
         """Until nothing of them is in hand, the time is over, or they came back."""
         begun = time.monotonic()
-        while held := [delivery for one in trackers if self._leaving.get(one.place) is one for delivery in one.held.values()]:
-            runs = any(one.sends is not None for one in held)  # the others have ended, and wait for the cluster
-            left = begun + self._limits.drain + (0 if runs else self._limits.patience) - time.monotonic()
+        while held := [
+            delivery
+            for one in trackers
+            if self._leaving.get(one.place) is one
+            for delivery in one.held.values()
+        ]:
+            runs = any(
+                one.sends is not None for one in held
+            )  # the others have ended, and wait for the cluster
+            left = (
+                begun
+                + self._limits.drain
+                + (0 if runs else self._limits.patience)
+                - time.monotonic()
+            )
             if left <= 0:
                 return
             self.settled.clear()
@@ -172,25 +226,39 @@ class Member:
             self._goes_on(one.place)
         gone = [delivery for tracker in trackers for delivery in tracker.end()]
         if gone:
-            log.warning("%s: %d deliveries run elsewhere, for their partitions moved before they were finished", self._subscription.group, len(gone))
+            log.warning(
+                "%s: %d deliveries run elsewhere, for their partitions moved before they were"
+                " finished",
+                self._subscription.group,
+                len(gone),
+            )
             self._host.recall(gone)
         self.settled.set()
         self.changed.set()
 
-    # --- adopting ------------------------------------------------------------------------------------------
+    # --- adopting ----------------------------------------------------------------------------
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Returns at once: as long as this is awaited the client sends no heartbeat."""
-        membership, self._assigned_by = Membership.of(self.consumer), self.consumer._coordinator.coordinator_id
+        membership, self._assigned_by = (
+            Membership.of(self.consumer),
+            self.consumer._coordinator.coordinator_id,
+        )
         if membership.member != self.committer.membership.member:
             self._lose_all()
         places = sorted(assigned)
-        told = [place for place in map(TopicPartition._make, self._assignor.owned) if place not in places]  # what we said that we have
+        told = [
+            place
+            for place in map(TopicPartition._make, self._assignor.owned)
+            if place not in places
+        ]  # what we said that we have
         had = {one.place: one for one in self.committer.trackers if not one.over}
         fresh = [self._tracker(place) for place in places if place not in had]
         leaving = [had[place] for place in told if place in self.trackers and place in had]
         self._leaving = {place: had[place] for place in told if place in had}
-        self.trackers = {place: had[place] for place in places if place in had} | {one.place: one for one in fresh}
+        self.trackers = {place: had[place] for place in places if place in had} | {
+            one.place: one for one in fresh
+        }
         self._list(membership.generation)
         self.committer.resume(membership)
         self._go_on([self.trackers[place] for place in places if place in had])
@@ -202,10 +270,13 @@ class Member:
             self._start(self._hand_over(leaving), "hand over")
 
     def _go_on(self, trackers: Sequence[Tracker]) -> None:
-        """These stay: the client, which has forgotten where it was, reads on behind what is here."""
+        """These stay: the client, which has forgotten where it was, reads on behind what is
+        here."""
         for one in trackers:
             if one.frontier is not None:
-                self.consumer.seek(one.place, one.frontier.next if one.source is None else end_of(one.source))
+                self.consumer.seek(
+                    one.place, one.frontier.next if one.source is None else end_of(one.source)
+                )
         self.changed.set()
 
     async def _adopt(self, trackers: Sequence[Tracker]) -> None:
@@ -223,15 +294,20 @@ class Member:
                 if one.place in found:
                     self._begin(one, found[one.place])
                 else:
-                    remedy = "Look whether its broker is well; the other partitions are read meanwhile."
-                    self._stands(one.place, wrong(_name(one.place), "a leader that answers", "none", remedy))
+                    remedy = (
+                        "Look whether its broker is well; the other partitions are read meanwhile."
+                    )
+                    self._stands(
+                        one.place, wrong(_name(one.place), "a leader that answers", "none", remedy)
+                    )
             if any(one.committed < 0 for one in found.values()):
                 await self.committer.commit()  # a start is stored before anybody counts on it
             await asyncio.sleep(AGAIN if len(found) < len(waits) else 0)
 
     async def _stored(self, places: Sequence[TopicPartition]) -> Stored:
-        """What the group has stored for them, asked once. A coordinator that takes over shows for some seconds what was
-        stored before: it is believed when it has written down itself whose they are, behind all that."""
+        """What the group has stored for them, asked once. A coordinator that takes over shows for
+        some seconds what was stored before: it is believed when it has written down itself whose
+        they are, behind all that."""
         while True:
             try:
                 stored = await self._beginnings.stored(places)
@@ -247,7 +323,12 @@ class Member:
         if beginning.deleted:
             self._count_gap(tracker, beginning.deleted, beginning.offset)
         if beginning.cut:
-            log.warning("%r: the log has lost its last %d records: it goes on at %d", tracker, beginning.cut, beginning.offset)
+            log.warning(
+                "%r: the log has lost its last %d records: it goes on at %d",
+                tracker,
+                beginning.cut,
+                beginning.offset,
+            )
         tracker.begin(beginning.offset, beginning.committed, beginning.ahead, beginning.topic)
         self.consumer.seek(tracker.place, beginning.offset)
         self._goes_on(tracker.place)
@@ -256,7 +337,12 @@ class Member:
 
     def _count_gap(self, tracker: Tracker, count: int, there: int) -> None:
         self._host.missed(count)
-        log.warning("%r: %d records were deleted before they were read: it goes on at %d", tracker, count, there)
+        log.warning(
+            "%r: %d records were deleted before they were read: it goes on at %d",
+            tracker,
+            count,
+            there,
+        )
 
     def _stands(self, place: TopicPartition, why: str) -> None:
         if place not in self._still:
@@ -271,14 +357,17 @@ class Member:
             self._host.waits(_name(place), None)
 
     async def placed(self) -> bool:
-        """Whether the group stands on every partition that was new to it, but for those that nobody leads."""
+        """Whether the group stands on every partition that was new to it, but for those that nobody
+        leads."""
         fresh = self._beginnings.fresh
         if not fresh:
             return True
         with told(self._subscription.group or ""):
             leaders = await self._admin.logs.leaders({place.topic for place in fresh})
             led = [place for place in fresh if leaders.get(place, NOBODY) >= 0]
-            return not led or len(await self._admin.offsets(self._subscription.group or "", led)) == len(led)
+            return not led or len(
+                await self._admin.offsets(self._subscription.group or "", led)
+            ) == len(led)
 
     def _tracker(self, place: TopicPartition) -> Tracker:
         return Tracker(place, self._subscription.order, self._span)
@@ -287,16 +376,31 @@ class Member:
         """Said once for each record that holds its partition up."""
         if self._far.get(tracker.place) != tracker.low:
             self._far[tracker.place] = tracker.low
-            what = "%s: as much is finished beyond %s@%d as may be, and that one is not: until it is, nothing more is handed out of its partition"
+            what = (
+                "%s: as much is finished beyond %s@%d as may be, and that one is not: until it is,"
+                " nothing more is handed out of its partition"
+            )
             log.warning(what, self._subscription.group, _name(tracker.place), tracker.low)
 
-    # --- what cannot be read -------------------------------------------------------------------------------
+    # --- what cannot be read -----------------------------------------------------------------
 
     def stop(self, tracker: Tracker, error: Exception) -> None:
         """It cannot be read further as long as this process has it; the others go on."""
-        at = f"{_name(tracker.place)}@{tracker.frontier.next if tracker.frontier is not None else '?'}"
-        remedy = "Its partition stands still, the others go on. Start a version that reads it, or set the group behind it with Kafka's own tools."
-        self._stands(tracker.place, wrong(at, "a record that can be read", f"{type(error).__name__}: {cut(str(error))}", remedy))
+        next_one = "?" if tracker.frontier is None else tracker.frontier.next
+        at = f"{_name(tracker.place)}@{next_one}"
+        remedy = (
+            "Its partition stands still, the others go on. Start a version that reads it, or set"
+            " the group behind it with Kafka's own tools."
+        )
+        self._stands(
+            tracker.place,
+            wrong(
+                at,
+                "a record that can be read",
+                f"{type(error).__name__}: {cut(str(error))}",
+                remedy,
+            ),
+        )
 
     def read_leniently(self, tracker: Tracker) -> None:
         """What comes next has a header whose name is no UTF-8."""
@@ -305,7 +409,9 @@ class Member:
     async def _read_leniently(self, tracker: Tracker) -> None:
         while not tracker.over and tracker.source is not None:
             try:
-                batch = await lenient.fetch(self.consumer._client, tracker.place, tracker.source.next_fetch_offset)
+                batch = await lenient.fetch(
+                    self.consumer._client, tracker.place, tracker.source.next_fetch_offset
+                )
             except (kafka.KafkaError, OSError, TimeoutError) as error:
                 log.warning("%r: %s", tracker, translated(tracker.place.topic, error))
                 await asyncio.sleep(AGAIN)

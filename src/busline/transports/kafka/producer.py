@@ -1,16 +1,20 @@
-"""Writing records: those of one partition in the order in which they were given, each once, each call confirmed as a whole.
+"""Writing records: those of one partition in the order in which they were given, each once, each
+call confirmed as a whole.
 
-A broker knows a batch by its producer's id and epoch and by the number of its first record, and takes only the number
-that follows the last one it has. What holds:
+A broker knows a batch by its producer's id and epoch and by the number of its first record, and
+takes only the number that follows the last one it has. What holds:
 
-- One batch of a partition is under way at a time, and it keeps its numbers until the broker has said what became of it.
-  It is repeated under them for as long as that takes; a repetition is no second record.
-- Nothing is numbered while its partition has no leader: it waits here, and is dropped when nobody waits for it.
-- What was refused was not written, but its numbers are gone. All partitions then count from 0, in the next epoch, or
-  under a new id where the broker does not know ours any more. Batches that are under way keep their numbers.
-- Records are numbered anew only where it is certain that they are not in the log: they were refused for their numbers,
-  or were never given to the client. Those whose outcome nobody knows are not sent again; their callers hear Unavailable.
-"""
+- One batch of a partition is under way at a time, and it keeps its numbers until the broker has
+said what became of it.
+  It is repeated under them for as long as that takes; a repetition is no second record. - Nothing
+  is numbered while its partition has no leader: it waits here, and is dropped when nobody waits for
+  it. - What was refused was not written, but its numbers are gone. All partitions then count from
+  0, in the next epoch, or
+  under a new id where the broker does not know ours any more. Batches that are under way keep their
+  numbers. - Records are numbered anew only where it is certain that they are not in the log: they
+  were refused for their numbers,
+  or were never given to the client. Those whose outcome nobody knows are not sent again; their
+  callers hear Unavailable."""
 
 import asyncio
 import logging
@@ -34,8 +38,17 @@ PAUSE = 0.1  # seconds between tries
 ANSWER = 5.0  # seconds the cluster has to say who leads
 BATCH = 128 * 1024  # bytes; a topic's limit counts for the batch, 1 MiB unless it says otherwise
 LAST_EPOCH = 2**15 - 1
-MISNUMBERED = (kafka.OutOfOrderSequenceNumber, kafka.UnknownProducerId, kafka.ProducerFenced, kafka.InvalidProducerIdMapping)
-UNFIT = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, library.InvalidRecordError)  # for a record of the batch
+MISNUMBERED = (
+    kafka.OutOfOrderSequenceNumber,
+    kafka.UnknownProducerId,
+    kafka.ProducerFenced,
+    kafka.InvalidProducerIdMapping,
+)
+UNFIT = (
+    kafka.MessageSizeTooLargeError,
+    kafka.RecordListTooLargeError,
+    library.InvalidRecordError,
+)  # for a record of the batch
 
 
 class Parcel:
@@ -43,7 +56,9 @@ class Parcel:
 
     __slots__ = ("_left", "compress", "done", "next", "records", "unfit")
 
-    def __init__(self, records: Sequence[Record], compress: bool, done: "asyncio.Future[None]") -> None:
+    def __init__(
+        self, records: Sequence[Record], compress: bool, done: "asyncio.Future[None]"
+    ) -> None:
         self.records, self.compress, self.done = records, compress, done
         self.next = 0  # the first that is in no batch yet
         self.unfit: list[BaseException] = []  # why some can never be written
@@ -54,7 +69,9 @@ class Parcel:
         if self.done.done():
             return True
         append, end = batch.append, self.next + 1 if alone else len(self.records)
-        for at, key, body, headers in self.records[self.next : end] if self.next or alone else self.records:
+        for at, key, body, headers in (
+            self.records[self.next : end] if self.next or alone else self.records
+        ):
             if append(timestamp=at, key=key, value=body, headers=list(headers)) is None:
                 return False
             self.next += 1
@@ -80,7 +97,8 @@ Span = tuple[Parcel, int, int]  # what a batch has of a parcel
 
 
 class Appender:
-    """One partition's queue. The client itself lets late callers overtake those who wait for a full batch."""
+    """One partition's queue. The client itself lets late callers overtake those who wait for a full
+    batch."""
 
     def __init__(self, living: Callable[[], Awaitable[Any]], topic: str, part: int) -> None:
         self._living, self._place = living, TopicPartition(topic, part)
@@ -89,12 +107,16 @@ class Appender:
         self._task: asyncio.Task[None] | None = None
 
     def append(self, records: Sequence[Record], compress: bool) -> Parcel:
-        """Done when all of them are confirmed. Its waiting cancelled, those that are not under way are not sent."""
+        """Done when all of them are confirmed. Its waiting cancelled, those that are not under way
+        are not sent."""
         loop = asyncio.get_running_loop()
         parcel = Parcel(records, compress, loop.create_future())
         self._waiting.append(parcel)
         if self._task is None:
-            self._task = loop.create_task(self._run(), name=f"busline kafka append {self._place.topic}/{self._place.partition}")
+            self._task = loop.create_task(
+                self._run(),
+                name=f"busline kafka append {self._place.topic}/{self._place.partition}",
+            )
         return parcel
 
     async def _run(self) -> None:
@@ -129,7 +151,8 @@ class Appender:
             start = parcel.next
             try:
                 room = parcel.put(batch, alone)
-            except Exception as error:  # what the client cannot write is its caller's to hear of; the queue goes on
+            # what the client cannot write is its caller's to hear of; the queue goes on
+            except Exception as error:
                 parcel.failed(error)
             if parcel.next > start:
                 spans.append((parcel, start, parcel.next))
@@ -141,7 +164,9 @@ class Appender:
     async def _send(self, client: Any, batch: Any, spans: Sequence[Span]) -> None:
         try:
             batch.close()
-            outcome = await client.send_batch(batch, self._place.topic, partition=self._place.partition)
+            outcome = await client.send_batch(
+                batch, self._place.topic, partition=self._place.partition
+            )
         except asyncio.CancelledError:
             self._failed(spans, closed(self._place.topic))
             raise
@@ -163,9 +188,11 @@ class Appender:
         renumber(client, anew=isinstance(error, MISNUMBERED))
         if isinstance(error, MISNUMBERED):
             log.warning(
-                "%s/%d: the broker has lost count of our records (%s): they are sent again, under a new id",
-                *self._place, type(error).__name__,
-            )  # fmt: skip
+                "%s/%d: the broker has lost count of our records (%s): they are sent again, under"
+                " a new id",
+                *self._place,
+                type(error).__name__,
+            )
             await self._again(spans)
         elif not isinstance(error, UNFIT):
             self._failed(spans, translated(self._place.topic, error))
@@ -205,7 +232,8 @@ class Appender:
 
 
 async def led(client: Any, place: TopicPartition) -> bool:
-    """Whether the client knows who leads a partition. Where nobody does, it comes back a moment later."""
+    """Whether the client knows who leads a partition. Where nobody does, it comes back a moment
+    later."""
     metadata = client._metadata
     if metadata.leader_for_partition(place) not in (None, -1):
         return True
@@ -220,7 +248,8 @@ async def led(client: Any, place: TopicPartition) -> bool:
 
 
 def renumber(client: Any, *, anew: bool) -> None:
-    """Lets every partition count from 0, in the next epoch, or if `anew`, under another id, which the client asks for."""
+    """Lets every partition count from 0, in the next epoch, or if `anew`, under another id, which
+    the client asks for."""
     manager = client._txn_manager
     if not anew and NO_PRODUCER_EPOCH < manager.producer_epoch < LAST_EPOCH:
         manager._pid_and_epoch = PidAndEpoch(manager.producer_id, manager.producer_epoch + 1)
@@ -231,7 +260,14 @@ def renumber(client: Any, *, anew: bool) -> None:
 
 
 def closed(topic: str) -> Unavailable:
-    return Unavailable(wrong(topic, "a confirmation", "the end of the transport before", "What was sent may still be written."))
+    return Unavailable(
+        wrong(
+            topic,
+            "a confirmation",
+            "the end of the transport before",
+            "What was sent may still be written.",
+        )
+    )
 
 
 class Producer:
@@ -253,17 +289,31 @@ class Producer:
         leader = self._client._metadata.leader_for_partition(TopicPartition(topic, part))
         return None if leader is None else bool(leader >= 0)
 
-    async def write(self, topic: str, parts: Mapping[int, Sequence[Record]], *, compress: bool = False, confirmed: set[int] | None = None) -> None:
-        """Returns when all are confirmed, however long that takes. Cancelled, what is not under way is not sent; the
-        rest may be written, now or later. Raises Invalid for records that the topic does not take; the others are written.
-        `confirmed` takes the partitions whose records are, however it ends."""
-        parcels = [self._appender(topic, part).append(records, compress) for part, records in parts.items()]
+    async def write(
+        self,
+        topic: str,
+        parts: Mapping[int, Sequence[Record]],
+        *,
+        compress: bool = False,
+        confirmed: set[int] | None = None,
+    ) -> None:
+        """Returns when all are confirmed, however long that takes. Cancelled, what is not under way
+        is not sent; the rest may be written, now or later. Raises Invalid for records that the
+        topic does not take; the others are written. `confirmed` takes the partitions whose records
+        are, however it ends."""
+        parcels = [
+            self._appender(topic, part).append(records, compress) for part, records in parts.items()
+        ]
         try:
             await asyncio.gather(*(one.done for one in parcels))
         finally:
             for part, one in zip(parts, parcels, strict=True):
                 one.done.cancel()
-                if confirmed is not None and not one.done.cancelled() and one.done.exception() is None:
+                if (
+                    confirmed is not None
+                    and not one.done.cancelled()
+                    and one.done.exception() is None
+                ):
                     confirmed.add(part)
         unfit = [error for one in parcels for error in one.unfit]
         if unfit:
@@ -284,7 +334,9 @@ class Producer:
     async def _opened(self) -> Any:
         if self._closed:
             raise closed("kafka")
-        if self._client is not None and self._client._sender.sender_task.done():  # it met what it does not expect
+        if (
+            self._client is not None and self._client._sender.sender_task.done()
+        ):  # it met what it does not expect
             dead, self._client = self._client, None
             await _stop(dead)
         if self._client is None:
@@ -296,7 +348,9 @@ class Producer:
             self._servers, enable_idempotence=True, acks="all", linger_ms=0, max_batch_size=BATCH,
             request_timeout_ms=15_000, metadata_max_age_ms=30_000,
         )  # fmt: skip
-        client._message_accumulator._batch_ttl = float("inf")  # one that expired would take its numbers along
+        client._message_accumulator._batch_ttl = float(
+            "inf"
+        )  # one that expired would take its numbers along
         try:
             await client.start()
         except BaseException as error:  # cancelled or refused, nothing of it stays open
@@ -307,7 +361,8 @@ class Producer:
         return client
 
     async def close(self) -> None:
-        """Gives what is under way a moment, then leaves it: the client itself would wait for ever."""
+        """Gives what is under way a moment, then leaves it: the client itself would wait for
+        ever."""
         self._closed = True
         if self._client is not None:
             await _stop(self._client)
@@ -321,7 +376,14 @@ def refusal(topic: str, error: BaseException, count: int, of: int) -> Invalid:
     if of == 1:
         return Invalid(str(text))
     remedy = f"The other {of - count} are written: do not send them again."
-    return Invalid(wrong(topic, "records that the topic takes", f"{count} of {of} that it does not ({text})", remedy))
+    return Invalid(
+        wrong(
+            topic,
+            "records that the topic takes",
+            f"{count} of {of} that it does not ({text})",
+            remedy,
+        )
+    )
 
 
 async def _stop(client: Any) -> None:

@@ -36,12 +36,13 @@ class Reader:
         return f"<Reader {self._subscription.group}: {len(self._member.trackers)} partitions>"
 
     async def placed(self) -> None:
-        """Returns when the group stands everywhere: what is published from now on will be read, whoever dies."""
+        """Returns when the group stands everywhere: what is published from now on will be read,
+        whoever dies."""
         while not await self._member.placed():
             self._look()
             await asyncio.sleep(PLACED)
 
-    # --- receiving -----------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while True:
@@ -59,12 +60,20 @@ class Reader:
             raise self._member.broken
         coordinator, group = self._member.consumer._coordinator, self._subscription.group or ""
         if coordinator._coordination_task.done() or self._fetched.ended:
-            raise BuslineError(wrong(group, "a client that works", "one that has given up", "Start the process again; the log says what ended it."))
+            raise BuslineError(
+                wrong(
+                    group,
+                    "a client that works",
+                    "one that has given up",
+                    "Start the process again; the log says what ended it.",
+                )
+            )
         with told(group):
             coordinator.check_errors()
 
     def _arrived(self) -> bool:
-        """Whether something was fetched for a partition that has just come to the end of what it had."""
+        """Whether something was fetched for a partition that has just come to the end of what it
+        had."""
         trackers = self._member.trackers
         return any(place in trackers and trackers[place].reads for place in self._fetched.places())
 
@@ -73,7 +82,9 @@ class Reader:
         fetched = self._fetched.waiter()
         changed = asyncio.ensure_future(self._member.changed.wait())
         try:
-            await asyncio.wait((fetched, changed), timeout=LOOK, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (fetched, changed), timeout=LOOK, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             changed.cancel()
             fetched.cancel()
@@ -82,7 +93,11 @@ class Reader:
 
     def _take(self, limit: int) -> list[Delivery]:
         self._collect()
-        ahead, size, taken = self._subscription.ahead, self._subscription.batch_bytes, list[Delivery]()
+        ahead, size, taken = (
+            self._subscription.ahead,
+            self._subscription.batch_bytes,
+            list[Delivery](),
+        )
         waiting = [one for one in self._in_turn() if one.waiting]
         ready = [one for one in waiting if one.room(ahead)]
         for one in waiting if len(ready) < len(waiting) else ():
@@ -107,7 +122,9 @@ class Reader:
 
     def _collect(self) -> None:
         """Takes what was fetched for partitions that have nothing left."""
-        left = self._subscription.batch_bytes - sum(self._fetched.size(one.source) for one in self._ahead())
+        left = self._subscription.batch_bytes - sum(
+            self._fetched.size(one.source) for one in self._ahead()
+        )
         for place in self._fetched.places():
             tracker = self._member.trackers.get(place)
             if tracker is not None and tracker.reads and left > 0:
@@ -120,8 +137,13 @@ class Reader:
                     left -= self._fetched.size(result)
 
     def _ahead(self) -> list[Tracker]:
-        """Those of which something is here that will be read soon: one that stands still keeps no other from reading."""
-        return [one for one in self._member.trackers.values() if one.source is not None and one.failure is None and one.room(self._subscription.ahead)]
+        """Those of which something is here that will be read soon: one that stands still keeps no
+        other from reading."""
+        return [
+            one
+            for one in self._member.trackers.values()
+            if one.source is not None and one.failure is None and one.room(self._subscription.ahead)
+        ]
 
     def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Delivery]:
         before = tracker.low
@@ -142,10 +164,14 @@ class Reader:
         else:
             self._member.stop(tracker, error)
 
-    # --- settling ------------------------------------------------------------------------------------------
+    # --- settling ----------------------------------------------------------------------------
 
     async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
-        rich = [(delivery, outcome) for delivery, outcome in settled if outcome is not ACKED and _rich(outcome) and delivery.receipt[0].holds(delivery)]
+        rich = [
+            (delivery, outcome)
+            for delivery, outcome in settled
+            if outcome is not ACKED and _rich(outcome) and delivery.receipt[0].holds(delivery)
+        ]
         if rich and (late := await self._carrier.carry(rich)):
             for delivery, _ in late:
                 delivery.receipt[0].stop(delivery)  # nothing passes it
@@ -154,7 +180,11 @@ class Reader:
 
     def _finish(self, settled: Sequence[Settled]) -> list[Delivery]:
         """Returns those that are not ours, or no longer."""
-        refused, finished, back = list[Delivery](), defaultdict[Tracker, list[int]](list), defaultdict[Tracker, list[Delivery]](list)
+        refused, finished, back = (
+            list[Delivery](),
+            defaultdict[Tracker, list[int]](list),
+            defaultdict[Tracker, list[Delivery]](list),
+        )
         for delivery, outcome in settled:
             tracker, offset = delivery.receipt
             if tracker.held.pop(offset, None) is None:  # popped: it may be here twice

@@ -17,7 +17,8 @@ NEAR = 500  # records between two that are wanted, up to which reading on is che
 
 
 class Slot(NamedTuple):
-    """A letter that stands, and what is asked of all of them: its record is read when somebody wants to see it."""
+    """A letter that stands, and what is asked of all of them: its record is read when somebody
+    wants to see it."""
 
     id: str
     served: Served
@@ -34,14 +35,20 @@ class Log:
         self._admin, self._servers = admin, servers
 
     async def ends(self, topic: str) -> dict[TopicPartition, int]:
-        """Where its partitions end now. Raises LeaderNotAvailableError where one does not say so."""
+        """Where its partitions end now. Raises LeaderNotAvailableError where one does not say
+        so."""
         return await self._admin.end(sorted(await self._admin.logs.leaders([topic])))
 
     async def read(self, pieces: Sequence[tuple[TopicPartition, int, int]]) -> AsyncGenerator[Any]:
         """The records of each piece, from an offset to before another; what is gone is left out."""
         if not pieces:
             return
-        reader = client.consumer(self._servers, auto_offset_reset="earliest", isolation_level="read_committed", fetch_max_wait_ms=100)
+        reader = client.consumer(
+            self._servers,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=100,
+        )
         reader.assign(list({place for place, _, _ in pieces}))
         await client.started(reader)
         try:
@@ -59,7 +66,11 @@ class Log:
         with told(topic):
             async with asyncio.timeout(READING):
                 ends = await self.ends(topic)
-                async with aclosing(self.read([(place, max(end - limit, 0), end) for place, end in ends.items() if end])) as records:
+                async with aclosing(
+                    self.read(
+                        [(place, max(end - limit, 0), end) for place, end in ends.items() if end]
+                    )
+                ) as records:
                     found = [record async for record in records]
         return sorted(found, key=lambda one: one.timestamp)[-limit:]
 
@@ -67,7 +78,9 @@ class Log:
         """The records at these offsets, as far as they are there."""
         for place, offsets in wanted.items():
             chosen = set(offsets)
-            async with aclosing(self.read([(place, first, last + 1) for first, last in runs(sorted(chosen))])) as records:
+            async with aclosing(
+                self.read([(place, first, last + 1) for first, last in runs(sorted(chosen))])
+            ) as records:
                 async for record in records:
                     if record.offset in chosen:
                         yield record
@@ -83,12 +96,19 @@ class Shelf:
         self._lock = asyncio.Lock()
 
     async def look(self, slot: Callable[[Any], Slot | None]) -> list[Slot]:
-        """The last record of each key, but for those that were purged. `slot`: makes one of a record, None of others'."""
+        """The last record of each key, but for those that were purged. `slot`: makes one of a
+        record, None of others'."""
         async with self._lock:
             ends = await self._log.ends(self._topic)
-            if any(end < self._next.get(place, 0) for place, end in ends.items()):  # it was made anew
+            if any(
+                end < self._next.get(place, 0) for place, end in ends.items()
+            ):  # it was made anew
                 self._next, self._slots = {}, {}
-            new = [(place, self._next.get(place, 0), end) for place, end in ends.items() if self._next.get(place, 0) < end]
+            new = [
+                (place, self._next.get(place, 0), end)
+                for place, end in ends.items()
+                if self._next.get(place, 0) < end
+            ]
             async with aclosing(self._log.read(new)) as records:
                 async for record in records:
                     self._put(record, slot)

@@ -1,10 +1,20 @@
-"""What tells a topic from another of the same name: the client library's own questions do not bring it."""
+"""What tells a topic from another of the same name: the client library's own questions do not bring
+it."""
 
 from io import BytesIO
 from typing import Any
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import AbstractType, Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from aiokafka.protocol.types import (
+    AbstractType,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
 
 NONE = bytes(16)
 Answer: Any = Response
@@ -27,14 +37,17 @@ class MetadataResponse(Answer):  # type: ignore[misc]  # the client library has 
     API_VERSION = 10
     SCHEMA = Schema(
         ("throttle", Int32),
-        ("brokers", CompactArray(("node", Int32), ("host", CompactString()), ("port", Int32), ("rack", CompactString()), ("tags", TaggedFields))),
+        ("brokers", CompactArray(("node", Int32), ("host", CompactString()), ("port", Int32),
+        ("rack", CompactString()), ("tags", TaggedFields))),
         ("cluster", CompactString()),
         ("controller", Int32),
         ("topics", CompactArray(
             ("error", Int16), ("name", CompactString()), ("id", Id), ("internal", Boolean),
             ("partitions", CompactArray(
-                ("error", Int16), ("partition", Int32), ("leader", Int32), ("epoch", Int32), ("replicas", CompactArray(Int32)),
-                ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)), ("tags", TaggedFields),
+                ("error", Int16), ("partition", Int32), ("leader", Int32), ("epoch", Int32),
+                ("replicas", CompactArray(Int32)),
+                ("isr", CompactArray(Int32)), ("offline", CompactArray(Int32)), ("tags",
+                TaggedFields),
             )),
             ("operations", Int32), ("tags", TaggedFields),
         )),
@@ -64,7 +77,9 @@ class MetadataRequest(Request[MetadataStruct]):  # type: ignore[misc]  # the cli
         self._topics = topics
 
     def build(self, request_struct_class: type[MetadataStruct]) -> MetadataStruct:
-        return request_struct_class([(NONE, name, {}) for name in self._topics], False, False, False, {})
+        return request_struct_class(
+            [(NONE, name, {}) for name in self._topics], False, False, False, {}
+        )
 
 
 def of(answer: Any) -> dict[str, bytes]:

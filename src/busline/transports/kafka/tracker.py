@@ -1,4 +1,5 @@
-"""One partition from its assignment to the next: what is handed out, given back, finished. No I/O."""
+"""One partition from its assignment to the next: what is handed out, given back, finished. No
+I/O."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -16,7 +17,8 @@ LARGE = 64 * 1024  # bytes: as many of this size are read at once as fit, until 
 
 
 class Commit(NamedTuple):
-    """How far a partition is. `text`: what finished beyond; `whole`: whether all of it is in there."""
+    """How far a partition is. `text`: what finished beyond; `whole`: whether all of it is in
+    there."""
 
     offset: int
     text: str
@@ -25,20 +27,25 @@ class Commit(NamedTuple):
 
 
 class Tracker:
-    """Made at an assignment, and of no use after it: what finishes later finds it over. `span`: how many records may be
-    handed out behind one that is not finished."""
+    """Made at an assignment, and of no use after it: what finishes later finds it over. `span`: how
+    many records may be handed out behind one that is not finished."""
 
     __slots__ = (
-        "_again", "_confirmed", "_earlier", "_largest", "_moves", "_order", "_span", "_stuck", "astray", "committed", "failure", "frontier",
+        "_again", "_confirmed", "_earlier", "_largest", "_moves", "_order", "_span", "_stuck",
+        "astray", "committed", "failure", "frontier",
         "full", "held", "over", "place", "source", "topic",
     )  # fmt: skip
 
     def __init__(self, place: TopicPartition, order: Order, span: int = SPAN) -> None:
         self.place = place
         self._order, self._span = order, span
-        self._earlier: list[ahead.Range] = []  # what finished in an earlier life and was not come to yet
+        self._earlier: list[
+            ahead.Range
+        ] = []  # what finished in an earlier life and was not come to yet
         self._largest = LARGE  # bytes of the largest body so far
-        self._moves = self._confirmed = 0  # how often something finished; and how often until the last confirmed commit
+        self._moves = self._confirmed = (
+            0  # how often something finished; and how often until the last confirmed commit
+        )
         self.full = False  # what finished beyond no longer fits beside the position
         self.frontier: Frontier | None = None  # None until it is known where to begin
         self.committed = -1
@@ -49,13 +56,25 @@ class Tracker:
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
         self.topic: bytes | None = None
-        self._stuck: set[int] = set()  # what these carry is not confirmed: nothing more is handed out
+        self._stuck: set[int] = (
+            set()
+        )  # what these carry is not confirmed: nothing more is handed out
 
     def __repr__(self) -> str:
-        return f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)} held>"
+        return (
+            f"<Tracker {self.place.topic}/{self.place.partition}: {self.frontier}, {len(self.held)}"
+            " held>"
+        )
 
-    def begin(self, offset: int, committed: int, earlier: Iterable[ahead.Range] = (), topic: bytes | None = None) -> None:
-        """`earlier`: what is finished behind it. `topic`: the id of the topic that it belongs to."""
+    def begin(
+        self,
+        offset: int,
+        committed: int,
+        earlier: Iterable[ahead.Range] = (),
+        topic: bytes | None = None,
+    ) -> None:
+        """`earlier`: what is finished behind it. `topic`: the id of the topic that it belongs
+        to."""
         self.frontier = Frontier(offset)
         self.committed, self.topic = committed, topic
         self._earlier = list(earlier)
@@ -71,12 +90,18 @@ class Tracker:
         if self.frontier is None or self._stuck:
             return 0
         here = self.frontier.unfinished
-        return len(self._again) + (0 if self.full else max(0, min(unfinished - here, self._span - here - len(self.frontier.ahead))))
+        return len(self._again) + (
+            0
+            if self.full
+            else max(0, min(unfinished - here, self._span - here - len(self.frontier.ahead)))
+        )
 
     @property
     def far(self) -> bool:
         """Whether it is as far beyond its lowest unfinished record as it may be."""
-        return self.frontier is not None and (self.full or self.frontier.unfinished + len(self.frontier.ahead) >= self._span)
+        return self.frontier is not None and (
+            self.full or self.frontier.unfinished + len(self.frontier.ahead) >= self._span
+        )
 
     @property
     def low(self) -> int:
@@ -86,7 +111,12 @@ class Tracker:
     @property
     def reads(self) -> bool:
         """Whether it wants what is fetched next."""
-        return self.frontier is not None and self.source is None and not self.astray and self.failure is None
+        return (
+            self.frontier is not None
+            and self.source is None
+            and not self.astray
+            and self.failure is None
+        )
 
     @property
     def waiting(self) -> bool:
@@ -94,8 +124,8 @@ class Tracker:
         return (self.source is not None and self.failure is None) or bool(self._again)
 
     def take(self, limit: int, size: int = BATCH_BYTES, *, alone: bool = True) -> list[Delivery]:
-        """The next ones, at most `limit` and `size` bytes of them: first what was given back, then what was fetched.
-        `alone`: the first one comes, however large."""
+        """The next ones, at most `limit` and `size` bytes of them: first what was given back, then
+        what was fetched. `alone`: the first one comes, however large."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
         left = size - sum(map(_size, taken))
@@ -115,12 +145,15 @@ class Tracker:
         records: list[Any] = []
         try:
             records.extend(islice(source, limit))
-        except Exception as error:  # whatever the client's parser raises: what came before it is good
+        except (
+            Exception
+        ) as error:  # whatever the client's parser raises: what came before it is good
             self.failure = error
         if len(records) < limit and self.failure is None:
             self.source = None
         self._largest = max(self._largest, *(len(one.value or b"") for one in records), 1)
-        # behind the last record there may be some that are not for readers: transactions' ends, what was compacted away
+        # behind the last record there may be some that are not for readers: transactions' ends,
+        # what was compacted away
         self.frontier.hand_out([record.offset for record in records], source.next_fetch_offset)
         return self._deliveries(self._unfinished(records) if self._earlier else records)
 
@@ -141,7 +174,16 @@ class Tracker:
         for record in records:
             offset, key = record.offset, record.key
             position = f"{place}{offset}"
-            taken.append(Delivery(message(record, key, position), topic, 1, position, (topic, part, key) if by_key else lane, (self, offset)))
+            taken.append(
+                Delivery(
+                    message(record, key, position),
+                    topic,
+                    1,
+                    position,
+                    (topic, part, key) if by_key else lane,
+                    (self, offset),
+                )
+            )
         return taken
 
     def holds(self, delivery: Delivery) -> bool:
@@ -152,7 +194,9 @@ class Tracker:
         for one in deliveries:
             self.held.pop(one.receipt[1], None)
             self._stuck.discard(one.receipt[1])
-            self._again.append(Delivery(one.message, one.address, 1, one.position, one.lane, one.receipt))
+            self._again.append(
+                Delivery(one.message, one.address, 1, one.position, one.lane, one.receipt)
+            )
         self._again.sort(key=_offset)
 
     def finish(self, offsets: list[int]) -> None:
@@ -163,21 +207,25 @@ class Tracker:
         self.frontier.finish(offsets)
         self._moves += 1
 
-    # --- committing ----------------------------------------------------------------------------------------
+    # --- committing --------------------------------------------------------------------------
 
     @property
     def due(self) -> bool:
         """Whether more is finished than is committed."""
         if self.over or self.frontier is None:
             return False
-        return self.low != self.committed or (self._moves != self._confirmed and bool(self.frontier.ahead))
+        return self.low != self.committed or (
+            self._moves != self._confirmed and bool(self.frontier.ahead)
+        )
 
     @property
     def finished(self) -> list[ahead.Range]:
         """What is finished behind `low`."""
         assert self.frontier is not None
         upto = self.frontier.next
-        return ahead.between(self.low, self.frontier.open, upto) + ahead.clipped(self._earlier, upto, self._earlier[-1][1] if self._earlier else upto)
+        return ahead.between(self.low, self.frontier.open, upto) + ahead.clipped(
+            self._earlier, upto, self._earlier[-1][1] if self._earlier else upto
+        )
 
     def commit(self, limit: int) -> Commit:
         """What is to be committed now, with a text of `limit` bytes at most."""
@@ -188,7 +236,7 @@ class Tracker:
         """This one is committed."""
         self.committed, self._confirmed, self.full = commit.offset, commit.moves, not commit.whole
 
-    # --- what cannot be confirmed now ----------------------------------------------------------------------
+    # --- what cannot be confirmed now --------------------------------------------------------
 
     def stop(self, delivery: Delivery) -> None:
         """Until this one is finished nothing more is handed out."""

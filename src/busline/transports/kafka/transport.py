@@ -32,10 +32,11 @@ log = logging.getLogger("busline")
 
 
 class KafkaTransport:
-    """Topics of a cluster. `session`: seconds after which a silent member's partitions go to others. `drain`: seconds
-    for which a member finishes what it has in hand before its partitions move. `patience`: seconds for which a publish
-    waits for its confirmation: a broker that crashes is replaced within about twelve. `span`: how many records of a
-    partition may be handed out behind one that is not finished."""
+    """Topics of a cluster. `session`: seconds after which a silent member's partitions go to
+    others. `drain`: seconds for which a member finishes what it has in hand before its partitions
+    move. `patience`: seconds for which a publish waits for its confirmation: a broker that crashes
+    is replaced within about twelve. `span`: how many records of a partition may be handed out
+    behind one that is not finished."""
 
     features = Features(topics=True, queues=False, durable=True, atomic=False)
     system = "kafka"
@@ -68,7 +69,14 @@ class KafkaTransport:
 
     @property
     def store(self) -> Store:
-        raise Invalid(wrong("store", "an engine that keeps facts", "Kafka, which keeps none", "Name a jobs engine: BUSLINE_JOBS."))
+        raise Invalid(
+            wrong(
+                "store",
+                "an engine that keeps facts",
+                "Kafka, which keeps none",
+                "Name a jobs engine: BUSLINE_JOBS.",
+            )
+        )
 
     async def __aenter__(self) -> Self:
         self.admin = Admin(self.servers, self._create)
@@ -82,11 +90,18 @@ class KafkaTransport:
         await self.producer.close()
         await self.admin.close()
 
-    # --- publishing ----------------------------------------------------------------------------------------
+    # --- publishing --------------------------------------------------------------------------
 
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         if address.kind == "queue":
-            raise Invalid(wrong(address.name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
+            raise Invalid(
+                wrong(
+                    address.name,
+                    "a topic",
+                    "a queue, which Kafka does not keep",
+                    "Name a jobs engine: BUSLINE_JOBS.",
+                )
+            )
         if not messages:
             await self.admin.check(address)
         else:
@@ -102,20 +117,32 @@ class KafkaTransport:
                 places += self._places(address.name, messages, topic)
                 await self._write(address.name, messages, places, topic, confirmed)
         except Unavailable as error:
-            error.confirmed = frozenset(index for index, part in enumerate(places) if part in confirmed)
+            error.confirmed = frozenset(
+                index for index, part in enumerate(places) if part in confirmed
+            )
             raise
 
     async def send(self, address: Address, messages: Sequence[Message]) -> None:
-        """As `publish`, however long it takes. Raises Invalid only for what lies in the messages."""
+        """As `publish`, however long it takes. Raises Invalid only for what lies in the
+        messages."""
         topic = await self._known(address)
-        await self._write(address.name, messages, self._places(address.name, messages, topic), topic, set())
+        await self._write(
+            address.name, messages, self._places(address.name, messages, topic), topic, set()
+        )
 
     async def _known(self, address: Address) -> Known:
         topic = await self.admin.topic(address)
         await self.producer.open()
         return topic
 
-    async def _write(self, name: str, messages: Sequence[Message], places: Sequence[int], topic: Known, confirmed: set[int]) -> None:
+    async def _write(
+        self,
+        name: str,
+        messages: Sequence[Message],
+        places: Sequence[int],
+        topic: Known,
+        confirmed: set[int],
+    ) -> None:
         placed: dict[int, list[Record]] = {}
         for message, part in zip(messages, places, strict=True):
             placed.setdefault(part, []).append(written(message))
@@ -124,7 +151,10 @@ class KafkaTransport:
 
     def _places(self, name: str, messages: Sequence[Message], topic: Known) -> list[int]:
         """The partition of each: as Kafka's own client places a key, those without one by turns."""
-        return [self._next(name, topic) if message.key is None else partition(message.key, topic.parts) for message in messages]
+        return [
+            self._next(name, topic) if message.key is None else partition(message.key, topic.parts)
+            for message in messages
+        ]
 
     def _next(self, name: str, topic: Known) -> int:
         """The next partition that has a leader; any if none has."""
@@ -136,14 +166,32 @@ class KafkaTransport:
             part = next(self._turn) % topic.parts
         return part
 
-    # --- receiving -----------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------
 
     @asynccontextmanager
     async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
         if subscription.group is None:
-            raise Invalid(wrong(subscription.addresses[0].name, "a topic", "a queue, which Kafka does not keep", "Name a jobs engine: BUSLINE_JOBS."))
-        fresh = {topic: places for topic in subscription.addresses if (places := await self._fresh(subscription.group, topic))}
-        member = Member(self.servers, self.admin, subscription, host, self._limits, [one for places in fresh.values() for one in places])
+            raise Invalid(
+                wrong(
+                    subscription.addresses[0].name,
+                    "a topic",
+                    "a queue, which Kafka does not keep",
+                    "Name a jobs engine: BUSLINE_JOBS.",
+                )
+            )
+        fresh = {
+            topic: places
+            for topic in subscription.addresses
+            if (places := await self._fresh(subscription.group, topic))
+        }
+        member = Member(
+            self.servers,
+            self.admin,
+            subscription,
+            host,
+            self._limits,
+            [one for places in fresh.values() for one in places],
+        )
         await member.join()
         reader = Reader(member, subscription, Carrier(subscription.group, self.letters, self.send))
         try:
@@ -164,6 +212,9 @@ class KafkaTransport:
 
     async def _greet(self, group: str, topic: str, places: Sequence[TopicPartition]) -> None:
         with told(topic):
-            stands, ends = await self.admin.offsets(group, places), await self.admin.logs.end(places, UNCOMMITTED)
+            stands, ends = (
+                await self.admin.offsets(group, places),
+                await self.admin.logs.end(places, UNCOMMITTED),
+            )
         count = sum(ends[place] - offset for place, offset in stands.items() if place in ends)
         log.info("%s is new on %s: it has %d records to read", group, topic, count)

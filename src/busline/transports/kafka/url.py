@@ -9,16 +9,26 @@ FORM = "kafka://host:9092, or several hosts with commas between"
 
 
 def servers(url: str) -> list[str]:
-    """Each `host:port`. Raises Invalid for what is no such URL, or asks for what is not there yet."""
+    """Each `host:port`. Raises Invalid for what is no such URL, or asks for what is not there
+    yet."""
     scheme, _, rest = url.partition("://")
     place = rest.rpartition("@")[2].rstrip("/")
     shown = f"{scheme}://{place}"
     if scheme == "kafka+ssl":
-        raise Invalid(wrong(shown, "kafka://", "kafka+ssl://: not yet", "Name a listener without TLS."))
+        raise Invalid(
+            wrong(shown, "kafka://", "kafka+ssl://: not yet", "Name a listener without TLS.")
+        )
     if scheme != "kafka" or not place or set(place) & set("/?#"):
         raise Invalid(wrong(shown, FORM, "another form", "Correct the URL."))
     if "@" in rest:
-        raise Invalid(wrong(shown, "no user and password: not yet", "some", "Name a listener that asks for none."))
+        raise Invalid(
+            wrong(
+                shown,
+                "no user and password: not yet",
+                "some",
+                "Name a listener that asks for none.",
+            )
+        )
     return [_server(shown, one) for one in place.split(",")]
 
 

@@ -1,7 +1,7 @@
 """A message as a record: the plain body, key and headers, readable by any client.
 
-Headers: `content-type: application/json`, left out where the message has one; `busline-id`; then the user's.
-"""
+Headers: `content-type: application/json`, left out where the message has one; `busline-id`; then
+the user's."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -33,15 +33,26 @@ def written(message: Message) -> Record:
 
 
 def check_sizes(topic: str, parts: Mapping[int, Iterable[Record]], limit: int | None) -> None:
-    """Raises Invalid for a record that would not fit a batch of `limit` bytes; None: whatever the broker says."""
+    """Raises Invalid for a record that would not fit a batch of `limit` bytes; None: whatever the
+    broker says."""
     if limit is None:
         return
     near = limit - 2 * HEADER_LIMIT  # what is smaller fits, whatever its headers
     for records in parts.values():
         for record in records:
-            if len(record.body or b"") + len(record.key or b"") > near and (size := size_of(record)) > limit:
+            if (
+                len(record.body or b"") + len(record.key or b"") > near
+                and (size := size_of(record)) > limit
+            ):
                 remedy = "Raise the topic's max.message.bytes, or send less. Nothing was sent."
-                raise Invalid(wrong(topic, f"a record that the topic takes, of at most {limit} bytes", f"{size}", remedy))
+                raise Invalid(
+                    wrong(
+                        topic,
+                        f"a record that the topic takes, of at most {limit} bytes",
+                        f"{size}",
+                        remedy,
+                    )
+                )
 
 
 def size_of(record: Record) -> int:
@@ -60,7 +71,9 @@ def message(record: Any, key: bytes | None, position: str) -> Message:
         id, rest = _text(headers[0][1]), headers[1:]
     else:
         id, rest = "", headers
-    return Message(id or position, record.value, tuple(rest) if rest else (), key, record.timestamp / 1000)
+    return Message(
+        id or position, record.value, tuple(rest) if rest else (), key, record.timestamp / 1000
+    )
 
 
 def _text(value: bytes | None) -> str:

@@ -1,4 +1,5 @@
-"""The reference engine: the shortest true implementation of every port, in this process's memory."""
+"""The reference engine: the shortest true implementation of every port, in this process's
+memory."""
 
 import heapq
 import logging
@@ -29,7 +30,8 @@ Settled = tuple[Delivery, Outcome]
 
 
 class MemoryTransport:
-    """Everything is gone with the process. All of it runs in the loop, without a lock: no method waits but to receive."""
+    """Everything is gone with the process. All of it runs in the loop, without a lock: no method
+    waits but to receive."""
 
     features = Features(topics=True, queues=True, durable=False)
     system, server = "memory", None
@@ -53,7 +55,10 @@ class MemoryTransport:
         self._order = count()
 
     def __repr__(self) -> str:
-        return f"<MemoryTransport {len(self.logs)} topics, {len(self.jobs)} jobs, {len(self.letters)} dead>"
+        return (
+            f"<MemoryTransport {len(self.logs)} topics, {len(self.jobs)} jobs, {len(self.letters)}"
+            " dead>"
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +66,7 @@ class MemoryTransport:
     async def __aexit__(self, *_: object) -> None:
         return None
 
-    # --- publishing ----------------------------------------------------------------------------------------
+    # --- publishing --------------------------------------------------------------------------
 
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         return self.add(address, messages)
@@ -73,19 +78,35 @@ class MemoryTransport:
                 topic.parts[topic.place(message)].append(message)
             there: dict[int, str] = {}
         else:
-            there = {n: id for n, message in enumerate(messages) if (id := self._add_job(address.name, message)) is not None}
-        self._sent.setdefault(address[:2], []).extend(one for n, one in enumerate(messages) if n not in there)
+            there = {
+                n: id
+                for n, message in enumerate(messages)
+                if (id := self._add_job(address.name, message)) is not None
+            }
+        self._sent.setdefault(address[:2], []).extend(
+            one for n, one in enumerate(messages) if n not in there
+        )
         self.wake()
         return there
 
     def log(self, address: Address) -> Log:
-        """A topic's log, made at first use. Raises Invalid for another number of partitions than it has."""
+        """A topic's log, made at first use. Raises Invalid for another number of partitions than it
+        has."""
         topic = self.logs.get(address.name)
         if topic is None:
-            topic = self.logs[address.name] = Log([[] for _ in range(address.partitions or PARTITIONS)])
+            topic = self.logs[address.name] = Log(
+                [[] for _ in range(address.partitions or PARTITIONS)]
+            )
         elif address.partitions not in (None, len(topic.parts)):
             remedy = "Partitions are fixed at a topic's first use: correct the declaration."
-            raise Invalid(wrong(address.name, f"partitions={len(topic.parts)}, as the topic has", f"{address.partitions}", remedy))
+            raise Invalid(
+                wrong(
+                    address.name,
+                    f"partitions={len(topic.parts)}, as the topic has",
+                    f"{address.partitions}",
+                    remedy,
+                )
+            )
         return topic
 
     def line(self, name: str) -> Line:
@@ -131,7 +152,8 @@ class MemoryTransport:
             self.remembered[message.id] = self.clock.time() + message.remember
 
     def possible(self, settled: Settled) -> Settled:
-        """The same, or the delivery in the dead letters if its sends can never be done: an outcome has all or none."""
+        """The same, or the delivery in the dead letters if its sends can never be done: an outcome
+        has all or none."""
         delivery, outcome = settled
         try:
             if isinstance(outcome, Acked | Rejected):
@@ -139,7 +161,9 @@ class MemoryTransport:
                     if isinstance(effect, Send) and effect.address.kind == "topic":
                         self.log(effect.address)
         except Invalid as error:
-            log.error("%r is put into the dead letters, for its sends cannot be done: %s", delivery, error)
+            log.error(
+                "%r is put into the dead letters, for its sends cannot be done: %s", delivery, error
+            )
             return delivery, Rejected(f"its sends cannot be done: {error}", error)
         return settled
 
@@ -150,22 +174,30 @@ class MemoryTransport:
             else:
                 self.store.keep(effect.key, effect.value, effect.ttl)
 
-    def bury(self, delivery: Delivery, outcome: Rejected, address: Address, group: str | None) -> None:
+    def bury(
+        self, delivery: Delivery, outcome: Rejected, address: Address, group: str | None
+    ) -> None:
         message = delivery.message
         kind, text, causes, where = told(outcome.error)
         id = message.id if message.id not in self.letters else new_id()
         shown = DeadLetter(
-            id, delivery.address, delivery.handler, delivery.position, message.key, message.body, message.headers,
+            id, delivery.address, delivery.handler, delivery.position, message.key, message.body,
+            message.headers,
             outcome.reason, kind, text, delivery.attempt, self.clock.time(), message.at,
-            group or (address.name[1:] if address.name.startswith("~") else None), None, causes, where,
+            group or (address.name[1:] if address.name.startswith("~") else None), None, causes,
+            where,
         )  # fmt: skip
         back = address if group is None else Address("queue", f"~{group}")
-        kept = message if group is None else replace(message, task=delivery.handler, origin=delivery.position)
+        kept = (
+            message
+            if group is None
+            else replace(message, task=delivery.handler, origin=delivery.position)
+        )
         self.letters[id] = Letter(shown, kept, back)
         if outcome.error is not None:
             self.errors[id] = outcome.error
 
-    # --- for tests -----------------------------------------------------------------------------------------
+    # --- for tests ---------------------------------------------------------------------------
 
     def published(self, address: Address) -> list[Message]:
         """Everything that was sent to an address, oldest first."""
@@ -175,7 +207,7 @@ class MemoryTransport:
         """Whether nothing is ready that a living receiver could take."""
         return not any(receiver.ready() for receiver in self.receivers)
 
-    # --- receiving -----------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------
 
     @asynccontextmanager
     async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:
@@ -190,7 +222,8 @@ class MemoryTransport:
             self.wake()
 
     def lose(self, receiver: "TopicReceiver | QueueReceiver") -> None:
-        """As if a lease had run out: what the receiver holds is handed out again, its settling is refused."""
+        """As if a lease had run out: what the receiver holds is handed out again, its settling is
+        refused."""
         gone = receiver.leave()
         receiver.host.recall(gone)
         self.wake()

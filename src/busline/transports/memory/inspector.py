@@ -26,7 +26,13 @@ class MemoryInspector:
     async def look(self, id: str) -> Look:
         if (job := self._of.jobs.get(id)) is not None:
             line = self._of.line(job.queue)
-            state: State = "running" if job.owner is not None else "delayed" if any(one[2] == id for one in line.due) else "waiting"
+            state: State = (
+                "running"
+                if job.owner is not None
+                else "delayed"
+                if any(one[2] == id for one in line.due)
+                else "waiting"
+            )
             return Look(state, job.attempts + (state == "running"))
         if (letter := self._of.letters.get(id)) is not None:
             return Look("failed", letter.shown.attempts, letter.shown)
@@ -37,7 +43,13 @@ class MemoryInspector:
         for job in self._of.jobs.values():
             running[job.queue] = running.get(job.queue, 0) + (job.owner is not None)
         return {
-            name: Depth(len(line.waiting), len(line.due) - len(line.retrying), line.again(), running.get(name, 0), self._oldest(line))
+            name: Depth(
+                len(line.waiting),
+                len(line.due) - len(line.retrying),
+                line.again(),
+                running.get(name, 0),
+                self._oldest(line),
+            )
             for name, line in self._of.lines.items()
         }
 
@@ -48,19 +60,32 @@ class MemoryInspector:
         if address.kind == "topic":
             return self._records(address.name, limit)
         line = self._of.lines.get(address.name) or Line()
-        later = [id for _, _, id in sorted(line.due)] + [id for jobs in line.aside.values() for _, id in jobs]
+        later = [id for _, _, id in sorted(line.due)] + [
+            id for jobs in line.aside.values() for _, id in jobs
+        ]
         found = [self._of.jobs[id] for id in [*line.waiting, *later][:limit]]
         return [delivered(one.message, address.name, one.attempts + 1) for one in found]
 
     def _records(self, topic: str, limit: int) -> list[Delivery]:
         log = self._of.logs.get(topic)
         parts = () if log is None else log.parts
-        last = [(one.at, f"{topic}/{part}@{n}", one) for part, all in enumerate(parts) for n, one in list(enumerate(all))[-limit:]]
-        return [Delivery(one, topic, 1, position, None, None) for _, position, one in sorted(last, key=lambda one: one[0])[-limit:]]
+        last = [
+            (one.at, f"{topic}/{part}@{n}", one)
+            for part, all in enumerate(parts)
+            for n, one in list(enumerate(all))[-limit:]
+        ]
+        return [
+            Delivery(one, topic, 1, position, None, None)
+            for _, position, one in sorted(last, key=lambda one: one[0])[-limit:]
+        ]
 
     async def clear(self, queue: str) -> int:
         line = self._of.lines.get(queue) or Line()
-        gone = [*line.waiting, *(id for _, _, id in line.due), *(id for jobs in line.aside.values() for _, id in jobs)]
+        gone = [
+            *line.waiting,
+            *(id for _, _, id in line.due),
+            *(id for jobs in line.aside.values() for _, id in jobs),
+        ]
         for id in gone:
             message = self._of.jobs.pop(id).message
             self._of.locks.pop(message.unique or "", None)
@@ -74,7 +99,9 @@ class MemoryInspector:
             if groups is None or group in groups:
                 parts = self._of.logs[topic].parts
                 behind = sum(one.behind(len(parts[n])) for n, one in enumerate(frontiers))
-                found.append(Lag(group, topic, behind, len(parts), int((group, topic) in self._of.owners)))
+                found.append(
+                    Lag(group, topic, behind, len(parts), int((group, topic) in self._of.owners))
+                )
         return found
 
     async def partitions(self, topic: str) -> int:
@@ -95,11 +122,18 @@ class MemoryInspector:
         shown = [letter.shown for letter in self._of.letters.values()]
         if after in self._of.letters:
             shown = shown[list(self._of.letters).index(after) + 1 :]
-        shown = [one for one in shown if (served is None or one.served in served) and (handlers is None or one.handler in handlers)]
+        shown = [
+            one
+            for one in shown
+            if (served is None or one.served in served)
+            and (handlers is None or one.handler in handlers)
+        ]
         return [one for one in shown if id in (None, one.id)][:limit]
 
     async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
-        return together(map(Standing.of, await self.dead(served=served, limit=len(self._of.letters))))
+        return together(
+            map(Standing.of, await self.dead(served=served, limit=len(self._of.letters)))
+        )
 
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         again, refused = 0, []
@@ -109,7 +143,14 @@ class MemoryInspector:
                 continue
             holder = self._of.locks.get(letter.message.unique or "")
             if holder is not None:
-                refused.append(wrong(id, "no living job of the same unique key", f"the job {holder}", "Redrive it when that one is final."))
+                refused.append(
+                    wrong(
+                        id,
+                        "no living job of the same unique key",
+                        f"the job {holder}",
+                        "Redrive it when that one is final.",
+                    )
+                )
                 continue
             self._redrive(id, letter, handler)
             again += 1
@@ -121,13 +162,19 @@ class MemoryInspector:
         self._of.store.forget(f"result/{id}")
         self._of.remembered.pop(id, None)
         own = new_id() if id in self._of.jobs else id  # another job lives under this id
-        self._of.add(letter.address, [replace(letter.message, id=own, due=None, task=handler or letter.message.task)])
+        self._of.add(
+            letter.address,
+            [replace(letter.message, id=own, due=None, task=handler or letter.message.task)],
+        )
 
     async def mend(self, id: str, body: bytes) -> bool:
         letter = self._of.letters.get(id)
         if letter is None:
             return False
-        letter.shown, letter.message = replace(letter.shown, body=body), replace(letter.message, body=body)
+        letter.shown, letter.message = (
+            replace(letter.shown, body=body),
+            replace(letter.message, body=body),
+        )
         return True
 
     async def purge(self, ids: Sequence[str]) -> int:

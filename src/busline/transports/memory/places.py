@@ -25,13 +25,15 @@ class Log:
 
 @dataclass(slots=True)
 class Line:
-    """A queue: who waits, and who waits for a time. `retrying` are the ids of those that failed before; `aside`: by their task,
-    those whose task nobody knew who met them, and since when."""
+    """A queue: who waits, and who waits for a time. `retrying` are the ids of those that failed
+    before; `aside`: by their task, those whose task nobody knew who met them, and since when."""
 
     waiting: deque[str] = field(default_factory=deque[str])
     due: list[tuple[float, int, str]] = field(default_factory=list[tuple[float, int, str]])
     retrying: set[str] = field(default_factory=set[str])
-    aside: dict[str, deque[tuple[float, str]]] = field(default_factory=dict[str, deque[tuple[float, str]]])
+    aside: dict[str, deque[tuple[float, str]]] = field(
+        default_factory=dict[str, deque[tuple[float, str]]]
+    )
 
     def again(self) -> int:
         """How many wait for another try."""

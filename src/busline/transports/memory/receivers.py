@@ -25,7 +25,9 @@ T = TypeVar("T")
 class Waiting:
     """What both receivers share: waiting until something may be there, and settling one by one."""
 
-    def __init__(self, transport: "MemoryTransport", subscription: Subscription, host: Host) -> None:
+    def __init__(
+        self, transport: "MemoryTransport", subscription: Subscription, host: Host
+    ) -> None:
         self.transport, self.subscription, self.host = transport, subscription, host
         self.held: dict[object, Delivery] = {}
         self.turn = 0
@@ -77,7 +79,8 @@ class Waiting:
 
 
 class QueueReceiver(Waiting):
-    """Takes jobs from one or more queues, first come first served in each; each take begins with another queue."""
+    """Takes jobs from one or more queues, first come first served in each; each take begins with
+    another queue."""
 
     def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
         return tally_by(lambda delivery: str(delivery.receipt[0]), settled, refused)
@@ -97,7 +100,11 @@ class QueueReceiver(Waiting):
 
     def next_due(self) -> float | None:
         due = [line.due[0][0] for line in self._lines() if line.due]
-        met = [waiting[0][0] + self.subscription.unknown_limit for line in self._lines() for waiting in line.aside.values()]
+        met = [
+            waiting[0][0] + self.subscription.unknown_limit
+            for line in self._lines()
+            for waiting in line.aside.values()
+        ]
         return min((*due, *met), default=None)
 
     def _promote(self) -> None:
@@ -118,7 +125,9 @@ class QueueReceiver(Waiting):
         for address in in_turn(self.subscription.addresses, self.turn):
             line = self.transport.line(address.name)
             self._bring_back(line)
-            taken += [self._hand_out(id) for id in self._forsaken(address.name, line, limit - len(taken))]
+            taken += [
+                self._hand_out(id) for id in self._forsaken(address.name, line, limit - len(taken))
+            ]
             while line.waiting and len(taken) < limit:
                 message = self.transport.jobs[id := line.waiting[0]].message
                 known = self.knows(message.task)
@@ -128,7 +137,9 @@ class QueueReceiver(Waiting):
                 if known:
                     taken.append(self._hand_out(id))
                 else:
-                    line.aside.setdefault(message.task, deque()).append((self.transport.clock.time(), id))
+                    line.aside.setdefault(message.task, deque()).append(
+                        (self.transport.clock.time(), id)
+                    )
                     met[message.task] += 1
         self._tell(met)
         return taken
@@ -143,7 +154,9 @@ class QueueReceiver(Waiting):
         since = self.transport.clock.time() - self.subscription.unknown_limit
         for task, waiting in [*line.aside.items()]:
             if self.transport.knows(queue, task):  # the time begins anew
-                line.aside[task] = deque((met if met > since else self.transport.clock.time(), id) for met, id in waiting)
+                line.aside[task] = deque(
+                    (met if met > since else self.transport.clock.time(), id) for met, id in waiting
+                )
                 continue
             while waiting and waiting[0][0] <= since and limit > 0:
                 yield waiting.popleft()[1]
@@ -163,7 +176,9 @@ class QueueReceiver(Waiting):
         origin = job.message.origin
         address = job.queue if origin is None else origin.rpartition("/")[0]
         receipt = (job.queue, id)
-        self.held[receipt] = delivery = Delivery(job.message, address, job.attempts + 1, origin, None, receipt)
+        self.held[receipt] = delivery = Delivery(
+            job.message, address, job.attempts + 1, origin, None, receipt
+        )
         return delivery
 
     def end(self, settled: Sequence[Settled]) -> None:
@@ -207,23 +222,35 @@ class QueueReceiver(Waiting):
 class TopicReceiver(Waiting):
     """Reads the partitions of one or more topics for a group, as long as nobody else does."""
 
-    def __init__(self, transport: "MemoryTransport", subscription: Subscription, host: Host) -> None:
+    def __init__(
+        self, transport: "MemoryTransport", subscription: Subscription, host: Host
+    ) -> None:
         super().__init__(transport, subscription, host)
         for address in subscription.addresses:
             self._frontiers(address)
 
     def _frontiers(self, address: Address) -> list[Frontier]:
-        key, parts = (self.subscription.group or "", address.name), self.transport.log(address).parts
+        key, parts = (
+            (self.subscription.group or "", address.name),
+            self.transport.log(address).parts,
+        )
         known = self.transport.groups.get(key)
         if known is None:
-            known = self.transport.groups[key] = [Frontier(_first(part, self.subscription.start)) for part in parts]
+            known = self.transport.groups[key] = [
+                Frontier(_first(part, self.subscription.start)) for part in parts
+            ]
         return known
 
     def _owned(self) -> list[tuple[Address, Log, list[Frontier]]]:
         """The topics this receiver reads: taken if nobody else has them."""
         found = []
         for address in self.subscription.addresses:
-            if self.transport.owners.setdefault((self.subscription.group or "", address.name), self) is self:
+            if (
+                self.transport.owners.setdefault(
+                    (self.subscription.group or "", address.name), self
+                )
+                is self
+            ):
                 found.append((address, self.transport.log(address), self._frontiers(address)))
         return found
 
@@ -245,22 +272,44 @@ class TopicReceiver(Waiting):
 
     def take(self, limit: int) -> list[Delivery]:
         taken: list[Delivery] = []
-        while not taken and (behind := self._behind()):  # what is finished already, or in hand, is passed over
+        while not taken and (
+            behind := self._behind()
+        ):  # what is finished already, or in hand, is passed over
             self.turn += 1
             room = Room(self.subscription.batch_bytes)
-            for left, (address, n, part, frontier) in zip(range(len(behind), 0, -1), in_turn(behind, self.turn), strict=True):
-                share = -(-(limit - len(taken)) // left)  # while others wait, none takes more than half
+            for left, (address, n, part, frontier) in zip(
+                range(len(behind), 0, -1), in_turn(behind, self.turn), strict=True
+            ):
+                share = -(
+                    -(limit - len(taken)) // left
+                )  # while others wait, none takes more than half
                 ahead = min(share, self.subscription.ahead - frontier.unfinished)
-                self._read(address, n, frontier, part[frontier.next : frontier.next + ahead], room, taken)
+                self._read(
+                    address, n, frontier, part[frontier.next : frontier.next + ahead], room, taken
+                )
         return taken
 
-    def _read(self, address: Address, n: int, frontier: Frontier, part: list[Message], room: "Room", taken: list[Delivery]) -> None:
+    def _read(
+        self,
+        address: Address,
+        n: int,
+        frontier: Frontier,
+        part: list[Message],
+        room: "Room",
+        taken: list[Delivery],
+    ) -> None:
         held, lane, name, first = self.held, self.subscription.order, address.name, frontier.next
         upto = first + len(list(takewhile(room.takes, part)))
         offsets, place, every = frontier.wanted(range(first, upto)), f"{name}/{n}@", (name, n)
         for at in offsets:
             message, receipt = part[at - first], (name, n, at)
-            own = every if lane == "partition" or (lane == "key" and message.key is None) else (name, n, message.key) if lane == "key" else None
+            own = (
+                every
+                if lane == "partition" or (lane == "key" and message.key is None)
+                else (name, n, message.key)
+                if lane == "key"
+                else None
+            )
             held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", own, receipt)
             taken.append(delivery)
         frontier.hand_out(offsets, upto)
@@ -274,7 +323,9 @@ class TopicReceiver(Waiting):
                 released.append(delivery)
                 continue
             if isinstance(outcome, Rejected):
-                self.transport.bury(delivery, outcome, Address("topic", name), self.subscription.group)
+                self.transport.bury(
+                    delivery, outcome, Address("topic", name), self.subscription.group
+                )
             if outcome.effects:
                 self.transport.apply(outcome.effects)
             finished.setdefault((name, n), []).append(offset)

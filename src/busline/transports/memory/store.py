@@ -41,7 +41,11 @@ class MemoryStore:
         while (value := self.look(key)) is None and (until is None or self._clock.ticks() < until):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(key, set()).add(waiter)
-            timer = None if until is None else self._clock.after(until - self._clock.ticks(), partial(_wake, waiter))
+            timer = (
+                None
+                if until is None
+                else self._clock.after(until - self._clock.ticks(), partial(_wake, waiter))
+            )
             try:
                 await waiter
             finally:

@@ -1,8 +1,8 @@
 """A job as bytes, and a dead letter. Written down in docs/redis.md for other languages.
 
-The first 20 bytes have fixed places, so that scripts need not decode what they move: version, flags, attempts, deaths,
-the lengths of id, queue and task, and when it was sent. Then id, queue, task, the fields that few jobs have, the body.
-"""
+The first 20 bytes have fixed places, so that scripts need not decode what they move: version,
+flags, attempts, deaths, the lengths of id, queue and task, and when it was sent. Then id, queue,
+task, the fields that few jobs have, the body."""
 
 import struct
 from collections.abc import Iterator
@@ -25,7 +25,8 @@ LENGTH, NUMBER, SHORT = struct.Struct(">I"), struct.Struct(">d"), struct.Struct(
 
 
 class Packed(NamedTuple):
-    """An envelope taken apart: the message, its queue, the failed attempts so far, the id as bytes."""
+    """An envelope taken apart: the message, its queue, the failed attempts so far, the id as
+    bytes."""
 
     message: Message
     queue: str
@@ -38,7 +39,8 @@ def text(value: str) -> bytes:
 
 
 def pack(message: Message, queue: str, attempts: int = 0) -> bytes:
-    """Raises Invalid for an id or a name that is too long, and for anything else that cannot be written."""
+    """Raises Invalid for an id or a name that is too long, and for anything else that cannot be
+    written."""
     try:
         id, line, task, body = text(message.id), text(queue), text(message.task), message.body
         fields = b"".join(_fields(message))
@@ -47,9 +49,18 @@ def pack(message: Message, queue: str, attempts: int = 0) -> bytes:
         rest = LENGTH.pack(len(fields)) + fields if fields else b""
         return b"".join((head, id, line, task, rest, body or b""))
     except struct.error as error:
-        raise Invalid(wrong(queue, "an id and names of at most 65535 bytes", "a longer one", "Shorten it.")) from error
+        raise Invalid(
+            wrong(queue, "an id and names of at most 65535 bytes", "a longer one", "Shorten it.")
+        ) from error
     except (ValueError, TypeError) as error:  # text that is no UTF-8, options that are no JSON
-        raise Invalid(wrong(queue, "a job that can be written", f"{type(error).__name__}: {error}"[:200], "Correct what it carries.")) from error
+        raise Invalid(
+            wrong(
+                queue,
+                "a job that can be written",
+                f"{type(error).__name__}: {error}"[:200],
+                "Correct what it carries.",
+            )
+        ) from error
 
 
 def _fields(message: Message) -> Iterator[bytes]:
@@ -94,7 +105,9 @@ def unpack(envelope: bytes) -> Packed:
     body_at = task_at + tasks
     id = envelope[20:queue_at]
     queue = name(envelope[queue_at:task_at])
-    message = Message(id.decode("utf-8", "surrogateescape"), None, (), None, at, name(envelope[task_at:body_at]))
+    message = Message(
+        id.decode("utf-8", "surrogateescape"), None, (), None, at, name(envelope[task_at:body_at])
+    )
     if flags & FIELDS:
         body_at = _read_fields(message, envelope, body_at)
     if not flags & NO_BODY:
@@ -145,7 +158,8 @@ def _read_field(message: Message, tag: bytes, value: bytes) -> None:
 
 
 class Letter(NamedTuple):
-    """A dead letter as it is kept: what is shown of it, and the message that is sent again, with its queue.
+    """A dead letter as it is kept: what is shown of it, and the message that is sent again, with
+    its queue.
 
     `raw`: bytes that were no envelope; they go back as they came.
     """
@@ -159,14 +173,18 @@ class Letter(NamedTuple):
 def pack_letter(delivery: Delivery, queue: str, told: dict[str, Any]) -> bytes:
     """`told`: reason, error_type, error, details, died_at. The rest is in the delivery."""
     head = orjson.dumps({"handler": clean(delivery.handler), **told})
-    return LENGTH.pack(len(head)) + head + pack(delivery.message, queue, min(delivery.attempt, 65535))
+    return (
+        LENGTH.pack(len(head)) + head + pack(delivery.message, queue, min(delivery.attempt, 65535))
+    )
 
 
 def unpack_letter(id: str, data: bytes) -> Letter:
     size = LENGTH.unpack_from(data)[0]
     told: dict[str, Any] = orjson.loads(data[4 : 4 + size])
     raw = data[4 + size :] if told.get("raw") else None
-    packed = unpack(data[4 + size :]) if raw is None else Packed(Message(id, raw), told["queue"], 0, b"")
+    packed = (
+        unpack(data[4 + size :]) if raw is None else Packed(Message(id, raw), told["queue"], 0, b"")
+    )
     message = packed.message
     address = packed.queue if message.origin is None else message.origin.rpartition("/")[0]
     causes, where = details(told.get("details"))
@@ -184,7 +202,9 @@ def mended(id: str, data: bytes, body: bytes) -> bytes:
     letter = unpack_letter(id, data)
     if letter.raw is not None:
         return data[:start] + body
-    return data[:start] + pack(replace(letter.message, body=body), letter.queue, letter.shown.attempts)
+    return data[:start] + pack(
+        replace(letter.message, body=body), letter.queue, letter.shown.attempts
+    )
 
 
 def clean(value: str) -> str:

@@ -1,4 +1,5 @@
-"""Facts by key, each with a time to live; whoever waits for one hears of it on the fact's own channel."""
+"""Facts by key, each with a time to live; whoever waits for one hears of it on the fact's own
+channel."""
 
 import asyncio
 import logging
@@ -23,14 +24,16 @@ QUIET = 5.0  # after so long without a word the connection is asked whether it l
 
 
 def fact_arguments(key: str, value: bytes, ttl: float) -> tuple[Any, ...]:
-    """Key, time to live, value: as the scripts take a fact. Raises ValueError for a time that is no number."""
+    """Key, time to live, value: as the scripts take a fact. Raises ValueError for a time that is no
+    number."""
     if math.isnan(ttl):
         raise ValueError("a time to live that is no number")
     return text(key), repr(ttl), value
 
 
 class RedisStore:
-    """The store of one namespace. `until` stands before the value, so that a moved clock is believed."""
+    """The store of one namespace. `until` stands before the value, so that a moved clock is
+    believed."""
 
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
@@ -47,13 +50,21 @@ class RedisStore:
         return [None if one is None else fresh(one, moved) for one in found]
 
     async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
-        return bool(await self._of.link.run("put", *fact_arguments(key, value, ttl), self._of.told(), int(absent)))
+        return bool(
+            await self._of.link.run(
+                "put", *fact_arguments(key, value, ttl), self._of.told(), int(absent)
+            )
+        )
 
     async def wait(self, key: str, until: float | None) -> bytes | None:
         clock = self._of.clock
         event = asyncio.Event()
         over = until is not None and until <= clock.ticks()
-        timer = None if until is None or over or until == math.inf else clock.after(until - clock.ticks(), event.set)
+        timer = (
+            None
+            if until is None or over or until == math.inf
+            else clock.after(until - clock.ticks(), event.set)
+        )
         if over:
             return (await self.get([key]))[0]
         self._ear.listen(key, event)
@@ -84,13 +95,15 @@ class RedisStore:
 
 
 def fresh(kept: bytes, moved: float | None) -> bytes | None:
-    """A kept value. The server forgets it when its time is over; by a clock that is `moved` by hand, that is seen here."""
+    """A kept value. The server forgets it when its time is over; by a clock that is `moved` by
+    hand, that is seen here."""
     until, _, value = kept.partition(b" ")
     return value if moved is None or float(until) > moved else None
 
 
 class Ear:
-    """One connection that listens on the channels of all facts that are waited for; open only as long as any is."""
+    """One connection that listens on the channels of all facts that are waited for; open only as
+    long as any is."""
 
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
@@ -105,7 +118,9 @@ class Ear:
         new = key not in self._events
         self._events.setdefault(key, set()).add(event)
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="busline redis ear")
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name="busline redis ear"
+            )
         elif self._open:
             self._say("SUBSCRIBE", key) if new else event.set()
 
@@ -118,7 +133,9 @@ class Ear:
 
     def _say(self, command: str, *keys: str) -> None:
         packed = self._connection.pack_command(command, *[self._channel(key) for key in keys])
-        writer = self._connection._writer  # the connection's own sending waits, which one who forgets cannot
+        writer = (
+            self._connection._writer
+        )  # the connection's own sending waits, which one who forgets cannot
         if writer is not None:
             writer.writelines(packed)
 
@@ -138,10 +155,14 @@ class Ear:
                     await self._connection.disconnect()
 
     def _failed(self, error: Exception) -> None:
-        """A server that is away is told by whoever works with it; a missing right here, once: waiters then look every few seconds."""
+        """A server that is away is told by whoever works with it; a missing right here, once:
+        waiters then look every few seconds."""
         if isinstance(error, ResponseError) and not self._refused:
             self._refused = True
-            log.warning("results are not heard of at once: %s", understood(error, self._of.place, self._of.prefix))
+            log.warning(
+                "results are not heard of at once: %s",
+                understood(error, self._of.place, self._of.prefix),
+            )
 
     async def _hear(self) -> None:
         async with asyncio.timeout(QUIET):

@@ -11,11 +11,13 @@ OLDEST = (6, 2)
 
 
 async def greet(link: Link, told: str) -> None:
-    """Refuses a server that is too old, of another kind, that forbids what is needed, or whose keys a newer busline has
-    written. Says loudly where it may throw jobs away."""
+    """Refuses a server that is too old, of another kind, that forbids what is needed, or whose keys
+    a newer busline has written. Says loudly where it may throw jobs away."""
     await _check_kind(link)
     await _check_layout(link)
-    await link.run("put", "greeting", "0.001", b"", told, 0)  # scripts, keys and channels: all that work needs
+    await link.run(
+        "put", "greeting", "0.001", b"", told, 0
+    )  # scripts, keys and channels: all that work needs
     await _warn_of_eviction(link)
 
 
@@ -26,7 +28,16 @@ async def _check_kind(link: Link) -> None:
     if tuple(int(one) for one in version.split(".")[:2]) < OLDEST:
         raise ConfigError([wrong(link.place, "Redis 6.2 or newer", version, "Upgrade the server.")])
     if server["mode"] != b"standalone":
-        raise ConfigError([wrong(link.place, "one server", f"a {server['mode'].decode()}", "Not yet: name a server that stands alone.")])
+        raise ConfigError(
+            [
+                wrong(
+                    link.place,
+                    "one server",
+                    f"a {server['mode'].decode()}",
+                    "Not yet: name a server that stands alone.",
+                )
+            ]
+        )
 
 
 async def _check_layout(link: Link) -> None:
@@ -35,7 +46,16 @@ async def _check_layout(link: Link) -> None:
     if found is None:
         await link.ask("SET", key, LAYOUT, "NX")
     elif int(found) != LAYOUT:
-        raise ConfigError([wrong(key, f"{LAYOUT}", found.decode(), "A newer busline has written these keys: upgrade, or choose another namespace.")])
+        raise ConfigError(
+            [
+                wrong(
+                    key,
+                    f"{LAYOUT}",
+                    found.decode(),
+                    "A newer busline has written these keys: upgrade, or choose another namespace.",
+                )
+            ]
+        )
 
 
 async def _warn_of_eviction(link: Link) -> None:
@@ -43,6 +63,18 @@ async def _warn_of_eviction(link: Link) -> None:
         told = (await link.ask("INFO", "memory")).decode()
     except ConfigError:  # a login need not see it
         return
-    policy = next((line.partition(":")[2] for line in told.splitlines() if line.startswith("maxmemory_policy:")), "noeviction")
+    policy = next(
+        (
+            line.partition(":")[2]
+            for line in told.splitlines()
+            if line.startswith("maxmemory_policy:")
+        ),
+        "noeviction",
+    )
     if policy != "noeviction":
-        log.warning("%s throws keys away when its memory is full, and jobs with them (maxmemory-policy %s): set it to noeviction", link.place, policy)
+        log.warning(
+            "%s throws keys away when its memory is full, and jobs with them (maxmemory-policy %s):"
+            " set it to noeviction",
+            link.place,
+            policy,
+        )

@@ -12,7 +12,8 @@ UNREADABLE = Rejected("not an envelope that this version of busline reads")
 
 
 class Hand:
-    """Deliveries by their receipts. `spare`: taken, and not yet received. `unreadable`: to be put into the dead letters."""
+    """Deliveries by their receipts. `spare`: taken, and not yet received. `unreadable`: to be put
+    into the dead letters."""
 
     def __init__(self) -> None:
         self.held: dict[Receipt, Delivery] = {}
@@ -58,14 +59,19 @@ class Hand:
             return
         receipt = Receipt(field or id, queue)
         address = queue if message.origin is None else message.origin.rpartition("/")[0]
-        self.held[receipt] = delivery = Delivery(message, address, attempts + 1, message.origin, None, receipt)
+        self.held[receipt] = delivery = Delivery(
+            message, address, attempts + 1, message.origin, None, receipt
+        )
         self.spare.append(delivery)
 
     def _put_aside(self, envelope: bytes, field: bytes | None) -> None:
-        """An envelope that scripts can move and nobody can read: byte for byte into the dead letters."""
+        """An envelope that scripts can move and nobody can read: byte for byte into the dead
+        letters."""
         id, queue = raw_names(envelope)
         receipt = Receipt(field or id, queue)
-        self.held[receipt] = delivery = Delivery(Message(id.decode("utf-8", "surrogateescape"), envelope), queue, 1, None, None, receipt)
+        self.held[receipt] = delivery = Delivery(
+            Message(id.decode("utf-8", "surrogateescape"), envelope), queue, 1, None, None, receipt
+        )
         self.unreadable.append((delivery, UNREADABLE))
 
     def doubt(self, settled: Sequence[Settled]) -> None:
@@ -84,8 +90,8 @@ class Hand:
         return [field for field in told if field not in sure]
 
     def recover(self, told: Collection[bytes], read: Mapping[bytes, bytes]) -> None:
-        """What the server says is in hand, after an answer that did not come: what was settled and is gone, was done.
-        `read`: the envelopes of what was unsure."""
+        """What the server says is in hand, after an answer that did not come: what was settled and
+        is gone, was done. `read`: the envelopes of what was unsure."""
         for receipt in self._doubt:
             if receipt.field not in told or self._other_run(receipt, read.get(receipt.field)):
                 self.held.pop(receipt, None)
@@ -99,7 +105,11 @@ class Hand:
     def _other_run(self, receipt: Receipt, envelope: bytes | None) -> bool:
         """Whether it was given back by the lost turn, and taken again."""
         delivery = self.held.get(receipt)
-        return delivery is not None and envelope is not None and unpack(envelope).attempts + 1 != delivery.attempt
+        return (
+            delivery is not None
+            and envelope is not None
+            and unpack(envelope).attempts + 1 != delivery.attempt
+        )
 
     def lose(self) -> list[Delivery]:
         """All of it is others' now. Returns what had been received."""

@@ -23,7 +23,12 @@ FEW, SMALL = 1000, 1024 * 1024  # waiting jobs that a look goes through, and byt
 PAGE = 200  # dead letters read at a time
 YOUNG = 24 * 3600.0  # a job that nobody knows, and whose id is younger, is said to be waiting
 COUNTED = (b"running", b"delayed", b"waiting")
-STATES: dict[bytes, State] = {b"running": "running", b"delayed": "delayed", b"succeeded": "succeeded", b"waiting": "waiting"}
+STATES: dict[bytes, State] = {
+    b"running": "running",
+    b"delayed": "delayed",
+    b"succeeded": "succeeded",
+    b"waiting": "waiting",
+}
 
 
 def is_young(id: str) -> bool:
@@ -56,8 +61,13 @@ class RedisInspector:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
         self._looks: Together[Look] = Together(self._look)
-        self._stood: dict[bytes, tuple[bytes, Standing]] = {}  # the letters counted so far, each with its place in their order
-        self._place: tuple[str, bytes] = ("", b"-inf")  # the letter that was shown last, and where it stood
+        self._stood: dict[
+            bytes, tuple[bytes, Standing]
+        ] = {}  # the letters counted so far, each with its place in their order
+        self._place: tuple[str, bytes] = (
+            "",
+            b"-inf",
+        )  # the letter that was shown last, and where it stood
 
     async def look(self, id: str) -> Look:
         """Exact while little waits; else a young id that is nowhere else is said to be waiting."""
@@ -65,7 +75,9 @@ class RedisInspector:
 
     async def _look(self, ids: Sequence[str]) -> Sequence[Look]:
         told = await self._of.link.look("look", self._of.told(), FEW, SMALL, *map(text, ids))
-        return [self._seen(id, *one) for id, one in zip(ids, told, strict=False)]  # there may be no room for all
+        return [
+            self._seen(id, *one) for id, one in zip(ids, told, strict=False)
+        ]  # there may be no room for all
 
     def _seen(self, id: str, state: bytes, attempt: int, *letter: bytes) -> Look:
         if letter:
@@ -77,7 +89,10 @@ class RedisInspector:
 
     async def depth(self) -> Mapping[str, Depth]:
         found = await self._of.link.look("depth")
-        return {name.decode("utf-8", "surrogateescape"): Depth._make((*counts, _since(first))) for name, *counts, first in sorted(found)}
+        return {
+            name.decode("utf-8", "surrogateescape"): Depth._make((*counts, _since(first)))
+            for name, *counts, first in sorted(found)
+        }
 
     async def close(self) -> None:
         await self._looks.close()
@@ -86,14 +101,30 @@ class RedisInspector:
         if address.kind == "topic":
             return []
         prefix, name = self._of.prefix, address.name
-        found: list[bytes] = [one for kind in ("queue", "suspect") for one in await self._line(f"{prefix}{kind}:{name}", limit)]
-        due = {id: float(at) for kind in ("delayed", "retrying") for id, at in await self._due(f"{prefix}{kind}:{name}", limit)}
+        found: list[bytes] = [
+            one
+            for kind in ("queue", "suspect")
+            for one in await self._line(f"{prefix}{kind}:{name}", limit)
+        ]
+        due = {
+            id: float(at)
+            for kind in ("delayed", "retrying")
+            for id, at in await self._due(f"{prefix}{kind}:{name}", limit)
+        }
         if ids := sorted(due, key=due.__getitem__)[:limit]:
-            found += [one for one in await self._of.link.read("HMGET", f"{prefix}later", *ids) if one is not None]
+            found += [
+                one
+                for one in await self._of.link.read("HMGET", f"{prefix}later", *ids)
+                if one is not None
+            ]
         for task in await self._of.link.read("ZRANGE", f"{prefix}unknown:{name}", 0, limit):
             aside = b"%saside:%d:%s:%s" % (text(prefix), len(text(name)), text(name), task)
             found += [one.partition(b" ")[2] for one in await self._line(aside, limit)]
-        return [delivered(one.message, name, one.attempts + 1) for one in map(_readable, found[:limit]) if one is not None]
+        return [
+            delivered(one.message, name, one.attempts + 1)
+            for one in map(_readable, found[:limit])
+            if one is not None
+        ]
 
     async def _line(self, key: str | bytes, limit: int) -> list[bytes]:
         found: list[bytes] = await self._of.link.read("LRANGE", key, 0, limit - 1)
@@ -135,18 +166,24 @@ class RedisInspector:
         async for shown, place in self._shown(id, after):
             if len(found) >= limit:
                 break
-            if (served is None or shown.served in served) and (handlers is None or shown.handler in handlers):
+            if (served is None or shown.served in served) and (
+                handlers is None or shown.handler in handlers
+            ):
                 found.append(shown)
                 self._place = (shown.id, place) if place else self._place
         return found
 
     async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
         await self._count()
-        return together(one for _, one in self._stood.values() if served is None or one.served in served)
+        return together(
+            one for _, one in self._stood.values() if served is None or one.served in served
+        )
 
     async def _count(self) -> None:
         """Reads the letters that are new since the last look."""
-        places = pairs(await self._of.link.read("ZRANGE", f"{self._of.prefix}dead:order", 0, -1, "WITHSCORES"))
+        places = pairs(
+            await self._of.link.read("ZRANGE", f"{self._of.prefix}dead:order", 0, -1, "WITHSCORES")
+        )
         stood = {id: known for id, known in self._stood.items() if places.get(id) == known[0]}
         new = [id for id in places if id not in stood]
         for start in range(0, len(new), PAGE):
@@ -164,10 +201,15 @@ class RedisInspector:
                 yield letter.shown, b""
 
     async def _all(self, after: str) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        """Every letter behind this one, a page at a time; also where it is gone meanwhile, if it was the last one shown."""
+        """Every letter behind this one, a page at a time; also where it is gone meanwhile, if it
+        was the last one shown."""
         order = f"{self._of.prefix}dead:order"
-        last = await self._of.link.read("ZSCORE", order, text(after)) or (self._place[1] if self._place[0] == after else b"-inf")
-        while page := await self._of.link.read("ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE):
+        last = await self._of.link.read("ZSCORE", order, text(after)) or (
+            self._place[1] if self._place[0] == after else b"-inf"
+        )
+        while page := await self._of.link.read(
+            "ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE
+        ):
             places = pairs(page)
             for letter in await self._letters(page[::2]):
                 yield letter.shown, places[text(letter.shown.id)]
@@ -175,14 +217,25 @@ class RedisInspector:
 
     async def _letters(self, ids: Sequence[bytes]) -> list[Letter]:
         found: list[Any] = await self._of.link.read("HMGET", f"{self._of.prefix}dead", *ids)
-        return [unpack_letter(id.decode("utf-8", "surrogateescape"), one) for id, one in zip(ids, found, strict=True) if one is not None]
+        return [
+            unpack_letter(id.decode("utf-8", "surrogateescape"), one)
+            for id, one in zip(ids, found, strict=True)
+            if one is not None
+        ]
 
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
         again, refused = 0, []
         for id in ids:
             done = await self._redrive(id, handler)
             if isinstance(done, bytes):
-                refused.append(wrong(id, "no living job of the same unique key", f"the job {done.decode()}", "Redrive it when that one is final."))
+                refused.append(
+                    wrong(
+                        id,
+                        "no living job of the same unique key",
+                        f"the job {done.decode()}",
+                        "Redrive it when that one is final.",
+                    )
+                )
             again += done == 1
         return Redriven(again, tuple(refused))
 
@@ -192,12 +245,18 @@ class RedisInspector:
         if not letters:
             return 0
         _, message, queue, raw = letters[0]
-        name, _, unique, remember, envelope = special(replace(message, id=id, due=None, task=handler or message.task), queue)
-        return await self._of.link.run("redrive", name, queue, unique, remember, envelope if raw is None else raw)
+        name, _, unique, remember, envelope = special(
+            replace(message, id=id, due=None, task=handler or message.task), queue
+        )
+        return await self._of.link.run(
+            "redrive", name, queue, unique, remember, envelope if raw is None else raw
+        )
 
     async def mend(self, id: str, body: bytes) -> bool:
         kept = await self._of.link.read("HGET", f"{self._of.prefix}dead", text(id))
-        return kept is not None and bool(await self._of.link.run("mend", text(id), mended(id, kept, body), kept))
+        return kept is not None and bool(
+            await self._of.link.run("mend", text(id), mended(id, kept, body), kept)
+        )
 
     async def purge(self, ids: Sequence[str]) -> int:
         return sum([await self._of.link.run("purge", text(id)) for id in dict.fromkeys(ids)])

@@ -1,4 +1,5 @@
-"""The thread that says, to the server, that this process lives: also while its loop is blocked. And that looks after the dead."""
+"""The thread that says, to the server, that this process lives: also while its loop is blocked. And
+that looks after the dead."""
 
 import logging
 import threading
@@ -18,13 +19,21 @@ STEP = 1.0  # seconds by which the server's clock may go wrong from one beat to 
 
 
 class Lease(threading.Thread):
-    """Beats for the workers of one transport. `lost` is called, in this thread, with each that is no longer known.
+    """Beats for the workers of one transport. `lost` is called, in this thread, with each that is
+    no longer known.
 
-    `seconds` without a beat, real ones, and a worker is taken for dead. `connection`: the number under which the server
-    knows the one that beats; it stays open as long as the process is there, frozen or not.
-    """
+    `seconds` without a beat, real ones, and a worker is taken for dead. `connection`: the number
+    under which the server knows the one that beats; it stays open as long as the process is there,
+    frozen or not."""
 
-    def __init__(self, place: Place, prefix: str, seconds: float, told: Callable[[], str], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        prefix: str,
+        seconds: float,
+        told: Callable[[], str],
+        lost: Callable[[str], None],
+    ) -> None:
         super().__init__(name="busline redis lease", daemon=True)
         self.workers: set[str] = set()
         self.ms = round(seconds * 1000)
@@ -67,10 +76,15 @@ class Lease(threading.Thread):
         self.connection = ""
         self._ahead = None
         self._judges_from = time.monotonic() + 2 * self._every  # until the others have beaten again
-        away = isinstance(error, RedisError | OSError) and not isinstance(error, ResponseError | AuthenticationError)
+        away = isinstance(error, RedisError | OSError) and not isinstance(
+            error, ResponseError | AuthenticationError
+        )
         if not away and str(error) != self._said:
             self._said = str(error)
-            log.error("this worker's lease is not renewed, which is tried again: %s", understood(error, self._place, self._prefix))
+            log.error(
+                "this worker's lease is not renewed, which is tried again: %s",
+                understood(error, self._place, self._prefix),
+            )
 
     def beat(self) -> None:
         if not self.connection:
@@ -84,11 +98,14 @@ class Lease(threading.Thread):
     def _number(self) -> str:
         try:
             return str(self._ask("CLIENT", "ID"))
-        except ResponseError:  # not allowed to this login: then whoever stands still is taken for dead
+        except (
+            ResponseError
+        ):  # not allowed to this login: then whoever stands still is taken for dead
             return "-"
 
     def _notice(self, ahead: float, took: float) -> None:
-        """After a step of the server's clock all leases are wrong: nobody is judged until everyone has beaten again."""
+        """After a step of the server's clock all leases are wrong: nobody is judged until everyone
+        has beaten again."""
         if self._ahead is not None and abs(ahead - self._ahead) > STEP + took:
             self._judges_from = time.monotonic() + self._seconds
         self._ahead = ahead
@@ -103,10 +120,16 @@ class Lease(threading.Thread):
             back, dead = self._run("reap", worker, int(died), self._told(), new_id())
             if back or dead:
                 what = "a worker died" if died else "a worker stands still, or is cut off"
-                log.warning("%s: %d job(s) that it had in hand run elsewhere, %d are in the dead letters", what, back, dead)
+                log.warning(
+                    "%s: %d job(s) that it had in hand run elsewhere, %d are in the dead letters",
+                    what,
+                    back,
+                    dead,
+                )
 
     def _stands(self, connection: bytes) -> bool:
-        """Whether a worker's connection is open: then it did not die, whatever became of its lease."""
+        """Whether a worker's connection is open: then it did not die, whatever became of its
+        lease."""
         try:
             return bool(connection) and bool(self._ask("CLIENT", "LIST", "ID", connection))
         except ResponseError:  # not allowed to this login

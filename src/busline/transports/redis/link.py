@@ -1,4 +1,5 @@
-"""One connection to the server, and what its errors mean. Any doubt closes it; nothing is sent twice from here."""
+"""One connection to the server, and what its errors mean. Any doubt closes it; nothing is sent
+twice from here."""
 
 import asyncio
 import re
@@ -9,18 +10,33 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as Disconnected
 
 from busline.core.errors import BuslineError, ConfigError, Unavailable, wrong
 from busline.transports.redis.place import ANSWER, SLOWEST, SOON, Place, pack_command
 
-CODE = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b")
+CODE = re.compile(
+    r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b"
+)
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
 LOGIN = ("NOAUTH", "WRONGPASS")
-DENIED = re.compile(r"user executing the script can't|ACL failure in script|no permissions to")  # in scripts, without the word NOPERM
-PLACE = re.compile(r" (mentioned in the command )?script: .*")  # where in a script: of no use to a reader
-RIGHTS = "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*' resetchannels '&{prefix}*'"
+DENIED = re.compile(
+    r"user executing the script can't|ACL failure in script|no permissions to"
+)  # in scripts, without the word NOPERM
+PLACE = re.compile(
+    r" (mentioned in the command )?script: .*"
+)  # where in a script: of no use to a reader
+RIGHTS = (
+    "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*'"
+    " resetchannels '&{prefix}*'"
+)
 
 
 class Script(NamedTuple):
@@ -38,35 +54,93 @@ def script(name: str) -> Script:
 
 
 def code(error: Exception) -> str:
-    """The word with which the server says what kind of error it is; scripts have it somewhere in their text."""
+    """The word with which the server says what kind of error it is; scripts have it somewhere in
+    their text."""
     given = getattr(error, "status_code", None)
     found = CODE.search(str(error))
     return str(given) if given not in (None, "ERR") else found[1] if found else ""
 
 
 def is_full(error: Unavailable) -> bool:
-    """Whether the server answered that it takes no writes: nothing was done, and asking again at once brings nothing."""
+    """Whether the server answered that it takes no writes: nothing was done, and asking again at
+    once brings nothing."""
     return isinstance(error.__cause__, Exception) and code(error.__cause__) in FULL
 
 
 def understood(error: Exception, place: Place, prefix: str) -> BuslineError:
-    """The same error in busline's words: Unavailable where it may be over soon by itself, ConfigError where it is not."""
+    """The same error in busline's words: Unavailable where it may be over soon by itself,
+    ConfigError where it is not."""
     said, kind = str(error).partition(". ")[0][:300] or f"none within {ANSWER:g} s", code(error)
     if kind == "NOPERM" or isinstance(error, NoPermissionError) or DENIED.search(said):
         said = PLACE.sub("", said)
-        remedy = f"Type at the server: ACL SETUSER {place.user or 'default'} {RIGHTS.replace('{prefix}', prefix)}"
-        return ConfigError([wrong(place, "a login that may use the scripts, keys and channels of this namespace", said, remedy)])
+        remedy = (
+            f"Type at the server: ACL SETUSER {place.user or 'default'}"
+            f" {RIGHTS.replace('{prefix}', prefix)}"
+        )
+        return ConfigError(
+            [
+                wrong(
+                    place,
+                    "a login that may use the scripts, keys and channels of this namespace",
+                    said,
+                    remedy,
+                )
+            ]
+        )
     if kind in LOGIN or isinstance(error, AuthenticationError):
-        return ConfigError([wrong(place, "a login that the server accepts", said, "Write redis://user:password@host.")])
+        return ConfigError(
+            [
+                wrong(
+                    place,
+                    "a login that the server accepts",
+                    said,
+                    "Write redis://user:password@host.",
+                )
+            ]
+        )
     if kind in FULL:
-        return Unavailable(wrong(place, "a server that takes writes", said, "Look at its maxmemory, its disk and its replicas."))
+        return Unavailable(
+            wrong(
+                place,
+                "a server that takes writes",
+                said,
+                "Look at its maxmemory, its disk and its replicas.",
+            )
+        )
     if kind:
-        return Unavailable(wrong(place, "a server that is ready for writes", said, "Wait until it is, or name the primary."))
+        return Unavailable(
+            wrong(
+                place,
+                "a server that is ready for writes",
+                said,
+                "Wait until it is, or name the primary.",
+            )
+        )
     if "DB index" in said or "Invalid Database" in said:
-        return ConfigError([wrong(place, "a database that the server has", "one that it has not", "Leave it out for 0, or raise `databases` there.")])
+        return ConfigError(
+            [
+                wrong(
+                    place,
+                    "a database that the server has",
+                    "one that it has not",
+                    "Leave it out for 0, or raise `databases` there.",
+                )
+            ]
+        )
     if isinstance(error, ResponseError):
-        return ConfigError([wrong(place, "Redis 6.2 or newer, with keys as busline wrote them", said, "Look at its version, and at this namespace's keys.")])
-    return Unavailable(wrong(place, "an answer", said, "Is Redis running there, and reachable from here?"))
+        return ConfigError(
+            [
+                wrong(
+                    place,
+                    "Redis 6.2 or newer, with keys as busline wrote them",
+                    said,
+                    "Look at its version, and at this namespace's keys.",
+                )
+            ]
+        )
+    return Unavailable(
+        wrong(place, "an answer", said, "Is Redis running there, and reachable from here?")
+    )
 
 
 class Watched:
@@ -117,7 +191,8 @@ class Link:
         return await self._again(lambda: self._run(name, *arguments))
 
     async def _again(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """A connection that was idle may be dead without a word: after a short silence a new one is asked."""
+        """A connection that was idle may be dead without a word: after a short silence a new one is
+        asked."""
 
         async def twice() -> Any:
             self._silence = SOON
@@ -149,7 +224,9 @@ class Link:
     async def _ask(self, *command: Any) -> Any:
         async with asyncio.timeout(self._silence) as self._limit:
             connection = self._connection
-            if connection.is_connected and await connection.can_read():  # the server has closed it meanwhile
+            if (
+                connection.is_connected and await connection.can_read()
+            ):  # the server has closed it meanwhile
                 await connection.disconnect(nowait=True)
             if not connection.is_connected:
                 await connection.connect()
@@ -171,7 +248,8 @@ class Link:
 
 
 async def end(task: "asyncio.Task[Any]") -> None:
-    """Cancels a task and waits for it. Once is not enough: a wait inside may swallow what comes when it is over."""
+    """Cancels a task and waits for it. Once is not enough: a wait inside may swallow what comes
+    when it is over."""
     while not task.done():
         task.cancel()
         await asyncio.wait((task,), timeout=0.1)

@@ -1,4 +1,5 @@
-"""Where a Redis server is: a URL, taken apart, and connections to it. Its password is never shown."""
+"""Where a Redis server is: a URL, taken apart, and connections to it. Its password is never
+shown."""
 
 import socket
 from dataclasses import dataclass, field
@@ -31,25 +32,42 @@ class Place:
     path: str | None = None
 
     def __str__(self) -> str:
-        where = f"unix://{self.path}" if self.path is not None else f"redis://{self.host}:{self.port}"
+        where = (
+            f"unix://{self.path}" if self.path is not None else f"redis://{self.host}:{self.port}"
+        )
         return f"{where}/{self.database}" if self.database and self.path is None else where
 
     def connection(self) -> AbstractConnection:
-        """A connection for the loop, not yet open. It never sends anything a second time by itself; time limits are the
-        caller's, for its own ones can swallow a cancellation."""
+        """A connection for the loop, not yet open. It never sends anything a second time by itself;
+        time limits are the caller's, for its own ones can swallow a cancellation."""
         if self.path is not None:
-            return UnixDomainSocketConnection(path=self.path, socket_timeout=None, **self._settings())
-        return Connection(host=self.host, port=self.port, socket_timeout=None, socket_keepalive=True, **self._settings())
+            return UnixDomainSocketConnection(
+                path=self.path, socket_timeout=None, **self._settings()
+            )
+        return Connection(
+            host=self.host,
+            port=self.port,
+            socket_timeout=None,
+            socket_keepalive=True,
+            **self._settings(),
+        )
 
     def blocking(self) -> BlockingConnection | BlockingUnixConnection:
         """The same for a thread."""
         if self.path is not None:
             return BlockingUnixConnection(path=self.path, socket_timeout=ANSWER, **self._settings())  # type: ignore[abstract]  # `host` is a property there, declared untyped
-        return BlockingConnection(host=self.host, port=self.port, socket_timeout=ANSWER, socket_keepalive=True, **self._settings())
+        return BlockingConnection(
+            host=self.host,
+            port=self.port,
+            socket_timeout=ANSWER,
+            socket_keepalive=True,
+            **self._settings(),
+        )
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "db": self.database, "username": self.user, "password": self.password, "protocol": 2, "retry": None,
+            "db": self.database, "username": self.user, "password": self.password, "protocol": 2,
+            "retry": None,
             "socket_connect_timeout": CONNECT, "health_check_interval": 0, "driver_info": None,
             "client_name": f"busline-{socket.gethostname()}"[:60].replace(" ", "-"),
         }  # fmt: skip
@@ -65,16 +83,29 @@ def place(url: str) -> Place:
     try:
         host, port = parts.hostname or "localhost", parts.port or 6379
     except ValueError as error:
-        raise Invalid(wrong(f"redis://{where}", SHAPE, "a port that is no number", "Correct the URL.")) from error
+        raise Invalid(
+            wrong(f"redis://{where}", SHAPE, "a port that is no number", "Correct the URL.")
+        ) from error
     return Place(host, port, _database(parts.path.strip("/"), where), user, password)
 
 
 def _scheme(url: str) -> tuple[str, str]:
     scheme, found, rest = url.partition("://")
     if scheme == "rediss":
-        raise Invalid(wrong("rediss://", "redis:// or unix://", "TLS", "Not yet: use a tunnel, or a network that you trust."))
+        raise Invalid(
+            wrong(
+                "rediss://",
+                "redis:// or unix://",
+                "TLS",
+                "Not yet: use a tunnel, or a network that you trust.",
+            )
+        )
     if not found or scheme not in ("redis", "unix"):
-        raise Invalid(wrong(f"{scheme}://" if found else "the URL", SHAPE, "another scheme", "Correct the URL."))
+        raise Invalid(
+            wrong(
+                f"{scheme}://" if found else "the URL", SHAPE, "another scheme", "Correct the URL."
+            )
+        )
     return scheme, rest
 
 
@@ -83,7 +114,14 @@ def _credentials(rest: str, scheme: str) -> tuple[str | None, str | None, str]:
     login, found, where = rest.rpartition("@")
     if "@" in login or "#" in login or "#" in where:
         remedy = "Write %40 for @ and %23 for #."
-        raise Invalid(wrong(f"{scheme}...@{where.partition('#')[0]}", "a URL without a raw # or @ in its password", "one", remedy))
+        raise Invalid(
+            wrong(
+                f"{scheme}...@{where.partition('#')[0]}",
+                "a URL without a raw # or @ in its password",
+                "one",
+                remedy,
+            )
+        )
     if not found:
         return None, None, where
     user, _, password = login.partition(":")
@@ -92,5 +130,12 @@ def _credentials(rest: str, scheme: str) -> tuple[str | None, str | None, str]:
 
 def _database(text: str, where: str) -> int:
     if text and not text.isdecimal():
-        raise Invalid(wrong(f"redis://{where}", "a database's number after the host", repr(text), "Leave it out for 0."))
+        raise Invalid(
+            wrong(
+                f"redis://{where}",
+                "a database's number after the host",
+                repr(text),
+                "Leave it out for 0.",
+            )
+        )
     return int(text or 0)

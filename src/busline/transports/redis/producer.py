@@ -1,4 +1,5 @@
-"""Sends jobs: one call in the air, whoever comes meanwhile shares the next. A call that may have been lost goes out again."""
+"""Sends jobs: one call in the air, whoever comes meanwhile shares the next. A call that may have
+been lost goes out again."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +19,17 @@ TOGETHER = 1024 * 1024  # bytes of one call, unless one caller sends more
 
 @dataclass(slots=True)
 class Sending:
-    """One caller's messages, or a part of them, packed. `special`: the index of each that asks for more than a place in the list."""
+    """One caller's messages, or a part of them, packed. `special`: the index of each that asks for
+    more than a place in the list."""
 
     queue: str
     plain: list[bytes] = field(default_factory=list[bytes])
     rich: list[Any] = field(default_factory=list[Any])
     special: list[int] = field(default_factory=list[int])
     there: dict[int, str] = field(default_factory=dict[int, str])
-    done: "asyncio.Future[Mapping[int, str]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: "asyncio.Future[Mapping[int, str]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
     def size(self) -> int:
         return sum(map(len, self.plain)) + sum(map(len, self.rich))
@@ -39,10 +43,17 @@ class Sending:
 
 
 def special(message: Message, queue: str) -> tuple[Any, ...]:
-    """What a script needs of a message that is more than its envelope: id, due, unique, remember, envelope."""
+    """What a script needs of a message that is more than its envelope: id, due, unique, remember,
+    envelope."""
     due = "" if message.due is None else repr(message.due)
     unique = b"" if message.unique is None else text(message.unique)
-    return text(message.id), due, unique, repr(message.remember) if message.remember else "", pack(message, queue)
+    return (
+        text(message.id),
+        due,
+        unique,
+        repr(message.remember) if message.remember else "",
+        pack(message, queue),
+    )
 
 
 def is_plain(message: Message) -> bool:
@@ -50,7 +61,8 @@ def is_plain(message: Message) -> bool:
 
 
 def prepared(queue: str, messages: Sequence[Message]) -> list[Sending]:
-    """What one caller sends, in as many parts as commands should hold. Raises Invalid for what cannot be written."""
+    """What one caller sends, in as many parts as commands should hold. Raises Invalid for what
+    cannot be written."""
     sendings, seen, size = [Sending(queue)], set[str](), 0
     ordinary = not any(not is_plain(one) for one in messages)
     for index, message in enumerate(messages):
@@ -81,13 +93,16 @@ class Producer:
         self._sending: asyncio.Task[None] | None = None
 
     async def send(self, queue: str, messages: Sequence[Message]) -> Mapping[int, str]:
-        """Returns when the server has them. Raises Unavailable after ten seconds: then nothing is known."""
+        """Returns when the server has them. Raises Unavailable after ten seconds: then nothing is
+        known."""
         if not messages:
             return {}
         sendings = prepared(queue, messages)
         self._pending += sendings
         if self._sending is None:
-            self._sending = asyncio.get_running_loop().create_task(self._send_all(), name="busline redis send")
+            self._sending = asyncio.get_running_loop().create_task(
+                self._send_all(), name="busline redis send"
+            )
         there: dict[int, str] = {}
         for one in sendings:
             there |= await asyncio.shield(one.done)
@@ -123,7 +138,9 @@ class Producer:
         limit = loop.time() + PATIENCE
         while True:
             try:
-                found: list[Any] = await self._link.run("add", self.id, self._number, self._told(), *blocks)
+                found: list[Any] = await self._link.run(
+                    "add", self.id, self._number, self._told(), *blocks
+                )
                 return found
             except Unavailable as error:
                 if is_full(error) or loop.time() > limit:
@@ -141,7 +158,10 @@ class Producer:
 
 def told(batch: Sequence[Sending], there: list[Any]) -> None:
     """Gives each caller its answer. `there`: index among the special ones of all, id, and so on."""
-    found = {index: id.decode("utf-8", "surrogateescape") for index, id in zip(there[::2], there[1::2], strict=True)}
+    found = {
+        index: id.decode("utf-8", "surrogateescape")
+        for index, id in zip(there[::2], there[1::2], strict=True)
+    }
     first = 0
     for sending in batch:
         for n, index in enumerate(sending.special, first):

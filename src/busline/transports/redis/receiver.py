@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 
 class QueueReceiver:
-    """A worker as the server knows it: a name, a lease, a hand. A lost lease ends the name, and what was in hand is recalled."""
+    """A worker as the server knows it: a name, a lease, a hand. A lost lease ends the name, and
+    what was in hand is recalled."""
 
     def __init__(self, transport: "RedisTransport", subscription: Subscription, host: Host) -> None:
         self.transport, self.host, self._subscription = transport, host, subscription
@@ -55,7 +56,7 @@ class QueueReceiver:
     def __repr__(self) -> str:
         return f"<QueueReceiver {', '.join(self._queues)}: {len(self.hand)} in hand>"
 
-    # --- the port ------------------------------------------------------------------------------------------
+    # --- the port ----------------------------------------------------------------------------
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         while not self.hand.spare:
@@ -80,17 +81,27 @@ class QueueReceiver:
         try:
             found = await asyncio.shield(self._ask_for(ours, refused).done)
         except Impossible as error:
-            return await self._settle([error.instead() if one[0] is error.delivery else one for one in settled])
+            return await self._settle(
+                [error.instead() if one[0] is error.delivery else one for one in settled]
+            )
         except Stale:
             return await self._settle(settled)
         late = [one for one, _ in ours if one.receipt.field in found.refused]
-        failed = [Impossible(one, why).instead() for one, _ in ours if (why := found.failed.get(one.receipt.field)) is not None]
+        failed = [
+            Impossible(one, why).instead()
+            for one, _ in ours
+            if (why := found.failed.get(one.receipt.field)) is not None
+        ]
         return [*refused, *late, *(await self._settle(failed) if failed else ())]
 
     def _ask_for(self, ours: Sequence[Settled], refused: Sequence[Delivery]) -> Asked:
         if self._closing:
             raise Unavailable(f"the subscription to {', '.join(self._queues)} has ended")
-        asked = Asked(ours, said(ours, refused, self.transport.clock.time()), sum(weight(*one) for one in ours))
+        asked = Asked(
+            ours,
+            said(ours, refused, self.transport.clock.time()),
+            sum(weight(*one) for one in ours),
+        )
         self._asked.append(asked)
         self._demand.set()
         return asked
@@ -105,13 +116,16 @@ class QueueReceiver:
         if worker == self.worker:
             self._lose()
 
-    # --- living --------------------------------------------------------------------------------------------
+    # --- living ------------------------------------------------------------------------------
 
     async def open(self) -> None:
         await self._join()
         loop = asyncio.get_running_loop()
         name = ", ".join(self._queues)
-        self._tasks = [loop.create_task(self._pump(), name=f"busline redis {name}"), loop.create_task(self._listen(), name=f"busline redis wait {name}")]
+        self._tasks = [
+            loop.create_task(self._pump(), name=f"busline redis {name}"),
+            loop.create_task(self._listen(), name=f"busline redis wait {name}"),
+        ]
 
     async def close(self) -> None:
         """Gives back what is in hand. Raises Unavailable: then its lease does that."""
@@ -137,7 +151,15 @@ class QueueReceiver:
     async def _join(self) -> None:
         worker, lease, tasks = new_id(), self.transport.lease, self._subscription.tasks
         knows = () if tasks is None else ("\0", *sorted(tasks))
-        await self._link.run("join", worker, lease.ms, lease.connection, len(self._queues), *self._queues, *map(text, knows))
+        await self._link.run(
+            "join",
+            worker,
+            lease.ms,
+            lease.connection,
+            len(self._queues),
+            *self._queues,
+            *map(text, knows),
+        )
         self.worker = worker
         lease.workers.add(worker)
 
@@ -148,14 +170,22 @@ class QueueReceiver:
         self._uncertain = False
         gone = self.hand.lose()
         if gone:
-            log.warning("this worker stood still for too long and was taken for dead: what it had in hand runs elsewhere")
+            log.warning(
+                "this worker stood still for too long and was taken for dead: what it had in hand"
+                " runs elsewhere"
+            )
             self.host.recall(gone)
         self.wake()
 
-    # --- turns ---------------------------------------------------------------------------------------------
+    # --- turns -------------------------------------------------------------------------------
 
     def _wanted(self) -> bool:
-        takes = self._limit and self._hungry and not self.hand.spare and not self.transport.held_back(self)
+        takes = (
+            self._limit
+            and self._hungry
+            and not self.hand.spare
+            and not self.transport.held_back(self)
+        )
         return bool(self._asked or self._token or takes)
 
     async def _pump(self) -> None:
@@ -178,7 +208,14 @@ class QueueReceiver:
                 await self._join()
             await self._turn([one for one in asked if self._current(one)])
         except Exception as error:  # whatever it is, those who wait must hear of it
-            self._failed(asked, error if isinstance(error, BuslineError) else Unavailable(f"{type(error).__name__}: {error}"))
+            self._failed(
+                asked,
+                (
+                    error
+                    if isinstance(error, BuslineError)
+                    else Unavailable(f"{type(error).__name__}: {error}")
+                ),
+            )
 
     def _together(self) -> list[Asked]:
         """What leaves in one turn: as much as a command should hold."""
@@ -200,7 +237,16 @@ class QueueReceiver:
         limit = 0 if self.hand.spare or self._closing else self._limit
         wants, lonely = self.transport.may_take(self, limit)
         bounds = self._subscription.batch_bytes, repr(self._subscription.unknown_limit)
-        head = [self.worker, self._number, self.transport.told(), wants, int(lonely), *bounds, len(self._queues), *self._queues]
+        head = [
+            self.worker,
+            self._number,
+            self.transport.told(),
+            wants,
+            int(lonely),
+            *bounds,
+            len(self._queues),
+            *self._queues,
+        ]
         settled = [one for each in asked for one in each.settled]
         self.hand.doubt(settled)
         self._uncertain = True
@@ -221,7 +267,10 @@ class QueueReceiver:
         if wants or found.withheld:
             self.transport.withhold(self, found.withheld)
         if wants:
-            self._queues = [*self._queues[1:], *self._queues[:1]]  # the next begins with the next queue
+            self._queues = [
+                *self._queues[1:],
+                *self._queues[:1],
+            ]  # the next begins with the next queue
             self._hungry = (len(found.envelopes) >= wants or found.more) and not found.withheld
             self._withheld = found.withheld
             if not self._hungry:
@@ -246,7 +295,8 @@ class QueueReceiver:
             self._ask_for(aside, ())
 
     def _remind(self, wait: float) -> None:
-        """A turn when something falls due, whether this worker has room or not: it keeps the time for all."""
+        """A turn when something falls due, whether this worker has room or not: it keeps the time
+        for all."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.transport.clock.after(wait + 0.0005, self._due)
@@ -264,7 +314,8 @@ class QueueReceiver:
             self._arrived.set_exception(error)
 
     async def _recover(self) -> None:
-        """After an answer that did not come: what is in hand by now. What was settled and is gone, was done."""
+        """After an answer that did not come: what is in hand by now. What was settled and is gone,
+        was done."""
         self._number += 1
         worker = self.worker
         told = await self._link.run("recover", worker, self._number)
@@ -282,18 +333,23 @@ class QueueReceiver:
         self.transport.withhold(self, bool(told[2]))
         self._deliver()
 
-    async def _read(self, fields: Sequence[bytes], lengths: Mapping[bytes, int]) -> Mapping[bytes, bytes]:
+    async def _read(
+        self, fields: Sequence[bytes], lengths: Mapping[bytes, int]
+    ) -> Mapping[bytes, bytes]:
         """What the server has in hand for this worker, a few bytes at a time."""
         key, found = f"{self.transport.prefix}hand:{self.worker}", dict[bytes, bytes]()
         for part in by_size(fields, lambda field: lengths[field]):
             told = await self._link.read("HMGET", key, *part)
-            found.update((field, one) for field, one in zip(part, told, strict=True) if one is not None)
+            found.update(
+                (field, one) for field, one in zip(part, told, strict=True) if one is not None
+            )
         return found
 
-    # --- waiting -------------------------------------------------------------------------------------------
+    # --- waiting -----------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        """Waits for a token whenever a turn brought less than was wanted. A taken token is always followed by a turn."""
+        """Waits for a token whenever a turn brought less than was wanted. A taken token is always
+        followed by a turn."""
         while True:
             await self._idle.wait()
             self._idle.clear()
@@ -305,7 +361,8 @@ class QueueReceiver:
             self.wake()
 
     async def _news(self) -> bool:
-        """Whether something may be there. Tokens get lost with those who took them, so without one it is looked."""
+        """Whether something may be there. Tokens get lost with those who took them, so without one
+        it is looked."""
         if self._withheld:  # a token would only say again what must not be taken
             await asyncio.sleep(WAIT)
             return True
@@ -316,11 +373,14 @@ class QueueReceiver:
         return self._token or await self._wait_link.ask("EXISTS", *self._keys(*kinds)) > 0
 
     def _keys(self, *kinds: str) -> list[str]:
-        return [f"{self.transport.prefix}{kind}:{queue}" for kind in kinds for queue in self._queues]
+        return [
+            f"{self.transport.prefix}{kind}:{queue}" for kind in kinds for queue in self._queues
+        ]
 
 
 def by_size(things: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """The same things in their order, as many at a time as one command should hold, and at least one."""
+    """The same things in their order, as many at a time as one command should hold, and at least
+    one."""
     first = total = 0
     for n, one in enumerate(things):
         total += size(one)

@@ -1,4 +1,5 @@
-"""Looks that share a question: one is in the air, and whoever asks meanwhile comes along in the next."""
+"""Looks that share a question: one is in the air, and whoever asks meanwhile comes along in the
+next."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -12,7 +13,8 @@ MOST = 500  # keys in one question
 
 
 class Together(Generic[T]):
-    """`ask` answers the keys in their order: as many of them as its answer has room for, and at least one."""
+    """`ask` answers the keys in their order: as many of them as its answer has room for, and at
+    least one."""
 
     def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Sequence[T]]]) -> None:
         self._ask = ask

@@ -21,14 +21,16 @@ Settled = tuple[Delivery, Outcome]
 
 @dataclass(slots=True, eq=False)
 class Receipt:
-    """Where a delivery is in hand: its field there, and the queue it came from. No two are equal."""
+    """Where a delivery is in hand: its field there, and the queue it came from. No two are
+    equal."""
 
     field: bytes
     queue: str
 
 
 class Said(NamedTuple):
-    """What a settle says: who was too late, plain acknowledgements by handler and queue, those that keep one fact, the others one by one."""
+    """What a settle says: who was too late, plain acknowledgements by handler and queue, those that
+    keep one fact, the others one by one."""
 
     late: dict[str, int]
     plain: dict[str, list[bytes]]
@@ -42,8 +44,17 @@ def said(settled: Sequence[Settled], refused: Sequence[Delivery], now: float) ->
     for delivery, outcome in settled:
         try:
             _say(found, delivery, outcome, now)
-        except Exception as error:  # whatever it is, what cannot be written must not keep the others back
-            raise Impossible(delivery, f"{type(error).__name__}: {error}" if not isinstance(error, Invalid) else str(error)) from error
+        except (
+            Exception
+        ) as error:  # whatever it is, what cannot be written must not keep the others back
+            raise Impossible(
+                delivery,
+                (
+                    f"{type(error).__name__}: {error}"
+                    if not isinstance(error, Invalid)
+                    else str(error)
+                ),
+            ) from error
     for delivery in refused:
         whose = _whose(delivery)
         found.late[whose] = found.late.get(whose, 0) + 1
@@ -92,7 +103,12 @@ def _whose(delivery: Delivery) -> str:
 
 def _only_fact(outcome: Outcome) -> Keep | None:
     """The one thing that an acknowledgement carries, if it is a fact: most results."""
-    if type(outcome) is Acked and not outcome.skipped and len(outcome.effects) == 1 and isinstance(outcome.effects[0], Keep):
+    if (
+        type(outcome) is Acked
+        and not outcome.skipped
+        and len(outcome.effects) == 1
+        and isinstance(outcome.effects[0], Keep)
+    ):
         return outcome.effects[0] if math.isfinite(outcome.effects[0].ttl) else None
     return None
 
@@ -100,10 +116,19 @@ def _only_fact(outcome: Outcome) -> Keep | None:
 def _rich(delivery: Delivery, outcome: Outcome, now: float) -> list[Any]:
     field = delivery.receipt.field
     if isinstance(outcome, Acked | Rejected):
-        what = "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
+        what = (
+            "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
+        )
         return ["final", what, _whose(delivery), field, *_final(delivery, outcome, now)]
     if isinstance(outcome, Retried):
-        return ["retried", "retried", _whose(delivery), field, repr(outcome.after), int(outcome.counted)]
+        return [
+            "retried",
+            "retried",
+            _whose(delivery),
+            field,
+            repr(outcome.after),
+            int(outcome.counted),
+        ]
     return ["released", "", _whose(delivery), field]
 
 
@@ -118,7 +143,12 @@ def _final(delivery: Delivery, outcome: Acked | Rejected, now: float) -> list[An
 
 def _letter(delivery: Delivery, outcome: Rejected, now: float) -> bytes:
     error = told(outcome.error)
-    notes: dict[str, Any] = {"reason": clean(outcome.reason), "error_type": error.error_type, "error": error.error, "died_at": now}
+    notes: dict[str, Any] = {
+        "reason": clean(outcome.reason),
+        "error_type": error.error_type,
+        "error": error.error,
+        "died_at": now,
+    }
     if (kept := error.details()) is not None:
         notes["details"] = kept.decode()
     return pack_letter(delivery, delivery.receipt.queue, notes)
@@ -130,7 +160,14 @@ def _effects(effects: Iterable[Effect]) -> tuple[list[Any], list[Any]]:
     for effect in effects:
         if isinstance(effect, Send):
             if effect.address.kind != "queue":
-                raise Invalid(wrong(effect.address.name, "a queue", "a topic", "Redis carries jobs alone: name an engine for streams."))
+                raise Invalid(
+                    wrong(
+                        effect.address.name,
+                        "a queue",
+                        "a topic",
+                        "Redis carries jobs alone: name an engine for streams.",
+                    )
+                )
             sends[0] += 1
             sends += [effect.address.name, *special(effect.message, effect.address.name)]
         else:
@@ -152,8 +189,9 @@ class Impossible(Exception):
 
 
 class Answer(NamedTuple):
-    """What a turn brought. `fields`: where each envelope is in hand, if not under its id; `wait`: seconds until something
-    is due; `more`: whether more waits; `strangers`: how many jobs of each task that the worker does not know it met first."""
+    """What a turn brought. `fields`: where each envelope is in hand, if not under its id; `wait`:
+    seconds until something is due; `more`: whether more waits; `strangers`: how many jobs of each
+    task that the worker does not know it met first."""
 
     alive: bool
     refused: frozenset[bytes]
@@ -169,7 +207,8 @@ class Answer(NamedTuple):
 def answer(told: list[Any]) -> Answer:
     _, alive, refused, failed, envelopes, renamed, wait, withheld, more, strangers = told
     return Answer(
-        bool(alive), frozenset(refused), {field: why.decode() for field, why in pairs(failed).items()},
+        bool(alive), frozenset(refused), {field: why.decode() for field,
+        why in pairs(failed).items()},
         envelopes, dict(pairs(renamed)), float(wait) if wait else None, bool(withheld), bool(more),
         {name(task): count for task, count in pairs(strangers).items()},
     )  # fmt: skip

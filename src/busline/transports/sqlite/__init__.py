@@ -1,4 +1,5 @@
-"""The embedded engine: topics and queues in one file, for every process on this machine that opens it."""
+"""The embedded engine: topics and queues in one file, for every process on this machine that opens
+it."""
 
 import asyncio
 import logging
@@ -12,7 +13,17 @@ from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock, Timer
 from busline.core.errors import BuslineError, Unavailable
 from busline.core.message import Delivery, Message
-from busline.core.outcome import ACKED, Acked, Effect, Keep, Outcome, Rejected, Released, Retried, Send
+from busline.core.outcome import (
+    ACKED,
+    Acked,
+    Effect,
+    Keep,
+    Outcome,
+    Rejected,
+    Released,
+    Retried,
+    Send,
+)
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.transports.sqlite import jobs, topics
 from busline.transports.sqlite.facts import SqliteStore, keep
@@ -29,13 +40,20 @@ PATIENCE = 10.0
 
 
 class SqliteTransport:
-    """`sync="full"`: a commit survives a power cut; "normal": it survives any kill. `lease`: seconds after which a
-    process that does not move is taken for dead."""
+    """`sync="full"`: a commit survives a power cut; "normal": it survives any kill. `lease`:
+    seconds after which a process that does not move is taken for dead."""
 
     features = Features(topics=True, queues=True, durable=True)
     system, server = "sqlite", None
 
-    def __init__(self, path: str | Path, *, sync: Literal["normal", "full"] = "normal", lease: float = 20.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        sync: Literal["normal", "full"] = "normal",
+        lease: float = 20.0,
+        clock: Clock | None = None,
+    ) -> None:
         self.clock: Clock = clock or SystemClock()
         self.process = Process(Path(path))
         self.file = File(Path(path), sync, self._beat)
@@ -63,7 +81,9 @@ class SqliteTransport:
         try:
             await self.patiently(self.process.register)
             with suppress(BuslineError, OSError):  # then the first look does it
-                await self._look_for_dead()  # at once: it may be the only one, and killed again before that
+                await (
+                    self._look_for_dead()
+                )  # at once: it may be the only one, and killed again before that
         except BaseException:  # cancelled or refused, nothing stays open
             await self.file.close()
             self.process.close()
@@ -82,7 +102,9 @@ class SqliteTransport:
             n = self.process.n
             await self.file.write(lambda db: jobs.withdraw(db, n))
         except BuslineError as error:
-            log.warning("%s The next process that looks gives back what this one had in hand.", error)
+            log.warning(
+                "%s The next process that looks gives back what this one had in hand.", error
+            )
         finally:
             self._deafen()
             await self.file.close()
@@ -93,23 +115,30 @@ class SqliteTransport:
         """A caller's write."""
         return await patiently(lambda: self.file.write(operation))
 
-    # --- publishing ----------------------------------------------------------------------------------------
+    # --- publishing --------------------------------------------------------------------------
 
     async def publish(self, address: Address, messages: Sequence[Message]) -> Mapping[int, str]:
         now = self.clock.time()
-        there: Mapping[int, str] = await self.patiently(lambda db: self._add(db, address, messages, now))
+        there: Mapping[int, str] = await self.patiently(
+            lambda db: self._add(db, address, messages, now)
+        )
         self.wake()
         return there
 
-    def _add(self, db: sqlite3.Connection, address: Address, messages: Sequence[Message], now: float) -> Mapping[int, str]:
+    def _add(
+        self, db: sqlite3.Connection, address: Address, messages: Sequence[Message], now: float
+    ) -> Mapping[int, str]:
         if address.kind == "queue":
             return jobs.insert(db, address.name, messages, now)
         self._turn += len(messages)
         topics.append(db, address, messages, self._turn)
         return {}
 
-    def apply(self, db: sqlite3.Connection, delivery: Delivery, effects: Sequence[Effect], now: float) -> None:
-        """What an outcome carries, inside its transaction. Raises Impossible for what can never be applied."""
+    def apply(
+        self, db: sqlite3.Connection, delivery: Delivery, effects: Sequence[Effect], now: float
+    ) -> None:
+        """What an outcome carries, inside its transaction. Raises Impossible for what can never be
+        applied."""
         try:
             for effect in effects:
                 if isinstance(effect, Send):
@@ -122,16 +151,26 @@ class SqliteTransport:
     def settled(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Wakes whoever waits for what these outcomes carried."""
         rich = [outcome for _, outcome in settled if outcome is not ACKED]
-        effects = [effect for outcome in rich if isinstance(outcome, Acked | Rejected) for effect in outcome.effects]
+        effects = [
+            effect
+            for outcome in rich
+            if isinstance(outcome, Acked | Rejected)
+            for effect in outcome.effects
+        ]
         if effects or any(isinstance(outcome, Retried | Released) for outcome in rich):
             self.wake()
         self.store.arrived({one.key: one.value for one in effects if isinstance(one, Keep)})
 
     def queues(self) -> list[str]:
         """What this process takes jobs from."""
-        return [queue for receiver in self.receivers if isinstance(receiver, JobReceiver) for queue in receiver.queues]
+        return [
+            queue
+            for receiver in self.receivers
+            if isinstance(receiver, JobReceiver)
+            for queue in receiver.queues
+        ]
 
-    # --- waking --------------------------------------------------------------------------------------------
+    # --- waking ------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Something changed that others may wait for: here, and in the other processes."""
@@ -157,14 +196,16 @@ class SqliteTransport:
         self.wake_here()
         self.store.look_again()
 
-    # --- looking after the others, once a second -------------------------------------------------------------
+    # --- looking after the others, once a second ---------------------------------------------
 
     def _look_later(self) -> None:
         if not self._closing:
             self._timer = self.clock.after(LOOK, self._start_looking)
 
     def _start_looking(self) -> None:
-        self._looking = asyncio.get_running_loop().create_task(self._look(), name="busline sqlite look")
+        self._looking = asyncio.get_running_loop().create_task(
+            self._look(), name="busline sqlite look"
+        )
 
     async def _look(self) -> None:
         with suppress(BuslineError, OSError):  # whoever works with the file says so
@@ -179,7 +220,9 @@ class SqliteTransport:
         await self.store.expire(self.clock.time())
 
     async def _look_for_dead(self) -> None:
-        others = await self.file.read(lambda db: [row[0] for row in db.execute("SELECT n FROM worker")])
+        others = await self.file.read(
+            lambda db: [row[0] for row in db.execute("SELECT n FROM worker")]
+        )
         if self.process.n not in others:
             await self.lost()
         dead = self.process.dead([n for n in others if n != self.process.n], self._lease)
@@ -192,13 +235,22 @@ class SqliteTransport:
         for n in dead:
             remove(self.process.folder, n)
         for n in freed:
-            log.warning("took over what process %d had in hand, which %s", n, "died" if dead[n] else "stands still")
+            log.warning(
+                "took over what process %d had in hand, which %s",
+                n,
+                "died" if dead[n] else "stands still",
+            )
         self.wake()
 
     async def _take_other_file(self) -> None:
-        """Goes on with the file that is at the path now. What is in hand was the other's: here it has another number."""
+        """Goes on with the file that is at the path now. What is in hand was the other's: here it
+        has another number."""
         async with self._renewing:
-            log.warning("%s: another file is there now: what was in hand is the other's, and it goes on with this one", self.file.path)
+            log.warning(
+                "%s: another file is there now: what was in hand is the other's, and it goes on"
+                " with this one",
+                self.file.path,
+            )
             await self.file.close()
             for receiver in self.receivers:
                 receiver.host.recall(receiver.forget())
@@ -218,18 +270,22 @@ class SqliteTransport:
             await self.lost()
 
     async def lost(self) -> None:
-        """This process was taken for dead: what it has in hand is others' now. It goes on under a new number."""
+        """This process was taken for dead: what it has in hand is others' now. It goes on under a
+        new number."""
         async with self._renewing:
             n = self.process.n
             if await self.file.read(lambda db: jobs.alive(db, n)):
                 return
-            log.warning("this process stood still for too long and was taken for dead: what it had in hand runs elsewhere")
+            log.warning(
+                "this process stood still for too long and was taken for dead: what it had in hand"
+                " runs elsewhere"
+            )
             for receiver in self.receivers:
                 receiver.host.recall(receiver.forget())
             self._deafen()
             await self._renew()
 
-    # --- receiving -----------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------
 
     @asynccontextmanager
     async def subscribe(self, subscription: Subscription, host: Host) -> AsyncGenerator[Receiver]:

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,8 +18,17 @@ def keep(db: sqlite3.Connection, key: str, value: bytes, until: float) -> None:
     db.execute("INSERT OR REPLACE INTO fact VALUES(?, ?, ?)", (key, value, until))
 
 
+def _first(db: sqlite3.Connection, sql: str, until: float) -> object:
+    return db.execute(sql, (until,)).fetchone()
+
+
+def _delete(db: sqlite3.Connection, sql: str, until: float) -> None:
+    db.execute(sql, (until, until))
+
+
 class SqliteStore:
-    """The store of one file. Waiters are woken by a settle here, or by the pipe when it happened elsewhere."""
+    """The store of one file. Waiters are woken by a settle here, or by the pipe when it happened
+    elsewhere."""
 
     def __init__(self, transport: "SqliteTransport") -> None:
         self._of = transport
@@ -26,7 +36,9 @@ class SqliteStore:
 
     async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         now = self._of.clock.time()
-        rows = await self._of.file.read(lambda db: [db.execute(GET, (key, now)).fetchone() for key in keys])
+        rows = await self._of.file.read(
+            lambda db: [db.execute(GET, (key, now)).fetchone() for key in keys]
+        )
         return [None if row is None else row[0] for row in rows]
 
     async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
@@ -47,7 +59,11 @@ class SqliteStore:
     async def wait(self, key: str, until: float | None) -> bytes | None:
         event, clock = asyncio.Event(), self._of.clock
         self._waiters.setdefault(key, set()).add(event)
-        timer = None if until is None or until == float("inf") else clock.after(until - clock.ticks(), event.set)
+        timer = (
+            None
+            if until is None or until == float("inf")
+            else clock.after(until - clock.ticks(), event.set)
+        )
         try:
             while True:
                 event.clear()
@@ -79,8 +95,11 @@ class SqliteStore:
         """Removes facts and ids whose time is over, some at a time so that others come between."""
         for table in ("fact", "known"):
             stale = f"SELECT 1 FROM {table} WHERE until <= ? LIMIT 1"
-            delete = f"DELETE FROM {table} WHERE until <= ? AND {KEYS[table]} IN (SELECT {KEYS[table]} FROM {table} WHERE until <= ? LIMIT {EXPIRED})"
+            delete = (
+                f"DELETE FROM {table} WHERE until <= ? AND {KEYS[table]} IN (SELECT {KEYS[table]}"
+                f" FROM {table} WHERE until <= ? LIMIT {EXPIRED})"
+            )
             for _ in range(ROUNDS):
-                if not await self._of.file.read(lambda db, sql=stale: db.execute(sql, (now,)).fetchone()):  # type: ignore[misc]  # bound now
+                if not await self._of.file.read(partial(_first, sql=stale, until=now)):
                     break
-                await self._of.file.write(lambda db, sql=delete: db.execute(sql, (now, now)).rowcount)  # type: ignore[misc]  # bound now
+                await self._of.file.write(partial(_delete, sql=delete, until=now))

@@ -1,4 +1,5 @@
-"""One thread, one connection: everything asked for at one moment shares one transaction, under one lock."""
+"""One thread, one connection: everything asked for at one moment shares one transaction, under one
+lock."""
 
 import asyncio
 import fcntl
@@ -19,7 +20,20 @@ from busline.transports.sqlite.schema import APPLICATION, LAYOUT, complete, crea
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
-NETWORK = {"nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse"}
+NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb2",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "fuse",
+}
 LOCAL = {"fuse.fuse-overlayfs", "fuse.mergerfs"}  # other kinds of `fuse.` are taken for remote
 SQLITE = (3, 37, 0)  # the first with STRICT tables
 PATIENCE = 2.0  # seconds for which a turn waits for a foreign process's lock
@@ -51,13 +65,15 @@ Answer = tuple[Request, Any, BaseException | None]
 
 
 class File:
-    """`write` and `read` run an operation on the thread; a write's are in one transaction, all or none.
+    """`write` and `read` run an operation on the thread; a write's are in one transaction, all or
+    none.
 
-    The lock beside the file is taken around every write, checkpoint, open and close: a checkpoint then never meets a
-    commit that resets the log, which some SQLite releases do not survive.
-    """
+    The lock beside the file is taken around every write, checkpoint, open and close: a checkpoint
+    then never meets a commit that resets the log, which some SQLite releases do not survive."""
 
-    def __init__(self, path: Path, sync: Literal["normal", "full"], beat: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, sync: Literal["normal", "full"], beat: Callable[[], None]
+    ) -> None:
         self.path, self._sync, self._beat = path, sync, beat
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
@@ -65,22 +81,27 @@ class File:
         self._db: sqlite3.Connection
         self._lock: Lock
         self._identity: tuple[int, int] | None = None  # device and inode of what is open
-        self._checkpointed = 0  # the size of the write-ahead log when this process last moved it into the file
+        self._checkpointed = (
+            0  # the size of the write-ahead log when this process last moved it into the file
+        )
         self._open = False
         self._beaten = 0.0
 
     def __repr__(self) -> str:
         return f"<File {self.path}>"
 
-    # --- on the loop ---------------------------------------------------------------------------------------
+    # --- on the loop -------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Opens or makes the file. Raises Invalid for one that cannot be used, Busy for one that is locked."""
+        """Opens or makes the file. Raises Invalid for one that cannot be used, Busy for one that is
+        locked."""
         self._loop = asyncio.get_running_loop()
         self._requests = SimpleQueue()
         self._ended = self._loop.create_future()
         opened: asyncio.Future[None] = self._loop.create_future()
-        threading.Thread(target=self._run, args=(opened,), name=f"busline {self.path.name}", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(opened,), name=f"busline {self.path.name}", daemon=True
+        ).start()
         try:
             await asyncio.shield(opened)
         except asyncio.CancelledError:
@@ -96,7 +117,8 @@ class File:
         await asyncio.shield(self._ended)
 
     async def write(self, operation: Operation[T]) -> T:
-        """Its result, committed. Raises Unavailable when it was not. Cancelled, it may be done all the same."""
+        """Its result, committed. Raises Unavailable when it was not. Cancelled, it may be done all
+        the same."""
         return await self.ask_write(operation)
 
     async def read(self, operation: Operation[T]) -> T:
@@ -108,7 +130,14 @@ class File:
 
     def _ask(self, operation: Operation[T], writes: bool) -> "asyncio.Future[T]":
         if not self._open:
-            raise Unavailable(wrong(self.path, "an open engine", "one that was closed", "Use it inside its `async with`."))
+            raise Unavailable(
+                wrong(
+                    self.path,
+                    "an open engine",
+                    "one that was closed",
+                    "Use it inside its `async with`.",
+                )
+            )
         answer: asyncio.Future[T] = self._loop.create_future()
         self._requests.put(Request(operation, answer, writes))
         return answer
@@ -118,7 +147,7 @@ class File:
         there = identity(self.path)
         return there is not None and (not self._open or there != self._identity)
 
-    # --- on the thread -------------------------------------------------------------------------------------
+    # --- on the thread -----------------------------------------------------------------------
 
     def _run(self, opened: "asyncio.Future[None]") -> None:
         try:
@@ -137,7 +166,8 @@ class File:
             self._loop.call_soon_threadsafe(call, *values)
 
     def _next(self) -> list[Request] | None:
-        """Everything that is asked for by now; None at the end. Waits for the first, beating meanwhile."""
+        """Everything that is asked for by now; None at the end. Waits for the first, beating
+        meanwhile."""
         while True:
             self._beat_now_and_then()
             try:
@@ -173,12 +203,16 @@ class File:
         if not requests:
             return []
         try:
-            return list(zip(requests, self._transaction(requests), [None] * len(requests), strict=True))
+            return list(
+                zip(requests, self._transaction(requests), [None] * len(requests), strict=True)
+            )
         except Exception as error:  # whoever asked hears of it
             said = self._said(error)
         if len(requests) == 1 or isinstance(said, Busy | Gone):
             return [(one, None, said) for one in requests]
-        return [answer for one in requests for answer in self._write([one])]  # only the guilty one fails
+        return [
+            answer for one in requests for answer in self._write([one])
+        ]  # only the guilty one fails
 
     def _read(self, request: Request) -> Answer:
         limit = time.monotonic() + PATIENCE
@@ -223,18 +257,34 @@ class File:
             self._checkpointed = 0
         elif size - self._checkpointed >= PASSIVE or size < self._checkpointed:
             self._checkpointed = size
-            self._db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if size >= TRUNCATE else 'PASSIVE'})").fetchall()
+            self._db.execute(
+                f"PRAGMA wal_checkpoint({'TRUNCATE' if size >= TRUNCATE else 'PASSIVE'})"
+            ).fetchall()
 
     def _connect(self) -> None:
         if sqlite3.sqlite_version_info < SQLITE:
-            raise Invalid(wrong("sqlite3", "SQLite 3.37 or newer", sqlite3.sqlite_version, "Use a Python that is linked to a newer one."))
+            raise Invalid(
+                wrong(
+                    "sqlite3",
+                    "SQLite 3.37 or newer",
+                    sqlite3.sqlite_version,
+                    "Use a Python that is linked to a newer one.",
+                )
+            )
         refuse_network(self.path)
         try:
             self._lock = Lock(self.path)
             self._open_locked()
         except OSError as error:
             remedy = "Name another path, or mend the permissions."
-            raise Invalid(wrong(self.path, "a file in a folder that can be written", error.strerror or "another", remedy)) from error
+            raise Invalid(
+                wrong(
+                    self.path,
+                    "a file in a folder that can be written",
+                    error.strerror or "another",
+                    remedy,
+                )
+            ) from error
 
     def _open_locked(self) -> None:
         try:
@@ -249,7 +299,13 @@ class File:
         self._beaten = time.monotonic()
 
     def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
+        db = sqlite3.connect(
+            self.path,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
         try:
             self._settle_in(db)
         except BaseException:  # whatever kept it from opening, the connection is closed
@@ -260,23 +316,48 @@ class File:
     def _settle_in(self, db: sqlite3.Connection) -> None:
         self._refuse_others(db)
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise Invalid(wrong(self.path, "a file system with shared memory", "one without", "Name a path on another disk of this machine."))
+            raise Invalid(
+                wrong(
+                    self.path,
+                    "a file system with shared memory",
+                    "one without",
+                    "Name a path on another disk of this machine.",
+                )
+            )
         db.execute(f"PRAGMA synchronous = {self._sync}")
         db.execute("PRAGMA wal_autocheckpoint = 0")
-        db.execute("PRAGMA journal_size_limit = 0")  # a log that begins anew is cut: its size tells how much is in it
+        db.execute(
+            "PRAGMA journal_size_limit = 0"
+        )  # a log that begins anew is cut: its size tells how much is in it
         begin(db)
         if layout(db) == 0:
             create(db)
         complete(db)
-        db.execute(f"PRAGMA user_version = {LAYOUT}")  # a write: says now whether the file can be written
+        db.execute(
+            f"PRAGMA user_version = {LAYOUT}"
+        )  # a write: says now whether the file can be written
         db.execute("COMMIT")
 
     def _refuse_others(self, db: sqlite3.Connection) -> None:
         found, tables = layout(db), db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
         if tables and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-            raise Invalid(wrong(self.path, "a file of busline, or none yet", "a database of another program", "Name another path."))
+            raise Invalid(
+                wrong(
+                    self.path,
+                    "a file of busline, or none yet",
+                    "a database of another program",
+                    "Name another path.",
+                )
+            )
         if found > LAYOUT:
-            raise Invalid(wrong(self.path, f"layout {LAYOUT} or older", f"layout {found}, of a newer busline", "Upgrade busline, or name another file."))
+            raise Invalid(
+                wrong(
+                    self.path,
+                    f"layout {LAYOUT} or older",
+                    f"layout {found}, of a newer busline",
+                    "Upgrade busline, or name another file.",
+                )
+            )
 
     def _disconnect(self) -> None:
         with suppress(BuslineError, sqlite3.Error, OSError), self._lock:
@@ -288,15 +369,36 @@ class File:
     def _check_place(self) -> None:
         """Raises Gone if what is open is not what others find at the path."""
         if identity(self.path) != self._identity:
-            raise Gone(wrong(self.path, "the file that was opened", "none or another", "Put it back: it was moved or deleted. It goes on by itself."))
+            raise Gone(
+                wrong(
+                    self.path,
+                    "the file that was opened",
+                    "none or another",
+                    "Put it back: it was moved or deleted. It goes on by itself.",
+                )
+            )
 
     def _said(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
             return explain(error, self.path, False)
         if isinstance(error, OSError):
-            return Unavailable(wrong(self.path, "a folder that can be written", error.strerror or str(error), "Mend it: it goes on by itself."))
+            return Unavailable(
+                wrong(
+                    self.path,
+                    "a folder that can be written",
+                    error.strerror or str(error),
+                    "Mend it: it goes on by itself.",
+                )
+            )
         if isinstance(error, (UnicodeError, OverflowError)):
-            return Invalid(wrong("message", "text that UTF-8 can carry and numbers of 64 bits", str(error), "Correct what is sent."))
+            return Invalid(
+                wrong(
+                    "message",
+                    "text that UTF-8 can carry and numbers of 64 bits",
+                    str(error),
+                    "Correct what is sent.",
+                )
+            )
         return error
 
 
@@ -349,7 +451,14 @@ class Lock:
             with suppress(BlockingIOError):
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             pause = min(pause * 1.5, 0.002)
-        raise Busy(wrong(self._path, "a database that can be written", f"one that {self._holder()} has locked", "Is it stopped? Continue or end it."))
+        raise Busy(
+            wrong(
+                self._path,
+                "a database that can be written",
+                f"one that {self._holder()} has locked",
+                "Is it stopped? Continue or end it.",
+            )
+        )
 
     def _holder(self) -> str:
         """The process that has it, as the kernel tells."""
@@ -369,7 +478,8 @@ class Lock:
 
 
 def begin(db: sqlite3.Connection) -> None:
-    """Begins a write. Waits for a foreign program's write, as `sqlite3` or a backup may hold, then raises."""
+    """Begins a write. Waits for a foreign program's write, as `sqlite3` or a backup may hold, then
+    raises."""
     limit = time.monotonic() + PATIENCE
     if db.in_transaction:
         db.execute("ROLLBACK")  # it could not be rolled back when it failed
@@ -387,25 +497,84 @@ def explain(error: sqlite3.Error, path: Path, opening: bool) -> Exception:
     """SQLite's error as one of ours."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return Busy(wrong(path, "a database that can be written", "one that another program has locked", "End that program's transaction."))
+        return Busy(
+            wrong(
+                path,
+                "a database that can be written",
+                "one that another program has locked",
+                "End that program's transaction.",
+            )
+        )
     if name == "SQLITE_FULL":
-        return Unavailable(wrong(path, "room on the disk", "a full one", "Free some: nothing was lost, this write was not done."))
-    if name.startswith("SQLITE_READONLY") or (opening and name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM"))):
-        return Invalid(wrong(path, "a file that can be written", "a read-only one", "Mend the permissions, or name another path."))
+        return Unavailable(
+            wrong(
+                path,
+                "room on the disk",
+                "a full one",
+                "Free some: nothing was lost, this write was not done.",
+            )
+        )
+    if name.startswith("SQLITE_READONLY") or (
+        opening and name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM"))
+    ):
+        return Invalid(
+            wrong(
+                path,
+                "a file that can be written",
+                "a read-only one",
+                "Mend the permissions, or name another path.",
+            )
+        )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         kind = Invalid if opening else Damaged
-        return kind(wrong(path, "a SQLite database", f"a damaged or another file ({error})", "Restore it from a copy, or move it away to begin afresh."))
+        return kind(
+            wrong(
+                path,
+                "a SQLite database",
+                f"a damaged or another file ({error})",
+                "Restore it from a copy, or move it away to begin afresh.",
+            )
+        )
     if name.startswith("SQLITE_TOOBIG"):
-        return Invalid(wrong(path, "a message that fits a row", "a larger one", "Store it elsewhere and send its address."))
+        return Invalid(
+            wrong(
+                path,
+                "a message that fits a row",
+                "a larger one",
+                "Store it elsewhere and send its address.",
+            )
+        )
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_PROTOCOL")):
-        return Unavailable(wrong(path, "a file that can be opened", str(error), "Look for a limit of open files or memory: it goes on by itself."))
+        return Unavailable(
+            wrong(
+                path,
+                "a file that can be opened",
+                str(error),
+                "Look for a limit of open files or memory: it goes on by itself.",
+            )
+        )
     if name.startswith("SQLITE_IOERR"):
-        return Unavailable(wrong(path, "a disk that works", str(error), "Look at the machine's log: nothing is known of this write."))
-    return Damaged(wrong(path, "a database of busline", f"{name or type(error).__name__}: {error}", "Move the file away, or report this."))
+        return Unavailable(
+            wrong(
+                path,
+                "a disk that works",
+                str(error),
+                "Look at the machine's log: nothing is known of this write.",
+            )
+        )
+    return Damaged(
+        wrong(
+            path,
+            "a database of busline",
+            f"{name or type(error).__name__}: {error}",
+            "Move the file away, or report this.",
+        )
+    )
 
 
 def refuse_network(path: Path) -> None:
-    """Raises Invalid for a file system without the shared memory that SQLite's write-ahead log needs."""
+    """Raises Invalid for a file system without the shared memory that SQLite's write-ahead log
+    needs."""
     try:
         mounts = MOUNTS.read_text().splitlines()
     except OSError:
@@ -415,7 +584,16 @@ def refuse_network(path: Path) -> None:
     for line in mounts:
         fields, _, rest = line.partition(" - ")
         point = fields.split()[4].replace("\\040", " ")
-        if (folder == point or folder.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
+        if (folder == point or folder.startswith(point.rstrip("/") + "/")) and len(point) >= len(
+            found[0]
+        ):
             found = point, rest.split()[0]
     if found[1] in NETWORK or (found[1].startswith("fuse.") and found[1] not in LOCAL):
-        raise Invalid(wrong(path, "a file on a disk of this machine", f"one on {found[1]}", "Name a local path: SQLite loses writes on network file systems."))
+        raise Invalid(
+            wrong(
+                path,
+                "a file on a disk of this machine",
+                f"one on {found[1]}",
+                "Name a local path: SQLite loses writes on network file systems.",
+            )
+        )

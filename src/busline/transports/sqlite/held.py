@@ -1,4 +1,5 @@
-"""Open files whose locks end with this process. A forked child has them too, and would keep them locked: it closes them."""
+"""Open files whose locks end with this process. A forked child has them too, and would keep them
+locked: it closes them."""
 
 import os
 import threading
@@ -29,4 +30,6 @@ def _in_child() -> None:
     _forking.release()
 
 
-os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_in_child)
+os.register_at_fork(
+    before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_in_child
+)

@@ -15,12 +15,18 @@ from busline.transports.sqlite import strangers
 from busline.transports.sqlite.schema import DELAYED, RETRYING, RUNNING, WAITING
 from busline.transports.sqlite.wire import pack, pack_options, unpack, unpack_options
 
-COLUMNS = "seq, id, task, key, headers, at, due, uniq, remember, options, origin, attempts, queue, body"
+COLUMNS = (
+    "seq, id, task, key, headers, at, due, uniq, remember, options, origin, attempts, queue, body"
+)
 COLUMN_COUNT = 14
-HEAD = "INSERT OR IGNORE INTO job(id, queue, state, due, ready, uniq, task, key, headers, at, remember, options, origin, body) VALUES"
+HEAD = (
+    "INSERT OR IGNORE INTO job(id, queue, state, due, ready, uniq, task, key, headers, at,"
+    " remember, options, origin, body) VALUES"
+)
 ROW = f"({','.join('?' * COLUMN_COUNT)})"
 INSERT = f"{HEAD} {ROW}"
-TOGETHER = 100  # rows of one statement: the interpreter's lock is given up once for them, not once for each
+# rows of one statement: the interpreter's lock is given up once for them, not once for each
+TOGETHER = 100
 INSERT_TOGETHER = f"{HEAD} {','.join([ROW] * TOGETHER)}"
 DEATHS = 3
 ROUNDS = 10  # in which a claim puts aside what its caller does not know
@@ -33,9 +39,9 @@ Apply = Callable[[sqlite3.Connection, Delivery, Sequence[Effect], float], None]
 class Claim(NamedTuple):
     """What a claim by `owner` brought, and when something more falls due.
 
-    `withheld`: there is more, but a job that ended two processes runs alone first. `lost`: the owner is known no more.
-    `met`: how many jobs of each task that the caller does not know were met, and wait aside.
-    """
+    `withheld`: there is more, but a job that ended two processes runs alone first. `lost`: the
+    owner is known no more. `met`: how many jobs of each task that the caller does not know were
+    met, and wait aside."""
 
     owner: int
     deliveries: list[Delivery]
@@ -46,8 +52,8 @@ class Claim(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a receiver takes: so many at most, and no more than `size` bytes of bodies. `every`: what all receivers of this
-    process take from; `since`: what nobody has known from then on."""
+    """What a receiver takes: so many at most, and no more than `size` bytes of bodies. `every`:
+    what all receivers of this process take from; `since`: what nobody has known from then on."""
 
     queues: Sequence[str]
     every: Sequence[str]
@@ -57,7 +63,9 @@ class Wanted(NamedTuple):
     since: float
 
 
-def insert(db: sqlite3.Connection, queue: str, messages: Sequence[Message], now: float) -> dict[int, str]:
+def insert(
+    db: sqlite3.Connection, queue: str, messages: Sequence[Message], now: float
+) -> dict[int, str]:
     """Adds jobs, in their order; returns those that were there already, by index."""
     there: dict[int, str] = {}
     rows: list[tuple[Any, ...]] = []
@@ -73,23 +81,34 @@ def insert(db: sqlite3.Connection, queue: str, messages: Sequence[Message], now:
     return there
 
 
-def _add(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], end: int, there: dict[int, str]) -> None:
-    """Adds the rows of the messages before the index `end`; of an id that is there already, none."""
+def _add(
+    db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], end: int, there: dict[int, str]
+) -> None:
+    """Adds the rows of the messages before the index `end`; of an id that is there already,
+    none."""
     whole, added = len(rows) - len(rows) % TOGETHER, 0
     for start in range(0, whole, TOGETHER):
-        added += db.execute(INSERT_TOGETHER, list(chain.from_iterable(rows[start : start + TOGETHER]))).rowcount
+        added += db.execute(
+            INSERT_TOGETHER, list(chain.from_iterable(rows[start : start + TOGETHER]))
+        ).rowcount
     if whole < len(rows):
         added += db.executemany(INSERT, rows[whole:]).rowcount
     if added < len(rows):
         _find_ignored(db, [row[0] for row in rows], added, end - len(rows), there)
 
 
-def _find_ignored(db: sqlite3.Connection, ids: Sequence[str], added: int, first: int, there: dict[int, str]) -> None:
-    """Notes which of these ids were not added: their row is older than the last `added` ones, or met before."""
+def _find_ignored(
+    db: sqlite3.Connection, ids: Sequence[str], added: int, first: int, there: dict[int, str]
+) -> None:
+    """Notes which of these ids were not added: their row is older than the last `added` ones, or
+    met before."""
     newest = db.execute("SELECT MAX(seq) FROM job").fetchone()[0]
     seen: set[str] = set()
     for index, id in enumerate(ids, first):
-        if id in seen or db.execute("SELECT seq FROM job WHERE id = ?", (id,)).fetchone()[0] <= newest - added:
+        if (
+            id in seen
+            or db.execute("SELECT seq FROM job WHERE id = ?", (id,)).fetchone()[0] <= newest - added
+        ):
             there[index] = id
         seen.add(id)
 
@@ -98,14 +117,17 @@ def _row(queue: str, message: Message, now: float) -> tuple[Any, ...]:
     due = message.due
     state = WAITING if due is None or due <= now else DELAYED
     return (
-        message.id, queue, state, due, due, message.unique, message.task, message.key, pack(message.headers), message.at,
+        message.id, queue, state, due, due, message.unique, message.task, message.key,
+        pack(message.headers), message.at,
         message.remember, pack_options(message.options), message.origin, message.body,
     )  # fmt: skip
 
 
 def holder(db: sqlite3.Connection, message: Message, now: float) -> str | None:
     """The id of the job that is there already under this id or unique key."""
-    known = "SELECT 1 FROM known WHERE id = ? AND until > ? UNION ALL SELECT 1 FROM job WHERE id = ?"
+    known = (
+        "SELECT 1 FROM known WHERE id = ? AND until > ? UNION ALL SELECT 1 FROM job WHERE id = ?"
+    )
     if db.execute(known, (message.id, now, message.id)).fetchone():
         return message.id
     return lock_holder(db, message.unique)
@@ -121,11 +143,17 @@ def claim(db: sqlite3.Connection, wanted: Wanted, owner: int, now: float) -> Cla
     """Takes the oldest jobs that are ready."""
     if not alive(db, owner):
         return Claim(owner, [], lost=True)
-    due = f"SELECT seq FROM job WHERE state IN (1, 2) AND ready <= ? ORDER BY ready LIMIT {PROMOTED}"
+    due = (
+        f"SELECT seq FROM job WHERE state IN (1, 2) AND ready <= ? ORDER BY ready LIMIT {PROMOTED}"
+    )
     db.execute(f"UPDATE job SET state = 0 WHERE seq IN ({due})", (now,))
     rows, withheld, met = _choose_known(db, wanted, owner, now)
     if rows:
-        db.execute(f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM json_each(?))", (owner, _list([row[0] for row in rows])))
+        db.execute(
+            f"UPDATE job SET state = {RUNNING}, owner = ? WHERE seq IN (SELECT value FROM"
+            " json_each(?))",
+            (owner, _list([row[0] for row in rows])),
+        )
         return Claim(owner, [_delivery(row, owner) for row in rows], withheld=withheld, met=met)
     return Claim(owner, [], now if met else _next(db, wanted, now), withheld, met=met)
 
@@ -134,11 +162,21 @@ def _next(db: sqlite3.Connection, wanted: Wanted, now: float) -> float | None:
     """When something more falls due, or has been known to nobody for too long."""
     due = db.execute("SELECT MIN(ready) FROM job WHERE state IN (1, 2)").fetchone()[0]
     aside = strangers.earliest(db, wanted.queues)
-    return min((one for one in (due, None if aside is None else aside + now - wanted.since) if one is not None), default=None)
+    return min(
+        (
+            one
+            for one in (due, None if aside is None else aside + now - wanted.since)
+            if one is not None
+        ),
+        default=None,
+    )
 
 
-def _choose_known(db: sqlite3.Connection, wanted: Wanted, owner: int, now: float) -> tuple[list[Any], bool, Mapping[str, int]]:
-    """The rows to take, whether some are withheld, and what was put aside on the way: as much of that as a claim has time for."""
+def _choose_known(
+    db: sqlite3.Connection, wanted: Wanted, owner: int, now: float
+) -> tuple[list[Any], bool, Mapping[str, int]]:
+    """The rows to take, whether some are withheld, and what was put aside on the way: as much of
+    that as a claim has time for."""
     met: dict[str, int] = {}
     if (tasks := wanted.tasks) is None:
         return *_choose(db, wanted, owner), met
@@ -158,10 +196,14 @@ def _choose_known(db: sqlite3.Connection, wanted: Wanted, owner: int, now: float
 
 
 def first(db: sqlite3.Connection, queue: str, limit: int) -> list[Delivery]:
-    """The first jobs of a queue that nobody has in hand; those that wait for a time come behind the others."""
+    """The first jobs of a queue that nobody has in hand; those that wait for a time come behind the
+    others."""
     found: list[Any] = []
     for states, order in (("0", "seq"), ("1, 2", "ready"), ("4", "ready")):
-        sql = f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state IN ({states}) ORDER BY {order} LIMIT ?"
+        sql = (
+            f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state IN ({states}) ORDER BY {order}"
+            " LIMIT ?"
+        )
         found += db.execute(sql, (queue, limit - len(found)))
     return [_delivery(row, 0) for row in found]
 
@@ -178,11 +220,18 @@ def alive(db: sqlite3.Connection, owner: int) -> bool:
 
 
 def _choose(db: sqlite3.Connection, wanted: Wanted, owner: int) -> tuple[list[Any], bool]:
-    """The rows to take, and whether some are withheld: what was in hand at two deaths is taken alone."""
-    suspects = db.execute("SELECT seq, queue, state, owner FROM job WHERE deaths >= 2 ORDER BY seq").fetchall()
+    """The rows to take, and whether some are withheld: what was in hand at two deaths is taken
+    alone."""
+    suspects = db.execute(
+        "SELECT seq, queue, state, owner FROM job WHERE deaths >= 2 ORDER BY seq"
+    ).fetchall()
     if any(state == RUNNING and holder == owner for _, _, state, holder in suspects):
         return [], True
-    waiting = [(seq, queue) for seq, queue, state, _ in suspects if state == WAITING and queue in wanted.every]
+    waiting = [
+        (seq, queue)
+        for seq, queue, state, _ in suspects
+        if state == WAITING and queue in wanted.every
+    ]
     if not waiting:
         return within(_oldest(db, wanted.queues, wanted.limit), wanted.size), False
     ours = [seq for seq, queue in waiting if queue in wanted.queues]
@@ -192,13 +241,23 @@ def _choose(db: sqlite3.Connection, wanted: Wanted, owner: int) -> tuple[list[An
 
 
 def _rows(db: sqlite3.Connection, seqs: Sequence[int]) -> list[Any]:
-    return db.execute(f"SELECT {COLUMNS} FROM job WHERE seq IN (SELECT value FROM json_each(?))", (_list(seqs),)).fetchall() if seqs else []
+    return (
+        db.execute(
+            f"SELECT {COLUMNS} FROM job WHERE seq IN (SELECT value FROM json_each(?))",
+            (_list(seqs),),
+        ).fetchall()
+        if seqs
+        else []
+    )
 
 
 def _oldest(db: sqlite3.Connection, queues: Sequence[str], limit: int) -> Iterator[Any]:
     """Of the first queue, then of the next, each read as far as it is asked for."""
     for queue in queues:
-        for row in db.execute(f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state = 0 ORDER BY seq LIMIT ?", (queue, limit)):
+        for row in db.execute(
+            f"SELECT {COLUMNS} FROM job WHERE queue = ? AND state = 0 ORDER BY seq LIMIT ?",
+            (queue, limit),
+        ):
             limit -= 1
             yield row
 
@@ -215,11 +274,29 @@ def within(rows: Iterable[Any], size: int, least: int = 1) -> list[Any]:
 
 
 def _holds(db: sqlite3.Connection, owner: int) -> bool:
-    return db.execute("SELECT 1 FROM job WHERE owner = ? AND state = 3 LIMIT 1", (owner,)).fetchone() is not None
+    return (
+        db.execute("SELECT 1 FROM job WHERE owner = ? AND state = 3 LIMIT 1", (owner,)).fetchone()
+        is not None
+    )
 
 
 def _delivery(row: Any, owner: int) -> Delivery:
-    seq, id, task, key, headers, at, due, unique, remember, options, origin, attempts, queue, body = row
+    (
+        seq,
+        id,
+        task,
+        key,
+        headers,
+        at,
+        due,
+        unique,
+        remember,
+        options,
+        origin,
+        attempts,
+        queue,
+        body,
+    ) = row
     message = Message(
         id, body, unpack(headers) if headers else (), key, at, task, due, unique, remember,
         unpack_options(options) if options else None, origin,
@@ -245,11 +322,18 @@ class Impossible(Exception):
         return [(one, rejected if one is self.delivery else outcome) for one, outcome in settled]
 
 
-def settle(db: sqlite3.Connection, settled: Sequence[Settled], owner: int, now: float, apply: Apply) -> set[object]:
-    """Applies outcomes to the jobs that `owner` still has in hand; returns the receipts of the others."""
+def settle(
+    db: sqlite3.Connection, settled: Sequence[Settled], owner: int, now: float, apply: Apply
+) -> set[object]:
+    """Applies outcomes to the jobs that `owner` still has in hand; returns the receipts of the
+    others."""
     final = [one for one in settled if one[1] is ACKED or isinstance(one[1], Acked | Rejected)]
     late = _delete(db, [one[0] for one in final], owner)
-    _remember(db, [one.message for one, _ in final if one.message.remember and one.receipt not in late], now)
+    _remember(
+        db,
+        [one.message for one, _ in final if one.message.remember and one.receipt not in late],
+        now,
+    )
     for delivery, outcome in settled:
         if outcome is ACKED or delivery.receipt in late:
             continue
@@ -283,27 +367,48 @@ def _delete(db: sqlite3.Connection, deliveries: Sequence[Delivery], owner: int) 
 def _give_back(db: sqlite3.Connection, seq: int, outcome: Outcome, owner: int, now: float) -> bool:
     """One job that runs again, at once or later; False if it is not ours."""
     if isinstance(outcome, Retried):
-        sql, values = f"state = {RETRYING}, ready = ?, attempts = attempts + ?, owner = NULL", (now + outcome.after, outcome.counted)
-        return db.execute(f"UPDATE job SET {sql} WHERE seq = ? AND owner = ?", (*values, seq, owner)).rowcount == 1
-    return db.execute("UPDATE job SET state = 0, owner = NULL WHERE seq = ? AND owner = ?", (seq, owner)).rowcount == 1
+        sql, values = (
+            f"state = {RETRYING}, ready = ?, attempts = attempts + ?, owner = NULL",
+            (now + outcome.after, outcome.counted),
+        )
+        return (
+            db.execute(
+                f"UPDATE job SET {sql} WHERE seq = ? AND owner = ?", (*values, seq, owner)
+            ).rowcount
+            == 1
+        )
+    return (
+        db.execute(
+            "UPDATE job SET state = 0, owner = NULL WHERE seq = ? AND owner = ?", (seq, owner)
+        ).rowcount
+        == 1
+    )
 
 
 def _remember(db: sqlite3.Connection, messages: Iterable[Message], now: float) -> None:
-    db.executemany("INSERT OR REPLACE INTO known VALUES(?, ?)", [(one.id, now + one.remember) for one in messages])
+    db.executemany(
+        "INSERT OR REPLACE INTO known VALUES(?, ?)",
+        [(one.id, now + one.remember) for one in messages],
+    )
 
 
-def bury(db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: str, now: float) -> None:
+def bury(
+    db: sqlite3.Connection, delivery: Delivery, outcome: Rejected, queue: str, now: float
+) -> None:
     """Writes a dead letter. `queue`: where it goes when it is redriven."""
     message = delivery.message
     error = told(outcome.error)
     taken = db.execute("SELECT 1 FROM dead WHERE id = ?", (message.id,)).fetchone()
     db.execute(
-        "INSERT INTO dead(id, address, handler, position, key, body, headers, reason, error_type, error, attempts, died_at, at,"
-        " queue, task, uniq, remember, options, details) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO dead(id, address, handler, position, key, body, headers, reason, error_type,"
+        " error, attempts, died_at, at, queue, task, uniq, remember, options, details)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            new_id() if taken else message.id, delivery.address, delivery.handler, delivery.position, message.key, message.body,
-            pack(message.headers), _text(outcome.reason), error.error_type, error.error, delivery.attempt, now, message.at,
-            queue, message.task or delivery.handler, message.unique, message.remember, pack_options(message.options), error.details(),
+            new_id() if taken else message.id, delivery.address, delivery.handler,
+            delivery.position, message.key, message.body, pack(message.headers),
+            _text(outcome.reason), error.error_type, error.error, delivery.attempt, now,
+            message.at, queue, message.task or delivery.handler, message.unique,
+            message.remember, pack_options(message.options), error.details(),
         ),
     )  # fmt: skip
 
@@ -314,13 +419,16 @@ def _text(value: str) -> str:
 
 
 def free_all(db: sqlite3.Connection, dead: Mapping[int, bool], now: float) -> list[int]:
-    """Gives back what processes had in hand that died, or (False) stand still; returns those that nobody had cleared away before."""
+    """Gives back what processes had in hand that died, or (False) stand still; returns those that
+    nobody had cleared away before."""
     return [n for n, died in dead.items() if (free(db, n, now) if died else withdraw(db, n))]
 
 
 def free(db: sqlite3.Connection, n: int, now: float) -> bool:
     """Gives back what a dead process had in hand; what died with its third process is dead."""
-    for row in db.execute(f"SELECT {COLUMNS} FROM job WHERE owner = ? AND state = 3 AND deaths >= ?", (n, DEATHS - 1)).fetchall():
+    for row in db.execute(
+        f"SELECT {COLUMNS} FROM job WHERE owner = ? AND state = 3 AND deaths >= ?", (n, DEATHS - 1)
+    ).fetchall():
         delivery = _delivery(row, n)
         delivery.handler = delivery.message.task
         db.execute("DELETE FROM job WHERE seq = ?", (row[0],))
@@ -332,7 +440,8 @@ def free(db: sqlite3.Connection, n: int, now: float) -> bool:
 
 
 def withdraw(db: sqlite3.Connection, n: int) -> bool:
-    """Takes a process's number away, and whatever still stands under it; False if there was none."""
+    """Takes a process's number away, and whatever still stands under it; False if there was
+    none."""
     db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND state = 3", (n,))
     db.execute("UPDATE grp SET owner = NULL WHERE owner = ?", (n,))
     db.execute("DELETE FROM knows WHERE n = ?", (n,))
@@ -340,17 +449,28 @@ def withdraw(db: sqlite3.Connection, n: int) -> bool:
 
 
 def release(db: sqlite3.Connection, seqs: Sequence[int], owner: int) -> None:
-    db.execute("UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND seq IN (SELECT value FROM json_each(?))", (owner, _list(seqs)))
+    db.execute(
+        "UPDATE job SET state = 0, owner = NULL WHERE owner = ? AND seq IN (SELECT value FROM"
+        " json_each(?))",
+        (owner, _list(seqs)),
+    )
 
 
 def counted(db: sqlite3.Connection, counts: Mapping[Whose, Counts]) -> None:
     """Adds to the handlers' numbers."""
     sql = (
-        "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET handled = handled + excluded.handled,"
-        " retried = retried + excluded.retried, dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
+        "INSERT INTO count VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(handler) DO UPDATE SET"
+        " handled = handled + excluded.handled, retried = retried + excluded.retried,"
+        " dead = dead + excluded.dead, skipped = skipped + excluded.skipped,"
         " refused = refused + excluded.refused, gaps = gaps + excluded.gaps"
     )
-    db.executemany(sql, [(write(whose), one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps) for whose, one in counts.items()])
+    db.executemany(
+        sql,
+        [
+            (write(whose), one.handled, one.retried, one.dead, one.skipped, one.refused, one.gaps)
+            for whose, one in counts.items()
+        ],
+    )
 
 
 def _list(numbers: Iterable[int]) -> str:

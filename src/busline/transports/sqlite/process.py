@@ -12,14 +12,16 @@ from busline.transports.sqlite.held import hold, let_go
 
 SECOND = 10**9
 PAUSE, GRACE = 5 * SECOND, 6 * SECOND
-FRESH = SECOND  # nanoseconds: a folder that changed so lately may change again within the same tick of its clock
+# nanoseconds: a folder that changed so lately may change again within the same tick of its clock
+FRESH = SECOND
 
 
 class Process:
-    """This process as the others see it: a number, a lock held as long as it lives, its last beat, a pipe.
+    """This process as the others see it: a number, a lock held as long as it lives, its last beat,
+    a pipe.
 
-    The number is the fence: what stands under it in the file is this process's only as long as its row is there.
-    """
+    The number is the fence: what stands under it in the file is this process's only as long as its
+    row is there."""
 
     def __init__(self, database: Path) -> None:
         self.folder = Path(f"{database}.workers")
@@ -34,7 +36,8 @@ class Process:
         return f"<Process {self.n}>"
 
     def register(self, db: sqlite3.Connection) -> None:
-        """Takes a new number, inside a transaction: no other process sees the number before its lock."""
+        """Takes a new number, inside a transaction: no other process sees the number before its
+        lock."""
         self.close()
         self.folder.mkdir(exist_ok=True)
         self.n = self._free_number(db)
@@ -63,7 +66,8 @@ class Process:
             os.pwrite(self._lock, b"%020d" % ticks(), 0)
 
     def close(self) -> None:
-        """Gives the lock up and removes its files. Only where no other thread beats: see `register`."""
+        """Gives the lock up and removes its files. Only where no other thread beats: see
+        `register`."""
         for descriptor in (self.pipe, self._lock):
             if descriptor >= 0:
                 let_go(descriptor)
@@ -76,21 +80,26 @@ class Process:
             os.read(self.pipe, 4096)
 
     def wake_others(self) -> None:
-        """One byte for every other process: look again. Whoever it does not reach looks once a second."""
+        """One byte for every other process: look again. Whoever it does not reach looks once a
+        second."""
         with contextlib.suppress(OSError):
             changed = os.stat(self.folder).st_mtime_ns
             if changed != self._listed:
-                self._others = [self.folder / one for one in os.listdir(self.folder) if one.endswith(".wake") and one != f"{self.n}.wake"]
+                self._others = [
+                    self.folder / one
+                    for one in os.listdir(self.folder)
+                    if one.endswith(".wake") and one != f"{self.n}.wake"
+                ]
                 self._listed = changed if time.time_ns() - changed > FRESH else 0
             for pipe in self._others:
                 poke(pipe)
 
     def dead(self, others: list[int], lease: float) -> dict[int, bool]:
-        """Those of these processes that ended (True), or have not beaten for `lease` seconds (False).
+        """Those of these processes that ended (True), or have not beaten for `lease` seconds
+        (False).
 
-        One that has not looked for a while was stopped itself, perhaps with the whole machine: then the others get a
-        moment to beat before they are judged.
-        """
+        One that has not looked for a while was stopped itself, perhaps with the whole machine: then
+        the others get a moment to beat before they are judged."""
         now = ticks()
         if now - self._looked > PAUSE:
             self._resumed = now
@@ -116,7 +125,11 @@ class Process:
 
 def ticks() -> int:
     """Nanoseconds since the machine started, sleep included: the same for all its processes."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+    return (
+        time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if hasattr(time, "CLOCK_BOOTTIME")
+        else time.monotonic_ns()
+    )
 
 
 def remove(folder: Path, n: int) -> None:

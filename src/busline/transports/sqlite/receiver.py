@@ -25,9 +25,12 @@ Settled = tuple[Delivery, Outcome]
 
 
 class Receiving:
-    """What both share: what is in hand, the event that wakes, the request that a cancelled call leaves behind."""
+    """What both share: what is in hand, the event that wakes, the request that a cancelled call
+    leaves behind."""
 
-    def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
+    def __init__(
+        self, transport: "SqliteTransport", subscription: Subscription, host: Host
+    ) -> None:
         self.transport, self.subscription, self.host = transport, subscription, host
         self.held: dict[object, Delivery] = {}
         self.woken = asyncio.Event()
@@ -57,7 +60,9 @@ class Receiving:
 
     async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
         """Goes on when the caller is cancelled: what is committed must be known here as well."""
-        task = asyncio.get_running_loop().create_task(self._settle_possible(settled), name="busline sqlite settle")
+        task = asyncio.get_running_loop().create_task(
+            self._settle_possible(settled), name="busline sqlite settle"
+        )
         self._settlings.add(task)
         task.add_done_callback(self._settled)
         return await asyncio.shield(task)
@@ -72,7 +77,11 @@ class Receiving:
             try:
                 return await self._settle(settled)
             except Impossible as error:
-                log.error("%r is put into the dead letters, for its sends cannot be done: %s", error.delivery, error)
+                log.error(
+                    "%r is put into the dead letters, for its sends cannot be done: %s",
+                    error.delivery,
+                    error,
+                )
                 settled = error.instead(settled)
 
     async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
@@ -85,7 +94,11 @@ class Receiving:
 
     async def _sleep(self, due: float | None) -> None:
         clock = self.host.clock
-        timer = None if due is None else clock.after(max(due - clock.time(), 0.0) + 0.0005, self.woken.set)
+        timer = (
+            None
+            if due is None
+            else clock.after(max(due - clock.time(), 0.0) + 0.0005, self.woken.set)
+        )
         try:
             await self.woken.wait()
         finally:
@@ -94,7 +107,9 @@ class Receiving:
 
     def _split(self, settled: Sequence[Settled]) -> tuple[list[Settled], list[Delivery]]:
         held = self.held
-        return [one for one in settled if one[0].receipt in held], [one[0] for one in settled if one[0].receipt not in held]
+        return [one for one in settled if one[0].receipt in held], [
+            one[0] for one in settled if one[0].receipt not in held
+        ]
 
     def _drop(self, settled: Sequence[Settled]) -> None:
         for delivery, _ in settled:
@@ -104,7 +119,9 @@ class Receiving:
 class JobReceiver(Receiving):
     """Takes jobs from queues."""
 
-    def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
+    def __init__(
+        self, transport: "SqliteTransport", subscription: Subscription, host: Host
+    ) -> None:
         super().__init__(transport, subscription, host)
         self.queues = [address.name for address in subscription.addresses]
         self._spare: list[Delivery] = []
@@ -123,7 +140,14 @@ class JobReceiver(Receiving):
     def _claim(self, limit: int) -> "asyncio.Future[Claim]":
         transport, now, queues = self.transport, self.host.clock.time(), self.queues
         owner, tasks = transport.process.n, self.subscription.tasks
-        wanted = Wanted(queues, transport.queues(), limit, self.subscription.batch_bytes, tasks, now - self.subscription.unknown_limit)
+        wanted = Wanted(
+            queues,
+            transport.queues(),
+            limit,
+            self.subscription.batch_bytes,
+            tasks,
+            now - self.subscription.unknown_limit,
+        )
         self.queues = [*queues[1:], *queues[:1]]  # the next claim begins with the next queue
         if tasks is None or self._known_as == owner:
             return transport.file.ask_write(lambda db: claim(db, wanted, owner, now))
@@ -145,7 +169,9 @@ class JobReceiver(Receiving):
         if claim.met:
             self.transport.wake()
         if claim.owner != self.transport.process.n:
-            return bool(claim.deliveries)  # they were given back with the number they were claimed under: ask again
+            return bool(
+                claim.deliveries
+            )  # they were given back with the number they were claimed under: ask again
         self.held.update((one.receipt, one) for one in claim.deliveries)
         self._spare = claim.deliveries
         return bool(claim.deliveries)
@@ -161,7 +187,14 @@ class JobReceiver(Receiving):
         def apply(db: sqlite3.Connection) -> set[object]:
             late = jobs.settle(db, ours, owner, now, transport.apply)
             applied = [one for one in ours if one[0].receipt not in late] if late else ours
-            jobs.counted(db, tally_by(jobs.queue_of, applied, [*refused, *(one for one, _ in ours if one.receipt in late)]))
+            jobs.counted(
+                db,
+                tally_by(
+                    jobs.queue_of,
+                    applied,
+                    [*refused, *(one for one, _ in ours if one.receipt in late)],
+                ),
+            )
             return late
 
         late = await transport.file.write(apply) if settled else set()
@@ -192,7 +225,9 @@ class JobReceiver(Receiving):
 class LogReceiver(Receiving):
     """Reads the partitions of topics for a group, as long as no other process does."""
 
-    def __init__(self, transport: "SqliteTransport", subscription: Subscription, host: Host) -> None:
+    def __init__(
+        self, transport: "SqliteTransport", subscription: Subscription, host: Host
+    ) -> None:
         super().__init__(transport, subscription, host)
         self._owned: dict[str, Owned] = {}
         self._group = subscription.group or ""
@@ -211,10 +246,16 @@ class LogReceiver(Receiving):
                 await self._sleep(None)
 
     async def _take_over(self) -> None:
-        missing = [address for address in self.subscription.addresses if address.name not in self._owned]
+        missing = [
+            address for address in self.subscription.addresses if address.name not in self._owned
+        ]
         if missing:
             owner, group, start = self.transport.process.n, self._group, self.subscription.start
-            found = await self._answer(lambda: self.transport.file.ask_write(lambda db: take_over(db, group, missing, start, owner)))
+            found = await self._answer(
+                lambda: self.transport.file.ask_write(
+                    lambda db: take_over(db, group, missing, start, owner)
+                )
+            )
             if found.owner is None:
                 await self.transport.lost()
             elif found.owner == self.transport.process.n:
@@ -225,12 +266,20 @@ class LogReceiver(Receiving):
         wants = self._wants(limit)
         if not wants:
             return [], False
-        asked = [(owned.topic, part, owned.frontiers[part].next, room) for owned, part, room in wants]
-        found = await self.transport.file.read(lambda db: topics.read(db, asked, limit, self.subscription.batch_bytes))
+        asked = [
+            (owned.topic, part, owned.frontiers[part].next, room) for owned, part, room in wants
+        ]
+        found = await self.transport.file.read(
+            lambda db: topics.read(db, asked, limit, self.subscription.batch_bytes)
+        )
         taken: list[Delivery] = []
         for (owned, part, _), (_, _, first, _), rows in zip(wants, asked, found, strict=True):
             # rewound meanwhile, or no longer ours: what was read is read again
-            if rows and self._owned.get(owned.name) is owned and owned.frontiers[part].next == first:
+            if (
+                rows
+                and self._owned.get(owned.name) is owned
+                and owned.frontiers[part].next == first
+            ):
                 taken += self._hand_out(owned, part, rows)
         return taken, any(found)
 
@@ -256,7 +305,13 @@ class LogReceiver(Receiving):
         frontier.hand_out(wanted, upto)
         whole, place, taken = (name, part), f"{name}/{part}@", []
         for seq, id, key, headers, at, body in rows:
-            lane = whole if order == "partition" or (order == "key" and key is None) else (name, part, key) if order == "key" else None
+            lane = (
+                whole
+                if order == "partition" or (order == "key" and key is None)
+                else (name, part, key)
+                if order == "key"
+                else None
+            )
             message = Message(id, body, unpack(headers) if headers else (), key, at)
             taken.append(Delivery(message, name, 1, f"{place}{seq}", lane, (name, part, seq)))
         self.held.update((one.receipt, one) for one in taken)
@@ -295,7 +350,9 @@ class LogReceiver(Receiving):
         return [self._step(self._owned[name], parts) for name, parts in finished.items()]
 
     def _step(self, owned: Owned, parts: dict[int, list[int]]) -> Step:
-        return Step(owned, parts, [self._progress(owned, part, seqs) for part, seqs in parts.items()])
+        return Step(
+            owned, parts, [self._progress(owned, part, seqs) for part, seqs in parts.items()]
+        )
 
     def _progress(self, owned: Owned, part: int, seqs: list[int]) -> Progress:
         frontier, persisted = owned.frontiers[part], owned.persisted[part]

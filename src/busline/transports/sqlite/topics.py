@@ -17,7 +17,10 @@ from busline.transports.sqlite.wire import pack, unpack
 PARTITIONS = 16
 ANY = "SELECT 1 FROM log WHERE topic = ? AND part = ? AND seq >= ? LIMIT 1"
 INSERT = "INSERT INTO log(topic, part, id, key, headers, at, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
-READ = "SELECT seq, id, key, headers, at, body FROM log WHERE topic = ? AND part = ? AND seq >= ? ORDER BY seq LIMIT ?"
+READ = (
+    "SELECT seq, id, key, headers, at, body FROM log WHERE topic = ? AND part = ? AND seq >= ?"
+    " ORDER BY seq LIMIT ?"
+)
 
 
 @dataclass(slots=True)
@@ -28,7 +31,9 @@ class Owned:
     topic: int
     name: str
     frontiers: list[Frontier]
-    persisted: list[set[int]] = field(default_factory=list[set[int]])  # the rows of `done`, by partition
+    persisted: list[set[int]] = field(
+        default_factory=list[set[int]]
+    )  # the rows of `done`, by partition
 
 
 class Taken(NamedTuple):
@@ -40,7 +45,8 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a settle writes of one partition: where its frontier then stands, and what is finished beyond it."""
+    """What a settle writes of one partition: where its frontier then stands, and what is finished
+    beyond it."""
 
     part: int
     low: int
@@ -62,26 +68,51 @@ def topic(db: sqlite3.Connection, address: Address) -> tuple[int, int]:
     row = db.execute("SELECT id, parts FROM topic WHERE name = ?", (address.name,)).fetchone()
     if row is None:
         parts = address.partitions or PARTITIONS
-        return db.execute("INSERT INTO topic(name, parts) VALUES(?, ?)", (address.name, parts)).lastrowid or 0, parts
+        return (
+            db.execute(
+                "INSERT INTO topic(name, parts) VALUES(?, ?)", (address.name, parts)
+            ).lastrowid
+            or 0,
+            parts,
+        )
     if address.partitions not in (None, row[1]):
         remedy = "Partitions are fixed at a topic's first use: correct the declaration."
-        raise Invalid(wrong(address.name, f"partitions={row[1]}, as the topic has", f"{address.partitions}", remedy))
+        raise Invalid(
+            wrong(
+                address.name,
+                f"partitions={row[1]}, as the topic has",
+                f"{address.partitions}",
+                remedy,
+            )
+        )
     return int(row[0]), int(row[1])
 
 
-def append(db: sqlite3.Connection, address: Address, messages: Sequence[Message], turn: int) -> None:
+def append(
+    db: sqlite3.Connection, address: Address, messages: Sequence[Message], turn: int
+) -> None:
     """Adds records, each to the partition of its key; those without one by turns."""
     id, parts = topic(db, address)
     db.executemany(
         INSERT,
         [
-            (id, (turn + n) % parts if one.key is None else partition(one.key, parts), one.id, one.key, pack(one.headers), one.at, one.body)
+            (
+                id,
+                (turn + n) % parts if one.key is None else partition(one.key, parts),
+                one.id,
+                one.key,
+                pack(one.headers),
+                one.at,
+                one.body,
+            )
             for n, one in enumerate(messages)
         ],
     )
 
 
-def join_all(db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start) -> None:
+def join_all(
+    db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start
+) -> None:
     for address in addresses:
         join(db, group, address, start)
 
@@ -101,19 +132,24 @@ def _first(db: sqlite3.Connection, topic: int, part: int, start: Start) -> int:
     end = int(db.execute("SELECT COALESCE(MAX(seq), 0) + 1 FROM log").fetchone()[0])
     if start == "latest":
         return end
-    row = db.execute("SELECT MIN(seq) FROM log WHERE topic = ? AND part = ? AND at >= ?", (topic, part, start)).fetchone()
+    row = db.execute(
+        "SELECT MIN(seq) FROM log WHERE topic = ? AND part = ? AND at >= ?", (topic, part, start)
+    ).fetchone()
     return end if row[0] is None else int(row[0])
 
 
-def take_over(db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start, owner: int) -> Taken:
-    """Takes the group's topics that nobody reads. Makes its positions where the file has none: it may be another one."""
+def take_over(
+    db: sqlite3.Connection, group: str, addresses: Sequence[Address], start: Start, owner: int
+) -> Taken:
+    """Takes the group's topics that nobody reads. Makes its positions where the file has none: it
+    may be another one."""
     if not alive(db, owner):
         return Taken(None, [])
     join_all(db, group, addresses, start)
     names = [address.name for address in addresses]
     free = (
-        "SELECT grp.id, topic.id, topic.name FROM grp JOIN topic ON topic.id = grp.topic"
-        f" WHERE grp.name = ? AND grp.owner IS NULL AND topic.name IN ({','.join('?' * len(names))})"
+        "SELECT grp.id, topic.id, topic.name FROM grp JOIN topic ON topic.id = grp.topic WHERE"
+        f" grp.name = ? AND grp.owner IS NULL AND topic.name IN ({','.join('?' * len(names))})"
     )
     rows = db.execute(free, (group, *names)).fetchall()
     db.executemany("UPDATE grp SET owner = ? WHERE id = ?", [(owner, row[0]) for row in rows])
@@ -121,7 +157,9 @@ def take_over(db: sqlite3.Connection, group: str, addresses: Sequence[Address], 
 
 
 def _owned(db: sqlite3.Connection, group: int, topic: int, name: str) -> Owned:
-    lows = [row[0] for row in db.execute("SELECT low FROM lane WHERE grp = ? ORDER BY part", (group,))]
+    lows = [
+        row[0] for row in db.execute("SELECT low FROM lane WHERE grp = ? ORDER BY part", (group,))
+    ]
     done: list[set[int]] = [set() for _ in lows]
     for part, seq in db.execute("SELECT part, seq FROM done WHERE grp = ?", (group,)):
         done[part].add(seq)
@@ -130,12 +168,18 @@ def _owned(db: sqlite3.Connection, group: int, topic: int, name: str) -> Owned:
 
 def owns(db: sqlite3.Connection, group: int, owner: int) -> bool:
     """The fence: whether the group is still this process's."""
-    return db.execute("SELECT 1 FROM grp WHERE id = ? AND owner = ?", (group, owner)).fetchone() is not None
+    return (
+        db.execute("SELECT 1 FROM grp WHERE id = ? AND owner = ?", (group, owner)).fetchone()
+        is not None
+    )
 
 
 def advance(db: sqlite3.Connection, group: int, progress: Sequence[Progress]) -> None:
     """Writes how far the partitions are finished."""
-    db.executemany("UPDATE lane SET low = ? WHERE grp = ? AND part = ?", [(one.low, group, one.part) for one in progress])
+    db.executemany(
+        "UPDATE lane SET low = ? WHERE grp = ? AND part = ?",
+        [(one.low, group, one.part) for one in progress],
+    )
     ahead = [(group, one.part, seq) for one in progress for seq in one.ahead]
     if ahead:
         db.executemany("INSERT OR IGNORE INTO done(grp, part, seq) VALUES(?, ?, ?)", ahead)
@@ -145,29 +189,41 @@ def advance(db: sqlite3.Connection, group: int, progress: Sequence[Progress]) ->
 
 
 def leave(db: sqlite3.Connection, groups: Sequence[int], owner: int) -> None:
-    db.executemany("UPDATE grp SET owner = NULL WHERE id = ? AND owner = ?", [(group, owner) for group in groups])
+    db.executemany(
+        "UPDATE grp SET owner = NULL WHERE id = ? AND owner = ?",
+        [(group, owner) for group in groups],
+    )
 
 
 def lag(db: sqlite3.Connection) -> list[Lag]:
     """For each group and topic, how many records are not finished."""
     behind = (
-        "SELECT grp.name, topic.name, (SELECT COUNT(*) FROM lane JOIN log ON log.topic = grp.topic AND log.part = lane.part"
-        " AND log.seq >= lane.low WHERE lane.grp = grp.id) - (SELECT COUNT(*) FROM done WHERE done.grp = grp.id),"
-        " topic.parts, grp.owner IS NOT NULL FROM grp JOIN topic ON topic.id = grp.topic ORDER BY 1, 2"
+        "SELECT grp.name, topic.name, (SELECT COUNT(*) FROM lane JOIN log ON log.topic = grp.topic"
+        " AND log.part = lane.part AND log.seq >= lane.low WHERE lane.grp = grp.id) - (SELECT"
+        " COUNT(*) FROM done WHERE done.grp = grp.id), topic.parts, grp.owner IS NOT NULL FROM grp"
+        " JOIN topic ON topic.id = grp.topic ORDER BY 1, 2"
     )
     return [Lag(*row) for row in db.execute(behind)]
 
 
-def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int, size: int) -> list[list[Any]]:
-    """For each (topic, partition, first, room), its records in order; `limit` in all, shared among those that have any,
-    and no more than `size` bytes of bodies."""
-    left = [n for n, (topic, part, first, _) in enumerate(wants) if db.execute(ANY, (topic, part, first)).fetchone()]
+def read(
+    db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], limit: int, size: int
+) -> list[list[Any]]:
+    """For each (topic, partition, first, room), its records in order; `limit` in all, shared among
+    those that have any, and no more than `size` bytes of bodies."""
+    left = [
+        n
+        for n, (topic, part, first, _) in enumerate(wants)
+        if db.execute(ANY, (topic, part, first)).fetchone()
+    ]
     found: list[list[Any]] = [[] for _ in wants]
     while left and limit > 0 and size > 0:
         n = left.pop(0)
         topic, part, first, room = wants[n]
         share = -(-limit // (len(left) + 1))  # while others wait, none takes more than half
-        rows = within(db.execute(READ, (topic, part, first, min(room, share))), size, 0 if any(found) else 1)
+        rows = within(
+            db.execute(READ, (topic, part, first, min(room, share))), size, 0 if any(found) else 1
+        )
         limit, size = limit - len(rows), size - sum(len(row[-1] or b"") for row in rows)
         found[n] = rows
     return found
@@ -175,9 +231,13 @@ def read(db: sqlite3.Connection, wants: Sequence[tuple[int, int, int, int]], lim
 
 def last(db: sqlite3.Connection, name: str, limit: int) -> list[Delivery]:
     """The last records of a topic, the oldest first."""
-    sql = "SELECT part, seq, id, key, headers, at, body FROM log WHERE topic = (SELECT id FROM topic WHERE name = ?) ORDER BY seq DESC LIMIT ?"
+    sql = (
+        "SELECT part, seq, id, key, headers, at, body FROM log WHERE topic = (SELECT id FROM topic"
+        " WHERE name = ?) ORDER BY seq DESC LIMIT ?"
+    )
     rows = db.execute(sql, (name, limit)).fetchall()[::-1]
     return [
-        Delivery(Message(id, body, unpack(headers), key, at), name, 1, f"{name}/{part}@{seq}", None, None)
+        Delivery(Message(id, body, unpack(headers), key, at), name, 1, f"{name}/{part}@{seq}", None,
+        None)
         for part, seq, id, key, headers, at, body in rows
     ]  # fmt: skip

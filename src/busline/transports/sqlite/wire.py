@@ -1,8 +1,7 @@
 """Headers and options as bytes in a column.
 
-Headers: for each, the length of the name and of the value as 4-byte big-endian numbers, then both; a missing value has
-the length 0xFFFFFFFF.
-"""
+Headers: for each, the length of the name and of the value as 4-byte big-endian numbers, then both;
+a missing value has the length 0xFFFFFFFF."""
 
 import struct
 
@@ -20,7 +19,11 @@ def pack(headers: Headers) -> bytes:
     parts = []
     for name, value in headers:
         encoded = name.encode("utf-8", "surrogateescape")
-        parts += [LENGTHS.pack(len(encoded), MISSING if value is None else len(value)), encoded, value or b""]
+        parts += [
+            LENGTHS.pack(len(encoded), MISSING if value is None else len(value)),
+            encoded,
+            value or b"",
+        ]
     return b"".join(parts)
 
 
@@ -30,7 +33,12 @@ def unpack(data: bytes) -> Headers:
         name, value = LENGTHS.unpack_from(data, at)
         start = at + 8
         at = start + name + (0 if value == MISSING else value)
-        found.append((data[start : start + name].decode("utf-8", "surrogateescape"), None if value == MISSING else data[start + name : at]))
+        found.append(
+            (
+                data[start : start + name].decode("utf-8", "surrogateescape"),
+                None if value == MISSING else data[start + name : at],
+            )
+        )
     return tuple(found)
 
 
