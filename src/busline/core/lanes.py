@@ -4,6 +4,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from busline.core.message import Delivery
+from busline.core.ports import Order
+
+
+def lane(order: Order, place: object, key: bytes | None) -> object:
+    """The lane of a record in its `place`, a partition: those of a key have their own, those
+    without one share the partition's. None where nothing is kept in order."""
+    if order == "key":
+        return place if key is None else (place, key)
+    return place if order == "partition" else None
 
 
 class Lanes:

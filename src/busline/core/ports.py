@@ -10,7 +10,7 @@ from busline.core.address import Address
 from busline.core.clock import Clock
 from busline.core.counts import Counts, Whose
 from busline.core.message import DeadLetter, Delivery, Message
-from busline.core.outcome import Outcome
+from busline.core.outcome import Settled, Settlement
 from busline.core.served import Served
 
 Order: TypeAlias = Literal["partition", "key", "none"]
@@ -91,11 +91,11 @@ class Receiver(Protocol):
         engine is away: call again."""
         ...
 
-    async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
         """Applies outcomes: any mix, any order, each with its effects in one step where one engine
         keeps both, again if unsure. A delivery whose effects can never be done goes to the dead
-        letters. Returns those no longer ours: nothing was done for them. Raises Unavailable:
-        nothing is known, call again."""
+        letters. Returns which these are, and which are no longer ours. Raises Unavailable: nothing
+        is known, call again."""
         ...
 
 

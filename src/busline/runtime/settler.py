@@ -11,9 +11,9 @@ from typing import Any
 from busline.core.clock import Clock
 from busline.core.errors import BuslineError, cut
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Rejected, weight
+from busline.core.outcome import ACKED, Rejected, Settled, Settlement, weight
 from busline.core.ports import Receiver
-from busline.runtime.elsewhere import Elsewhere, Settled
+from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.trouble import AWAY, Trouble
 
 log = logging.getLogger("busline")
@@ -26,7 +26,7 @@ class Listener:
     """Whoever hears of the settling: `done` of each group, and whose settling was refused; `failed`
     of what ends the settling for good."""
 
-    done: Callable[[Sequence[Settled], Sequence[Delivery]], None]
+    done: Callable[[Sequence[Settled], Settlement], None]
     failed: Callable[[BaseException], None]
 
 
@@ -139,31 +139,35 @@ class Settler:
         for settled, place, error in waiting:
             self._wait(place, settled, error)
         try:
-            refused = await self._settled(left)
+            settlement = await self._settled(left)
         except AWAY as error:
             for settled in left:
                 self._wait(settled[0].partition, settled, error)
             return error
         if left:
-            self._listener.done(left, refused)
+            self._listener.done(left, settlement)
         return waiting[0][2] if waiting else None
 
-    async def _settled(self, group: Sequence[Settled]) -> Sequence[Delivery]:
+    async def _settled(self, group: Sequence[Settled]) -> Settlement:
         """Settles a group; where that fails, each by itself: one that can never be settled is dead,
         the others are not."""
         try:
-            return await self._receiver.settle(group) if group else ()
+            return await self._receiver.settle(group) if group else Settlement()
         except AWAY:
             raise
         except Exception as error:  # whatever an engine makes of an outcome that it cannot write
             if len(group) == 1:
                 return await self._bury(group[0][0], error)
-        return [late for settled in group for late in await self._settled([settled])]
+        parts = [await self._settled([settled]) for settled in group]
+        return Settlement(
+            [one for part in parts for one in part.refused],
+            [one for part in parts for one in part.rejected],
+        )
 
-    async def _bury(self, delivery: Delivery, error: Exception) -> Sequence[Delivery]:
-        reason = cut(f"its outcome cannot be written: {error}")
-        log.error("%r: %s", delivery, reason)
-        return await self._receiver.settle([(delivery, Rejected(reason, error))])
+    async def _bury(self, delivery: Delivery, error: Exception) -> Settlement:
+        dead = delivery, Rejected(cut(f"its outcome cannot be written: {error}"), error)
+        refused, _ = await self._receiver.settle([dead])
+        return Settlement(refused, [dead])
 
     # --- what waits --------------------------------------------------------------------------
 

@@ -15,10 +15,10 @@ from busline.core.counts import Counts, tally
 from busline.core.handler import Handler, key_of
 from busline.core.lanes import Lanes
 from busline.core.message import LOST, SHUTDOWN, TIMEOUT, Delivery
-from busline.core.outcome import RELEASED, Outcome, Rejected, Retried
+from busline.core.outcome import RELEASED, Outcome, Rejected, Retried, Settled, Settlement
 from busline.core.ports import UNKNOWN_LIMIT, Receiver, Subscription, Transport
 from busline.core.threads import held
-from busline.runtime.elsewhere import Elsewhere, Settled
+from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.exits import Exited
 from busline.runtime.held import Held
 from busline.runtime.sending import HANDLING, Sends
@@ -379,10 +379,10 @@ class Worker:
 
     # --- settling ----------------------------------------------------------------------------
 
-    def _settled(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
+    def _settled(self, batch: Sequence[Settled], settlement: Settlement) -> None:
         self._held.drop([delivery for delivery, _ in batch])
         self._leave(batch)
-        self._count(batch, refused)
+        self._count(batch, settlement)
         self._changed.set()
 
     def _leave(self, batch: Sequence[Settled]) -> None:
@@ -397,7 +397,11 @@ class Worker:
             if not self._starting:
                 self._start_soon()
 
-    def _count(self, batch: Sequence[Settled], refused: Sequence[Delivery]) -> None:
+    def _count(self, batch: Sequence[Settled], settlement: Settlement) -> None:
+        refused, rejected = settlement
+        if rejected:
+            dead = {one[0].receipt: one for one in rejected}
+            batch = [dead.get(one[0].receipt, one) for one in batch]
         if refused:
             late = {delivery.receipt for delivery in refused}
             batch = [one for one in batch if one[0].receipt not in late]

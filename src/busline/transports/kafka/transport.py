@@ -18,7 +18,7 @@ from busline.transports.kafka.admin import Admin, Known
 from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, within
 from busline.transports.kafka.inspector import KafkaInspector
-from busline.transports.kafka.letter import topic_of
+from busline.transports.kafka.letter import topic_for
 from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.logs import UNCOMMITTED
 from busline.transports.kafka.member import Limits, Member
@@ -204,7 +204,7 @@ class KafkaTransport:
 
     async def _fresh(self, group: str, address: Address) -> list[TopicPartition]:
         """The partitions of a topic that is new to a group; none where it is known."""
-        topic_of(group, address.name)
+        topic_for(group, address.name)
         await self.admin.check(address)
         with told(address.name):
             places = sorted(await self.admin.logs.leaders([address.name]))
