@@ -32,7 +32,7 @@ from busline.middleware.validation import SKIPPED, refusal, unfamiliar, validati
 from busline.router import Router, Subscriber, where
 from busline.runtime.bus import Bus, Plan
 from busline.runtime.engines import Engines
-from busline.runtime.worker import THREADS, UNLIMITED, Work
+from busline.runtime.work import THREADS, UNLIMITED, Work
 from busline.task import Task
 from busline.topic import Topic, unwanted
 

@@ -45,12 +45,14 @@ class Features(NamedTuple):
     """What a transport can carry: the App refuses an impossible plan, the contract picks its tests.
 
     `atomic`: an outcome's effects are applied in one step with it. Where they are not, they may
-    take long, and outcomes of several partitions are settled beside one another."""
+    take long, and outcomes of several partitions are settled beside one another. `notes`: a plain
+    acknowledgement is noted by the receiver and written down later, with others."""
 
     topics: bool
     queues: bool
     durable: bool
     atomic: bool = True
+    notes: bool = False
 
 
 class Host(Protocol):

@@ -31,7 +31,8 @@ from busline.runtime.exits import contained
 from busline.runtime.sending import Sends, handling, inherit, leave_with, record_job_id
 from busline.runtime.telling import Listen, Telling
 from busline.runtime.watchdog import Watchdog
-from busline.runtime.worker import Work, Worker
+from busline.runtime.work import Work
+from busline.runtime.worker import Worker
 
 log = logging.getLogger("busline")
 PAGE = 500

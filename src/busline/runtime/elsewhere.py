@@ -9,7 +9,7 @@ from busline.core.errors import BuslineError, Invalid, Unavailable
 from busline.core.outcome import Acked, Outcome, Rejected, Send, Settled
 from busline.core.ports import Transport
 from busline.runtime.engines import Engines
-from busline.runtime.trouble import AWAY
+from busline.runtime.outage import AWAY
 
 Waiting = tuple[Settled, str, BuslineError]  # where it waits, and for what
 

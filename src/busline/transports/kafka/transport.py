@@ -38,7 +38,7 @@ class KafkaTransport:
     is replaced within about twelve. `span`: how many records of a partition may be handed out
     behind one that is not finished."""
 
-    features = Features(topics=True, queues=False, durable=True, atomic=False)
+    features = Features(topics=True, queues=False, durable=True, atomic=False, notes=True)
     system = "kafka"
 
     def __init__(

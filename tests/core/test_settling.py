@@ -15,7 +15,7 @@ from busline.core.message import Message
 from busline.core.outcome import ACKED, Acked, Keep, Outcome, Rejected, Send, Settlement
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.runtime.engines import Engines
-from busline.runtime.settler import GROUP, GROUP_BYTES, fitting
+from busline.runtime.settling import GROUP, GROUP_BYTES, fitting
 from busline.transports.memory import MemoryTransport
 
 topic, away = Topic("numbers", int, partitions=4), Topic("away", int, partitions=1)
