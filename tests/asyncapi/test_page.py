@@ -20,10 +20,10 @@ from busline.asyncapi.html import markup, tag
 from busline.cli.http import Page as Answer
 from busline.cli.http import served
 from tests.asyncapi.torture import app as torture
-from tests.servers.chromium import browser
+from tests.servers.chromium import browser, chromium, in_its_loop
 from tests.servers.redis import free_port
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]
 
 APPS = {
     "shop": shop,
@@ -59,6 +59,7 @@ def made(name: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.server
+@in_its_loop
 @pytest.mark.parametrize("name", APPS)
 async def test_a_browser_has_nothing_to_say(
     name: str, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,6 +83,7 @@ async def test_a_browser_has_nothing_to_say(
 
 
 @pytest.mark.server
+@in_its_loop
 async def test_every_link_leads_somewhere(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_text(page(made("torture")))
@@ -97,6 +99,7 @@ async def test_every_link_leads_somewhere(browser: Browser, tmp_path: Path) -> N
 
 
 @pytest.mark.server
+@in_its_loop
 async def test_markup_in_any_text_stays_text_and_could_not_run_if_it_did_not(
     browser: Browser,
 ) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from busline.transports.sqlite import SqliteTransport
 from tests.faults import victim
 
@@ -81,6 +83,7 @@ def check_records(found: Found, said: set[str]) -> None:
     assert "records settled" not in said or found.low > found.records["r4"]
 
 
+@pytest.mark.slow
 async def test_no_statement_is_a_bad_one_to_die_at(tmp_path: Path) -> None:
     survived = 0
     for fatal, path, status, said in crashes(tmp_path):

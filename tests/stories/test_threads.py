@@ -76,6 +76,7 @@ async def test_those_that_are_awaited_run_beside_the_threads() -> None:
         await until(lambda: len(RUNNING) == THREADS - 1)
         await (await app.enqueue_many(awaited.call(n) for n in range(500))).results(20)
         assert len(seen) == 500
+        GO.set()
 
 
 async def test_a_concurrency_that_is_asked_for_brings_its_threads() -> None:
