@@ -13,7 +13,7 @@ from busline.app import Setting
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import Unavailable
 from busline.runtime.engines import Engines
-from busline.runtime.worker import THREADS
+from busline.runtime.work import THREADS
 from busline.testing.clock import SimClock
 from busline.transports.memory import MemoryTransport
 

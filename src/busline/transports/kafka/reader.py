@@ -10,8 +10,9 @@ from aiokafka import errors as kafka
 
 from busline.core.errors import BuslineError, wrong
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Settled, Settlement
 from busline.core.ports import Subscription
+from busline.transports.kafka.arrival import Arrival
 from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, translated
 from busline.transports.kafka.fetched import Fetched
@@ -19,7 +20,6 @@ from busline.transports.kafka.member import Member
 from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
-Settled = tuple[Delivery, Outcome]
 LOOK = 1.0  # seconds between looks at the client's health while nothing arrives
 PLACED = 0.1  # seconds between looks whether a new group stands everywhere
 
@@ -109,7 +109,7 @@ class Reader:
                 break
             share = -(-room // (len(ready) - n + 1))  # as much for each that is left
             read = self._read(tracker, min(share, tracker.room(ahead)), size, alone=not taken)
-            size -= sum(len(one.message.body or b"") for one in read)
+            size -= sum([len(one.body or b"") for one in read])
             taken += read
         return taken
 
@@ -145,7 +145,7 @@ class Reader:
             if one.source is not None and one.failure is None and one.room(self._subscription.ahead)
         ]
 
-    def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Delivery]:
+    def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Arrival]:
         before = tracker.low
         taken = tracker.take(limit, size, alone=alone)
         if tracker.failure is not None:
@@ -166,7 +166,7 @@ class Reader:
 
     # --- settling ----------------------------------------------------------------------------
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
         rich = [
             (delivery, outcome)
             for delivery, outcome in settled
@@ -178,28 +178,28 @@ class Reader:
             raise late[0].error
         return self._finish(settled)
 
-    def _finish(self, settled: Sequence[Settled]) -> list[Delivery]:
-        """Returns those that are not ours, or no longer."""
+    def _finish(self, settled: Sequence[Settled]) -> Settlement:
         refused, finished, back = (
             list[Delivery](),
             defaultdict[Tracker, list[int]](list),
-            defaultdict[Tracker, list[Delivery]](list),
+            defaultdict[Tracker, list[Arrival]](list),
         )
         for delivery, outcome in settled:
             tracker, offset = delivery.receipt
-            if tracker.held.pop(offset, None) is None:  # popped: it may be here twice
+            held = tracker.held.pop(offset, None)  # popped: it may be here twice
+            if held is None:
                 refused.append(delivery)
-            elif outcome is ACKED or isinstance(outcome, Acked | Rejected):
+            elif outcome.final:
                 finished[tracker].append(offset)
             else:
-                back[tracker].append(delivery)
-        self._carrier.forget(settled)
+                back[tracker].append(held)
+        rejected = self._carrier.forget(settled)
         for tracker, offsets in finished.items():
             tracker.finish(offsets)
         for tracker, deliveries in back.items():
             tracker.give_back(deliveries)
         self._moved()
-        return refused
+        return Settlement(refused, rejected)
 
     def _moved(self) -> None:
         self._member.committer.moved()
