@@ -24,8 +24,9 @@ def place() -> Iterator[Ground]:
         yield made
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.server
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("names", [*ALONE, *BESIDE], ids=", ".join)
 async def test_the_judge_finds_nothing(place: Ground, names: tuple[str, ...]) -> None:
     async with asyncio.TaskGroup() as group:
