@@ -64,7 +64,7 @@ async def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
 
     assert (
         await said(path)
-        == f"'{path}': expected layout 1 or older, got layout 99, of a newer busline. Upgrade"
+        == f"'{path}': expected layout 2 or older, got layout 99, of a newer busline. Upgrade"
         " busline, or name another file."
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from busline.core.errors import Invalid, Unavailable
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Keep, Rejected
+from busline.core.outcome import ACKED, Acked, Keep
 from busline.core.ports import Receiver
 from busline.testing.contract import MAIL, OTHER, bodies, message, receive
 from busline.transports import sqlite
@@ -281,17 +281,3 @@ async def test_facts_and_ids_whose_time_is_over_are_removed(engines: Engines) ->
 
     rows = "SELECT key FROM fact UNION ALL SELECT id FROM known"
     assert await transport.file.read(lambda db: db.execute(rows).fetchall()) == [("stays",)]
-
-
-async def test_a_file_of_before_gets_the_column_that_it_lacks(engines: Engines) -> None:
-    async with SqliteTransport(engines.path) as first:
-        await first.publish(MAIL, [message(id="a")])
-    with contextlib.closing(sqlite3.connect(engines.path)) as db:
-        db.execute("ALTER TABLE dead DROP COLUMN details")
-
-    desk = await engines.desk()
-    receiver = await desk.take()
-    (job,) = await receive(receiver, 1)
-    await receiver.settle([(job, Rejected("no", ValueError("why")))])
-
-    assert "ValueError: why" in ((await desk.transport.inspector.dead())[0].traceback or "")

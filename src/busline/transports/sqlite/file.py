@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
 from busline.transports.sqlite.held import hold, let_go
-from busline.transports.sqlite.schema import APPLICATION, LAYOUT, complete, create, layout
+from busline.transports.sqlite.schema import APPLICATION, layout
+from busline.transports.sqlite.steps import LAYOUT, climb
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -52,6 +53,10 @@ class Gone(Unavailable):
 
 class Damaged(BuslineError):
     """The file is no usable database any more. No retry mends it."""
+
+
+class Outdated(BuslineError):
+    """A newer busline changed the file's tables while it was open. No retry mends it."""
 
 
 @dataclass(slots=True)
@@ -208,7 +213,7 @@ class File:
             )
         except Exception as error:  # whoever asked hears of it
             said = self._said(error)
-        if len(requests) == 1 or isinstance(said, Busy | Gone):
+        if len(requests) == 1 or isinstance(said, Busy | Gone | Outdated):
             return [(one, None, said) for one in requests]
         return [
             answer for one in requests for answer in self._write([one])
@@ -230,6 +235,7 @@ class File:
         with self._lock:
             begin(self._db)
             try:
+                self._check_layout()
                 results = [one.operation(self._db) for one in requests]
                 self._db.execute("COMMIT")
             except BaseException:  # all of a turn or none of it
@@ -329,13 +335,8 @@ class File:
         db.execute(
             "PRAGMA journal_size_limit = 0"
         )  # a log that begins anew is cut: its size tells how much is in it
-        begin(db)
-        if layout(db) == 0:
-            create(db)
-        complete(db)
-        db.execute(
-            f"PRAGMA user_version = {LAYOUT}"
-        )  # a write: says now whether the file can be written
+        begin(db)  # says now whether the file can be written
+        climb(db)
         db.execute("COMMIT")
 
     def _refuse_others(self, db: sqlite3.Connection) -> None:
@@ -375,6 +376,18 @@ class File:
                     "the file that was opened",
                     "none or another",
                     "Put it back: it was moved or deleted. It goes on by itself.",
+                )
+            )
+
+    def _check_layout(self) -> None:
+        """Raises Outdated if another process has changed the tables."""
+        if (found := layout(self._db)) != LAYOUT:
+            raise Outdated(
+                wrong(
+                    self.path,
+                    f"layout {LAYOUT}",
+                    f"layout {found}, which a newer busline made meanwhile",
+                    "Upgrade busline here as well, and start again.",
                 )
             )
 
