@@ -25,6 +25,7 @@ from busline.transports.redis.place import ANSWER, SLOWEST, SOON, Place, pack_co
 CODE = re.compile(
     r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b"
 )
+LAYOUT = re.compile(r"LAYOUT (\S+) (.*)")  # ours, and the one that a script found
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
 LOGIN = ("NOAUTH", "WRONGPASS")
 DENIED = re.compile(
@@ -86,6 +87,11 @@ def understood(error: Exception, place: Place, prefix: str) -> BuslineError:
                     remedy,
                 )
             ]
+        )
+    if told := LAYOUT.match(said):
+        remedy = "A newer busline has written these keys: upgrade, or choose another namespace."
+        return ConfigError(
+            [wrong(f"{prefix}layout", f"layout {told[1]}", f"layout {told[2]}", remedy)]
         )
     if kind in LOGIN or isinstance(error, AuthenticationError):
         return ConfigError(
