@@ -555,9 +555,9 @@ def away(shop: Project) -> Path:
         """
         import busline.transports.sqlite as sqlite
         from busline.cli import run
-        from busline.transports.sqlite import file
+        from busline.transports.sqlite import lock
 
-        run.SAY_EVERY = sqlite.PATIENCE = file.PATIENCE = 0.1
+        run.SAY_EVERY = sqlite.PATIENCE = lock.PATIENCE = 0.1
         from shop import app
         """,
     )

@@ -15,7 +15,7 @@ import pytest
 from busline.core.errors import Invalid
 from busline.testing.contract import MAIL, Desk, ack, message, receive
 from busline.transports.sqlite import SqliteTransport
-from busline.transports.sqlite.file import Outdated
+from busline.transports.sqlite.errors import Outdated
 from busline.transports.sqlite.steps import LAYOUT
 from tests.transports.sqlite.conftest import Engines
 

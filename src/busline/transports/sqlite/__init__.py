@@ -26,8 +26,10 @@ from busline.core.outcome import (
 )
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.transports.sqlite import jobs, topics
+from busline.transports.sqlite.database import Operation
+from busline.transports.sqlite.errors import Busy
 from busline.transports.sqlite.facts import SqliteStore, keep
-from busline.transports.sqlite.file import Busy, File, Operation
+from busline.transports.sqlite.file import File
 from busline.transports.sqlite.inspector import SqliteInspector
 from busline.transports.sqlite.jobs import Impossible
 from busline.transports.sqlite.process import Process, remove
