@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from busline.checks import check_body, check_returned, check_returns, check_waits
-from busline.core.address import Address
+from busline.core.address import Address, redriven
 from busline.core.causes import told
 from busline.core.chain import Middleware, Step, chain
 from busline.core.codec import JSON, Codec, codec_of
 from busline.core.depends import Node
 from busline.core.errors import Invalid, Reject, wrong
+from busline.core.facts import result_key
 from busline.core.function import kind_of
 from busline.core.handler import Collect, Ending, Handler, Invoke, invoke
 from busline.core.ids import new_id
@@ -31,8 +32,8 @@ from busline.middleware.validation import SKIPPED, refusal, unfamiliar, validati
 from busline.router import Router, Subscriber, where
 from busline.runtime.bus import Bus, Plan
 from busline.runtime.engines import Engines
-from busline.runtime.worker import THREADS, UNLIMITED, Work
-from busline.task import Task, result_key
+from busline.runtime.work import THREADS, UNLIMITED, Work
+from busline.task import Task
 from busline.topic import Topic, unwanted
 
 if TYPE_CHECKING:
@@ -176,14 +177,14 @@ class Assembly:
         home = streams if streams.features.queues else self.bus.engines.jobs
         if home is None:
             return [work]
-        redriven = Subscription((Address("queue", f"~{group}"),), tasks=frozenset((handler.name,)))
+        again = Subscription((redriven(group),), tasks=frozenset((handler.name,)))
         limit = min(DEFAULT_CONCURRENCY, limit)
         return [
             work,
             Work(
                 f"{subscriber.full_name} (redriven)",
                 home,
-                redriven,
+                again,
                 {handler.name: handler},
                 limit,
                 limit,

@@ -19,6 +19,7 @@ from busline.core.clock import Seconds
 from busline.core.codec import Codec
 from busline.core.depends import INJECTED
 from busline.core.errors import Invalid, JobFailed, NoResult, wrong
+from busline.core.facts import result_key
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, Message, Options, encode_headers
 from busline.core.options import duration, duration_or_none, kind, point
@@ -456,12 +457,6 @@ class Job(Generic[R_co]):
             raise JobFailed(error_type, text, attempts, *details(*more[:1] or (None,)))
         value: R_co = self._task.result_codec.decode(kept[1:])
         return value
-
-
-def result_key(id: str) -> str:
-    """Where a job's end is kept: `+` and the JSON of what it returned, `-` and [error type, text,
-    attempts, and as text: causes and traceback]."""
-    return f"result/{id}"
 
 
 class Jobs(Sequence[Job[R_co]]):

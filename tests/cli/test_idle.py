@@ -11,7 +11,8 @@ from busline.runtime.bus import Bus
 from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.engines import Engines
 from busline.runtime.idle import until_idle
-from busline.runtime.worker import Work, Worker
+from busline.runtime.work import Work
+from busline.runtime.worker import Worker
 
 
 class Seen:

@@ -27,6 +27,7 @@ from busline.core.outcome import ACKED, RELEASED, Acked, Outcome, Rejected, Retr
 from busline.core.ports import Depth, Receiver, State, Subscription
 from busline.testing.clock import SimClock
 from busline.testing.contract import Recorder
+from busline.testing.contract.desk import refused
 from busline.transports.memory import MemoryTransport
 from busline.transports.sqlite import SqliteTransport
 
@@ -188,12 +189,12 @@ class Machine(RuleBasedStateMachine):
         hand = self.hand[kind]
         chosen = [(hand.pop(n % len(hand)), end) for n, end in ends if hand]
         settled = [(one, self.outcome(one, end)) for one, end in chosen]
-        assert self.run(self.receivers[kind].settle(settled)) == []
+        assert self.run(refused(self.receivers[kind], *settled)) == []
         for delivery, outcome in settled:
             self.applied(delivery, outcome)
             self.former.append((kind, delivery))
         if twice:
-            assert self.run(self.receivers[kind].settle(settled)) == [one for one, _ in settled]
+            assert self.run(refused(self.receivers[kind], *settled)) == [one for one, _ in settled]
 
     def outcome(self, delivery: Delivery, end: str) -> Outcome:
         if end == "ack":
@@ -241,7 +242,7 @@ class Machine(RuleBasedStateMachine):
             self.disturb("crash")
         else:
             self.hand["records"].pop(0)
-            assert self.run(self.receivers["records"].settle([(delivery, Rejected("sent"))])) == []
+            assert self.run(refused(self.receivers["records"], (delivery, Rejected("sent")))) == []
             self.applied(delivery, Rejected("sent"))
 
     def run_elsewhere(self) -> None:
@@ -263,7 +264,7 @@ class Machine(RuleBasedStateMachine):
         kind, delivery = self.former[which % len(self.former)]
         if delivery.id not in {one.id for one in self.hand[kind]}:
             assert self.run(
-                self.receivers[kind].settle([(delivery, self.outcome(delivery, "ack"))])
+                refused(self.receivers[kind], (delivery, self.outcome(delivery, "ack")))
             ) == [delivery]
             self.reached["late"] += 1
         dead = [
@@ -311,7 +312,7 @@ class Machine(RuleBasedStateMachine):
         self.run(self.replace())
         for kind, deliveries in hand.items():
             late = [(one, self.outcome(one, "ack")) for one in deliveries]
-            assert self.run(receivers[kind].settle(late)) == deliveries
+            assert self.run(refused(receivers[kind], *late)) == deliveries
         self.run(self.stacks.pop(0).aclose())
 
     async def replace(self) -> None:

@@ -41,7 +41,7 @@ class TestMemory(OneEngine):
         transport.lose(transport.receivers[0])
 
         assert desk.host.recalled == got
-        assert await receiver.settle([(got[0], ACKED)]) == got
+        assert (await receiver.settle([(got[0], ACKED)])).refused == got
         assert len(await receive(receiver, 1)) == 1
 
     async def test_a_lost_reader_is_refused_and_the_next_takes_over(

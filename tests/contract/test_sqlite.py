@@ -57,7 +57,7 @@ class TestSqlite(OneEngine):
         second = Desk(await take_for_dead(desk, engine), clock)
         theirs = await receive(await second.take(), 1)
 
-        late = await receiver.settle([(got[0], Acked((Send(MAIL, message(b"effect")),)))])
+        late, _ = await receiver.settle([(got[0], Acked((Send(MAIL, message(b"effect")),)))])
 
         assert late == got and bodies(theirs) == [b"x"]
         depth = (await desk.transport.inspector.depth())["mail"]
@@ -73,7 +73,7 @@ class TestSqlite(OneEngine):
         second = Desk(await take_for_dead(desk, engine), clock)
         await receive(await second.take(), 2)
 
-        assert await receiver.settle([(one, ACKED) for one in got]) == got
+        assert (await receiver.settle([(one, ACKED) for one in got])).refused == got
 
         assert (await desk.transport.inspector.depth())["mail"].running == 2
         await second.stack.aclose()
@@ -87,7 +87,7 @@ class TestSqlite(OneEngine):
         second = Desk(await take_for_dead(desk, engine), clock)
         theirs = await receive(await second.read(OTHER), 1)
 
-        late = await receiver.settle([(got[0], Acked((Send(MAIL, message(b"effect")),)))])
+        late, _ = await receiver.settle([(got[0], Acked((Send(MAIL, message(b"effect")),)))])
 
         assert late == got and bodies(theirs) == [b"x"]
         assert desk.host.recalled == got
@@ -101,7 +101,7 @@ class TestSqlite(OneEngine):
 
         got = await receive(receiver, 1)
 
-        assert await receiver.settle([(got[0], ACKED)]) == []
+        assert (await receiver.settle([(got[0], ACKED)])).refused == []
 
     async def test_a_job_that_kills_three_workers_is_dead(
         self, desk: Desk, engine: Open, clock: SimClock

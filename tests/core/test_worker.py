@@ -12,7 +12,7 @@ from busline.app import Setting
 from busline.core.clock import SystemClock
 from busline.core.errors import BuslineError, Invalid, Unavailable
 from busline.core.message import Delivery
-from busline.core.outcome import Outcome
+from busline.core.outcome import Outcome, Settlement
 from busline.core.ports import Host, Receiver, Subscription
 from busline.runtime.engines import Engines
 from busline.transports.memory import MemoryTransport
@@ -51,7 +51,7 @@ class Unsettled:
     def __init__(self, inner: Receiver, error: BuslineError) -> None:
         self.receive, self._error = inner.receive, error
 
-    async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Settlement:
         raise self._error
 
 

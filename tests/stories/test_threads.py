@@ -13,7 +13,7 @@ from busline.app import Setting
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import Unavailable
 from busline.runtime.engines import Engines
-from busline.runtime.worker import THREADS
+from busline.runtime.work import THREADS
 from busline.testing.clock import SimClock
 from busline.transports.memory import MemoryTransport
 
@@ -76,6 +76,7 @@ async def test_those_that_are_awaited_run_beside_the_threads() -> None:
         await until(lambda: len(RUNNING) == THREADS - 1)
         await (await app.enqueue_many(awaited.call(n) for n in range(500))).results(20)
         assert len(seen) == 500
+        GO.set()
 
 
 async def test_a_concurrency_that_is_asked_for_brings_its_threads() -> None:

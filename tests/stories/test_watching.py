@@ -18,7 +18,7 @@ from busline.transports.memory import MemoryTransport
 
 def callers(frame: FrameType | None) -> Iterator[str]:
     """Who called whom, up to the worker."""
-    while frame is not None and frame.f_code.co_name != "_handle":
+    while frame is not None and frame.f_code.co_name != "_run":
         yield frame.f_code.co_name
         frame = frame.f_back
 

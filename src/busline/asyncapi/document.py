@@ -13,6 +13,7 @@ from busline.asyncapi.examples import example
 from busline.asyncapi.ids import Ids, safe
 from busline.asyncapi.schemas import Mode, Wanted, schemas
 from busline.checks import named
+from busline.core.address import dead_topic
 from busline.core.depends import Header
 from busline.core.fits import UNIONS
 from busline.core.markers import asked, defaultless
@@ -210,7 +211,7 @@ class _Writer:
         if self._on_kafka():
             found["bindings"] = {"kafka": {"groupId": {"type": "string", "enum": [group]}}}
             found["x-busline-dead-letters"] = [
-                f"{topic.name}.{group}.dead" for topic, _ in subscriber.source.parts
+                dead_topic(topic.name, group) for topic, _ in subscriber.source.parts
             ]
         return found
 
@@ -219,7 +220,7 @@ class _Writer:
         and why, in headers."""
         headers = {f"busline-{name}": needed for name, needed in NOTES.items()}
         for topic, _ in subscriber.source.parts:
-            name = f"{topic.name}.{self._app.group_of(subscriber)}.dead"
+            name = dead_topic(topic.name, self._app.group_of(subscriber))
             id = self._ids.of(f"dead_{name}", ("dead", name))
             self._channel(id, name, name, "streams")
             self._channels[id]["bindings"] = {

@@ -18,7 +18,7 @@ from busline.naming import Named, Names
 from busline.router import Subscriber
 from busline.runtime.bus import Bus
 from busline.runtime.engines import Engines
-from busline.runtime.worker import UNLIMITED, Work
+from busline.runtime.work import UNLIMITED, Work
 from busline.task import Task
 
 

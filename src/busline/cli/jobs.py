@@ -12,7 +12,7 @@ from busline.cli.dead import as_data, as_text
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
 from busline.core.errors import Invalid, wrong
-from busline.task import result_key
+from busline.core.facts import result_key
 
 
 @click.group("jobs")

@@ -28,7 +28,8 @@ from busline.naming import warn_in_container
 from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
 from busline.runtime.samples import Samples
-from busline.runtime.worker import Work, Worker
+from busline.runtime.work import Work
+from busline.runtime.worker import Worker
 
 log = logging.getLogger("busline")
 SAY_EVERY = 5.0

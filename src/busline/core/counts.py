@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, RELEASED, Acked, Outcome, Rejected, Retried
+from busline.core.outcome import ACKED, RELEASED, Acked, Rejected, Retried, Settled
 
 
 class Whose(NamedTuple):
@@ -38,7 +38,7 @@ class Counts:
         self.gaps += other.gaps
 
 
-def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
+def tally(settled: Iterable[Settled]) -> dict[str, Counts]:
     """The numbers of one settle, per handler."""
     found: dict[str, Counts] = {}
     for delivery, outcome in settled:
@@ -62,7 +62,7 @@ def tally(settled: Iterable[tuple[Delivery, Outcome]]) -> dict[str, Counts]:
 
 
 def tally_in(
-    queue: str, settled: Iterable[tuple[Delivery, Outcome]], refused: Iterable[Delivery]
+    queue: str, settled: Iterable[Settled], refused: Iterable[Delivery]
 ) -> dict[Whose, Counts]:
     """The numbers of one settle, and of what was settled too late, all of it of one queue."""
     found = {Whose(queue, handler): counts for handler, counts in tally(settled).items()}
@@ -73,11 +73,11 @@ def tally_in(
 
 def tally_by(
     queue_of: Callable[[Delivery], str],
-    settled: Iterable[tuple[Delivery, Outcome]],
+    settled: Iterable[Settled],
     refused: Iterable[Delivery],
 ) -> dict[Whose, Counts]:
     """As `tally_in`, where each may be of another queue."""
-    parts: dict[str, tuple[list[tuple[Delivery, Outcome]], list[Delivery]]] = {}
+    parts: dict[str, tuple[list[Settled], list[Delivery]]] = {}
     for one in settled:
         parts.setdefault(queue_of(one[0]), ([], []))[0].append(one)
     for delivery in refused:

@@ -4,6 +4,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from busline.core.message import Delivery
+from busline.core.ports import Order
+
+
+def lane(order: Order, place: object, key: bytes | None) -> object:
+    """The lane of a record in its `place`, a partition: those of a key have their own, those
+    without one share the partition's. None where nothing is kept in order."""
+    if order == "key":
+        return place if key is None else (place, key)
+    return place if order == "partition" else None
 
 
 class Lanes:
@@ -17,17 +26,16 @@ class Lanes:
         self.running = 0
         self.behind = 0  # how many wait for their lane
         self._ready: deque[Delivery] = deque()
-        self._queues: dict[
-            object, deque[Delivery] | None
-        ] = {}  # a closed lane, and who waits behind its head
+        # a closed lane, and who waits behind its head
+        self._queues: dict[object, deque[Delivery] | None] = {}
 
     def __repr__(self) -> str:
         return f"<Lanes {self.running} of {self._limit} running, {len(self._ready)} ready>"
 
     @property
-    def ready(self) -> int:
-        """How many could start, were there room."""
-        return len(self._ready)
+    def free(self) -> int:
+        """How many may start now."""
+        return min(self._limit - self.running, len(self._ready))
 
     def add(self, deliveries: Iterable[Delivery]) -> None:
         ready, queues = self._ready, self._queues
@@ -45,11 +53,12 @@ class Lanes:
                 queue.append(delivery)
                 self.behind += 1
 
-    def take(self) -> list[Delivery]:
-        """Everything that may start now. Each is to be left, or held, later."""
-        count = min(self._limit - self.running, len(self._ready))
-        self.running += count
-        return [self._ready.popleft() for _ in range(count)]
+    def take(self) -> Delivery | None:
+        """One that may start now; it is to be left, or held, later."""
+        if not self._ready or self.running >= self._limit:
+            return None
+        self.running += 1
+        return self._ready.popleft()
 
     def leave(self, delivery: Delivery) -> None:
         """It ended: its lane opens for the next."""

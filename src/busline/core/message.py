@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 from busline.core.clock import moment
 from busline.core.errors import Cause, Invalid, excerpt, wrong
 from busline.core.options import kind
+from busline.core.position import partition_of, topic_of
 from busline.core.served import Served
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Options(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """What travels. Not changed after it is made.
+    """What travels. Its sender may change it until it is sent, nobody after that.
 
     `body`: the bytes of the user's value, None for a tombstone. `at`, `due`: seconds since 1970.
     `task`: the name of the task that a job is for, empty for a record. `unique`: the lock the job
@@ -173,9 +174,7 @@ class Delivery:
     @property
     def partition(self) -> str:
         """The part of its topic in which a record waits, `topic/partition`; empty for a job."""
-        return (
-            self.position.rpartition("@")[0] if self.position is not None and self.in_lane else ""
-        )
+        return partition_of(self.position) if self.position is not None and self.in_lane else ""
 
     @property
     def cut_off(self) -> bool:
@@ -199,11 +198,11 @@ class Delivery:
 
 def delivered(job: Message, queue: str, attempt: int, receipt: Any = None) -> Delivery:
     """A job as it comes out of a queue. One that was a record comes from its topic."""
-    address = queue if job.origin is None else job.origin.rpartition("/")[0]
+    address = queue if job.origin is None else topic_of(job.origin)
     return Delivery(job, address, attempt, job.origin, None, receipt)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A message that its handler could not handle, byte for byte as it came, with the reason."""
 

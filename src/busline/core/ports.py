@@ -10,7 +10,7 @@ from busline.core.address import Address
 from busline.core.clock import Clock
 from busline.core.counts import Counts, Whose
 from busline.core.message import DeadLetter, Delivery, Message
-from busline.core.outcome import Outcome
+from busline.core.outcome import Settled, Settlement
 from busline.core.served import Served
 
 Order: TypeAlias = Literal["partition", "key", "none"]
@@ -45,12 +45,14 @@ class Features(NamedTuple):
     """What a transport can carry: the App refuses an impossible plan, the contract picks its tests.
 
     `atomic`: an outcome's effects are applied in one step with it. Where they are not, they may
-    take long, and outcomes of several partitions are settled beside one another."""
+    take long, and outcomes of several partitions are settled beside one another. `notes`: a plain
+    acknowledgement is noted by the receiver and written down later, with others."""
 
     topics: bool
     queues: bool
     durable: bool
     atomic: bool = True
+    notes: bool = False
 
 
 class Host(Protocol):
@@ -91,11 +93,11 @@ class Receiver(Protocol):
         engine is away: call again."""
         ...
 
-    async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
         """Applies outcomes: any mix, any order, each with its effects in one step where one engine
         keeps both, again if unsure. A delivery whose effects can never be done goes to the dead
-        letters. Returns those no longer ours: nothing was done for them. Raises Unavailable:
-        nothing is known, call again."""
+        letters. Returns which these are, and which are no longer ours. Raises Unavailable: nothing
+        is known, call again."""
         ...
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from busline.core.address import redriven, redriven_group
+
 
 class Served(NamedTuple):
     """A queue, or a topic for a group."""
@@ -15,12 +17,12 @@ class Served(NamedTuple):
     @property
     def queue(self) -> str:
         """The queue of its jobs; of a group, that of its dead records that run again."""
-        return self.address if self.group is None else f"~{self.group}"
+        return self.address if self.group is None else redriven(self.group).name
 
     @classmethod
     def of(cls, address: str, queue: str) -> "Served":
         """By where its letters go back to."""
-        return cls(address, queue[1:] if queue.startswith("~") else None)
+        return cls(address, redriven_group(queue))
 
     def __str__(self) -> str:
         return (
@@ -45,7 +47,7 @@ class Serves:
         return one in self.handlers or (isinstance(one, Served) and self._former(one.queue))
 
     def _former(self, queue: str) -> bool:
-        return queue == self.name or queue.startswith(f"~{self.name}.")
+        return queue == self.name or (redriven_group(queue) or "").startswith(f"{self.name}.")
 
     def has_queue(self, queue: str) -> bool:
         """Whether a queue, or the one of a group's dead records that run again, is among it."""

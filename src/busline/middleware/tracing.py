@@ -20,6 +20,7 @@ from busline.core.errors import BuslineError, Reject
 from busline.core.message import TIMEOUT, Delivery, Headers, Message
 from busline.core.policy import DAY
 from busline.core.ports import Transport
+from busline.core.position import number_of, offset_of
 
 log = logging.getLogger("busline")
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
@@ -62,9 +63,7 @@ class Tracing:
         if message.task:
             found["busline.task"] = message.task
         if position is not None:
-            found["messaging.destination.partition.id"] = position.rpartition("@")[0].rpartition(
-                "/"
-            )[2]
+            found["messaging.destination.partition.id"] = number_of(position)
         return (
             found | _of_kafka(message, position) if found["messaging.system"] == "kafka" else found
         )
@@ -205,9 +204,7 @@ HEADERS = _Getter()
 
 
 def _of_kafka(message: Message, position: str | None) -> Attributes:
-    found: Attributes = (
-        {} if position is None else {"messaging.kafka.offset": int(position.rpartition("@")[2])}
-    )
+    found: Attributes = {} if position is None else {"messaging.kafka.offset": offset_of(position)}
     if message.key is not None and message.key.isascii():
         found["messaging.kafka.message.key"] = message.key.decode()
     if message.body is None:

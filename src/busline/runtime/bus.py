@@ -13,7 +13,7 @@ from contextlib import (
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from busline.core.address import Address
+from busline.core.address import Address, redriven
 from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts
 from busline.core.depends import Node, in_order
@@ -31,7 +31,8 @@ from busline.runtime.exits import contained
 from busline.runtime.sending import Sends, handling, inherit, leave_with, record_job_id
 from busline.runtime.telling import Listen, Telling
 from busline.runtime.watchdog import Watchdog
-from busline.runtime.worker import Work, Worker
+from busline.runtime.work import Work
+from busline.runtime.worker import Worker
 
 log = logging.getLogger("busline")
 PAGE = 500
@@ -218,7 +219,7 @@ class Bus:
         for one in letters:
             groups.setdefault(one.group, []).append(_as_job(one, handler or one.handler))
         for group, messages in groups.items():
-            await jobs.publish(Address("queue", f"~{group}"), messages)
+            await jobs.publish(redriven(group or ""), messages)
         return await engine.inspector.purge([one.id for one in letters]) if letters else 0
 
     # --- consuming ---------------------------------------------------------------------------

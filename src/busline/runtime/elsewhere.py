@@ -6,13 +6,11 @@ from dataclasses import replace
 
 from busline.core.address import Address
 from busline.core.errors import BuslineError, Invalid, Unavailable
-from busline.core.message import Delivery
-from busline.core.outcome import Acked, Outcome, Rejected, Send
+from busline.core.outcome import Acked, Outcome, Rejected, Send, Settled
 from busline.core.ports import Transport
 from busline.runtime.engines import Engines
-from busline.runtime.trouble import AWAY
+from busline.runtime.outage import AWAY
 
-Settled = tuple[Delivery, Outcome]
 Waiting = tuple[Settled, str, BuslineError]  # where it waits, and for what
 
 
@@ -27,9 +25,7 @@ class Elsewhere:
     def apart(self, outcome: Outcome) -> bool:
         """Whether its effects take a way of their own, which may be a long one."""
         if not self._atomic:
-            return isinstance(outcome, Rejected) or (
-                isinstance(outcome, Acked) and bool(outcome.effects)
-            )
+            return bool(outcome.effects) or isinstance(outcome, Rejected)
         return not self._alone and bool(self._sends(outcome))
 
     async def confirm(
@@ -51,10 +47,9 @@ class Elsewhere:
         return confirming.sorted()
 
     def _sends(self, outcome: Outcome) -> list[Send]:
-        effects = outcome.effects if isinstance(outcome, Acked | Rejected) else ()
         return [
             one
-            for one in effects
+            for one in outcome.effects
             if isinstance(one, Send) and self._engines.of(one.address) is not self._own
         ]
 

@@ -1,24 +1,32 @@
-"""What a worker has in hand: how many, how large, and how many of them will hold a thread."""
+"""What a worker has in hand. A delivery waits for its lane or its place, runs, is parked, or has
+finished and waits to be settled; it counts as held from `add` to `drop`."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import Future
+from itertools import chain
 
-from busline.core.handler import Handler
+from busline.core.clock import Clock, Timer
+from busline.core.lanes import Lanes
 from busline.core.message import Delivery
+from busline.core.outcome import Retried
+from busline.runtime.work import Work
 
 MOST = 20_000  # whatever waits for its lane
 FULL = 4  # times what one receive may bring, in bytes
 
 
 class Held:
-    """Received and not settled. `buffer`, `size`: deliveries and bytes at which there is no more
-    room. `threads`: how many functions run in threads at once; of those that will, no more are
-    taken than there are threads."""
+    """Received and not settled. There is room for a buffer full of deliveries, and for so many
+    bytes; of those whose functions will run in threads for as many as there are threads. `resumed`
+    is called when one that was parked may start."""
 
-    def __init__(
-        self, buffer: int, batch_bytes: int, threads: int, handlers: Mapping[str, Handler]
-    ) -> None:
-        self._buffer, self._full, self._threads = buffer, FULL * batch_bytes, threads
-        self._threaded = frozenset(task for task, handler in handlers.items() if handler.threaded)
+    def __init__(self, work: Work, clock: Clock, resumed: Callable[[], None]) -> None:
+        self.lanes = Lanes(work.concurrency)
+        self.parked = Parked(self.lanes, clock, resumed)
+        self._buffer, self._threads = work.buffer, work.threads
+        self._full = FULL * work.subscription.batch_bytes
+        self._threaded = {name for name, handler in work.handlers.items() if handler.threaded}
         self.count = 0
         self._bytes = 0
         self._waiting = 0  # for threads, or in them
@@ -28,22 +36,91 @@ class Held:
             f"<Held {self.count}, {self._bytes} bytes, {self._waiting} for {self._threads} threads>"
         )
 
-    def add(self, deliveries: Iterable[Delivery], sign: int = 1) -> None:
-        threaded = self._threaded
-        for delivery in deliveries:
-            message = delivery.message
-            self.count += sign
-            self._bytes += sign * len(message.body or b"")
-            if threaded and message.task in threaded:
-                self._waiting += sign
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        self._note(deliveries, 1)
+        self.lanes.add(deliveries)
 
-    def drop(self, deliveries: Iterable[Delivery]) -> None:
-        self.add(deliveries, -1)
+    def drop(self, deliveries: Sequence[Delivery]) -> None:
+        """They are settled, or not ours any more."""
+        self._note(deliveries, -1)
 
-    def room(self, behind: int) -> int:
-        """How many more may be received. The `behind` that wait for their lane take no room from
-        what could start."""
+    def _note(self, deliveries: Sequence[Delivery], sign: int) -> None:
+        self.count += sign * len(deliveries)
+        self._bytes += sign * sum([len(one.body or b"") for one in deliveries])
+        if self._threaded:
+            self._waiting += sign * sum(one.message.task in self._threaded for one in deliveries)
+
+    def unstarted(self) -> Iterator[Delivery]:
+        """What waits for its turn, or is parked."""
+        return chain(self.lanes.unstarted(), self.parked)
+
+    def take(self, receipts: Set[object] | None) -> list[Delivery]:
+        """Takes those with these receipts out that have not begun, None for all: somebody else has
+        them now, or they are given back. They are still held."""
+        waiting = self.lanes.drop()
+        if receipts is None:
+            return waiting + self.parked.take()
+        self.lanes.add(one for one in waiting if one.receipt not in receipts)
+        return [one for one in waiting if one.receipt in receipts] + self.parked.take(receipts)
+
+    def room(self) -> int:
+        """How many more may be received; 0 where a handful is not worth the way. What waits behind
+        its lane takes no room from what could start."""
         if self._bytes >= self._full:
             return 0
-        room = min(self._buffer - (self.count - behind), MOST - self.count)
-        return min(room, self._threads - self._waiting) if self._threaded else room
+        lanes = self.lanes
+        room = min(self._buffer - (self.count - lanes.behind), MOST - self.count)
+        if self._threaded:
+            room = min(room, self._threads - self._waiting)
+        # a quarter of the buffer, or anything once less waits here than runs
+        hungry = self.count - lanes.behind - lanes.running <= lanes.running
+        return max(room, 0) if hungry or room >= self._buffer // 4 else 0
+
+
+class Parked:
+    """Deliveries that begin again later, their lanes closed meanwhile: retries that wait for their
+    time, and those whose earlier run still has a thread. `resumed`: one may start."""
+
+    def __init__(self, lanes: Lanes, clock: Clock, resumed: Callable[[], None]) -> None:
+        self._lanes, self._clock, self._resumed = lanes, clock, resumed
+        self._waiting: dict[object, tuple[Timer, Delivery]] = {}
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter([delivery for _, delivery in self._waiting.values()])
+
+    def retry(self, delivery: Delivery, outcome: Retried) -> None:
+        """Its next attempt begins when its time has come."""
+        self._lanes.hold()
+        fresh = delivery.again()
+        fresh.attempt += outcome.counted
+        timer = self._clock.after(outcome.after, lambda: self._resume(fresh))
+        self._waiting[delivery.receipt] = timer, fresh
+
+    def behind(self, thread: Future[None], delivery: Delivery) -> None:
+        """It begins when a thread has ended."""
+        self._lanes.hold()
+        waiting = asyncio.get_running_loop().create_task(
+            _until(thread), name=f"busline thread {delivery.handler}"
+        )
+        waiting.add_done_callback(lambda task: None if task.cancelled() else self._resume(delivery))
+        self._waiting[delivery.receipt] = waiting, delivery
+
+    def _resume(self, delivery: Delivery) -> None:
+        del self._waiting[delivery.receipt]
+        self._lanes.resume(delivery)
+        self._resumed()
+
+    def take(self, receipts: Set[object] | None = None) -> list[Delivery]:
+        """Takes out those with these receipts, None for all: their lanes open."""
+        taken: list[Delivery] = []
+        for receipt in [*self._waiting] if receipts is None else receipts & self._waiting.keys():
+            timer, delivery = self._waiting.pop(receipt)
+            timer.cancel()
+            self._lanes.open(delivery)
+            taken.append(delivery)
+        return taken
+
+
+async def _until(thread: Future[None]) -> None:
+    """Whoever gives up waiting for it leaves the thread alone."""
+    await asyncio.shield(asyncio.wrap_future(thread))

@@ -18,7 +18,8 @@ from busline.core.outcome import ACKED, Outcome, Rejected
 from busline.core.ports import Subscription
 from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.engines import Engines
-from busline.runtime.worker import Work, Worker
+from busline.runtime.work import Work
+from busline.runtime.worker import Worker
 from busline.transports.kafka import KafkaTransport
 
 PARTITIONS = 6

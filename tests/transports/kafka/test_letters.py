@@ -126,7 +126,7 @@ async def test_a_partition_stops_where_its_dead_letter_cannot_be_written(
     await desk.transport.publish(
         desk.orders, [message(b"behind", key=b"0"), message(b"beside", key=b"4")]
     )
-    assert await receiver.settle(rest) == []
+    assert (await receiver.settle(rest)).refused == []
     assert bodies(await receive(receiver, 1)) == [b"beside"] and await nothing(receiver)
     assert "expected a topic that takes dead letters" in await late(receiver, [(bad, outcome)])
 
@@ -136,7 +136,7 @@ async def test_a_partition_stops_where_its_dead_letter_cannot_be_written(
     async with asyncio.timeout(10):
         while True:
             with suppress(Unavailable):
-                assert await receiver.settle([(bad, outcome)]) == []
+                assert (await receiver.settle([(bad, outcome)])).refused == []
                 break
     assert bodies(await receive(receiver, 1)) == [b"behind"]
     assert (await only(desk, f"g{desk.mark}/{bad.position}")).body == b"1"
@@ -160,7 +160,7 @@ async def test_an_output_that_is_forbidden_is_waited_for_and_written_once(
     async with asyncio.timeout(20):
         while True:
             with suppress(ConfigError, Unavailable):
-                assert await receiver.settle([(plain, ACKED), (sending, outcome)]) == []
+                assert (await receiver.settle([(plain, ACKED), (sending, outcome)])).refused == []
                 break
             await asyncio.sleep(0.05)
 
@@ -190,7 +190,7 @@ async def test_what_is_not_confirmed_soon_is_written_once_all_the_same(
     async with asyncio.timeout(20):
         while True:
             with suppress(Unavailable):
-                assert await receiver.settle([(got, outcome)]) == []
+                assert (await receiver.settle([(got, outcome)])).refused == []
                 break
     await desk.transport.publish(desk.orders, [message(b"after", key=b"k")])
 
@@ -226,7 +226,7 @@ async def large(desk: Desk, engines: Engines, body: bytes, **settings: str) -> D
     async with asyncio.timeout(20):
         while True:
             with suppress(Unavailable):
-                assert await receiver.settle([(got, Rejected("too large"))]) == []
+                assert (await receiver.settle([(got, Rejected("too large"))])).refused == []
                 return got
 
 
@@ -313,8 +313,7 @@ async def test_what_an_outcome_sends_is_written_before_it_is_finished(desk: Desk
                 )
             ]
         )
-        == []
-    )
+    ).refused == []
 
     assert bodies(await receive(receiver, 1)) == [b"next"]
     assert bodies(await receive(await desk.read(desk.orders, group="sent"), 1)) == [b"sent"]
@@ -326,7 +325,9 @@ async def test_a_send_that_can_never_be_done_kills_its_own_record_alone(desk: De
     a, b, c = await receive(receiver, 3)
     wide = Acked((Send(desk.orders, message(b"." * 2_000_000)),))
 
-    assert await receiver.settle([(a, ACKED), (b, wide), (c, Acked((Keep("k", b"v", 1),)))]) == []
+    assert (
+        await receiver.settle([(a, ACKED), (b, wide), (c, Acked((Keep("k", b"v", 1),)))])
+    ).refused == []
 
     assert (await only(desk, f"g{desk.mark}/{b.position}")).error_type == "Invalid"
     assert "expected an engine that keeps facts" in (
@@ -342,7 +343,7 @@ async def test_settling_again_writes_nothing_again(desk: Desk) -> None:
     outcome = Acked((Send(desk.orders, message(b"sent")),))
     await receiver.settle([(got, outcome)])
 
-    assert await receiver.settle([(got, outcome)]) == [got]
+    assert (await receiver.settle([(got, outcome)])).refused == [got]
 
     await receive(sent, 1)
     await asyncio.sleep(0.2)  # what might come is on its way by now

@@ -43,7 +43,7 @@ async def test_a_worker_taken_for_dead_settles_nothing(engines: Engines) -> None
     theirs = await receive(await other.take(), 2)
 
     effects = Acked((Send(desk.post, message(b"effect")), Keep("k", b"v", 60)))
-    assert await receiver.settle([(got[0], effects), (got[1], ACKED)]) == got
+    assert (await receiver.settle([(got[0], effects), (got[1], ACKED)])).refused == got
 
     assert bodies(theirs) == [b"x", b"y"]
     assert "post" not in await other.transport.inspector.depth()
@@ -58,7 +58,7 @@ async def test_a_result_of_a_worker_taken_for_dead_is_not_kept(engines: Engines)
     got = await receive(receiver, 1)
     await take_for_dead(desk, other)
 
-    assert await receiver.settle([(got[0], Acked((Keep("k", b"v", 60),)))]) == got
+    assert (await receiver.settle([(got[0], Acked((Keep("k", b"v", 60),)))])).refused == got
 
     assert await other.transport.store.get(["k"]) == [None]
 
@@ -73,8 +73,8 @@ async def test_it_is_recalled_and_goes_on_under_a_new_name(engines: Engines) -> 
 
     assert desk.host.recalled == got
     assert again[0].body == b"x" and again[0].receipt != got[0].receipt and again[0].attempt == 1
-    assert await receiver.settle([(got[0], ACKED)]) == got
-    assert await receiver.settle([(again[0], ACKED)]) == []
+    assert (await receiver.settle([(got[0], ACKED)])).refused == got
+    assert (await receiver.settle([(again[0], ACKED)])).refused == []
 
 
 async def test_a_lease_is_renewed_while_the_loop_is_blocked(engines: Engines) -> None:
@@ -86,7 +86,7 @@ async def test_a_lease_is_renewed_while_the_loop_is_blocked(engines: Engines) ->
     time.sleep(1.5)
     await asyncio.to_thread(other.redis.lease.reap)
 
-    assert await receiver.settle([(got[0], ACKED)]) == []
+    assert (await receiver.settle([(got[0], ACKED)])).refused == []
 
 
 async def test_a_lease_that_ran_out_while_nobody_looked_is_renewed(engines: Engines) -> None:
@@ -101,7 +101,7 @@ async def test_a_lease_that_ran_out_while_nobody_looked_is_renewed(engines: Engi
     await asyncio.to_thread(desk.redis.lease.beat)
     await asyncio.to_thread(desk.redis.lease.reap)
 
-    assert await receiver.settle([(got[0], ACKED)]) == []
+    assert (await receiver.settle([(got[0], ACKED)])).refused == []
 
 
 async def test_a_job_that_kills_three_workers_is_dead(engines: Engines) -> None:

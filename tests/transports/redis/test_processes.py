@@ -58,7 +58,7 @@ async def test_what_a_killed_process_had_in_hand_runs_elsewhere(
         got = await receive(receiver, 2)
 
     assert bodies(got) == [b"a", b"b"] and [one.attempt for one in got] == [1, 1]
-    assert await receiver.settle([(one, ACKED) for one in got]) == []
+    assert (await receiver.settle([(one, ACKED) for one in got])).refused == []
     print(f"running elsewhere {time.monotonic() - begun:.2f} s after the kill, with a lease of 1 s")
     assert (await desk.transport.inspector.depth())["mail"][:4] == (0, 0, 0, 0)
 
@@ -81,7 +81,7 @@ async def test_a_process_frozen_past_its_lease_is_refused_when_it_comes_back(
         assert (await desk.transport.inspector.counts())[Whose("mail", "send")].refused == 1
         assert "post" not in await desk.transport.inspector.depth()
         assert await desk.transport.store.get(["fact-1"]) == [None]
-        assert await receiver.settle([(theirs[0], ACKED)]) == []
+        assert (await receiver.settle([(theirs[0], ACKED)])).refused == []
 
 
 async def test_a_process_that_leaves_gives_back_at_once(engines: Engines, redis: Server) -> None:

@@ -13,7 +13,7 @@ from busline.core.errors import Unavailable
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Keep, Retried
 from busline.core.ports import Receiver
-from busline.testing.contract import bodies, message, nothing, receive
+from busline.testing.contract import ack, bodies, message, nothing, receive
 from busline.transports.redis.envelope import pack
 from tests.servers.redis import Server, Wire, running
 from tests.transports.redis.conftest import Engines, RealDesk
@@ -41,7 +41,7 @@ async def settled(receiver: Receiver, deliveries: list[Delivery]) -> list[Delive
     async with asyncio.timeout(5):
         while True:
             try:
-                return list(await receiver.settle([(one, ACKED) for one in deliveries]))
+                return list(await ack(receiver, deliveries))
             except Unavailable:
                 await asyncio.sleep(0.05)
 
@@ -98,7 +98,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_counts_once(
 
     assert wire.lost == 1
     assert (await other.transport.inspector.counts())[Whose("mail", "send")].handled == 3
-    assert await receiver.settle([(got[0], ACKED)]) == got[:1]
+    assert (await receiver.settle([(got[0], ACKED)])).refused == got[:1]
 
 
 async def test_a_retry_whose_answer_was_lost_counts_one_attempt(
@@ -139,7 +139,7 @@ async def test_forgotten_scripts_are_loaded_again(engines: Engines, redis: Serve
         redis.say("SCRIPT", "FLUSH")
         await desk.transport.publish(desk.mail, [message()])
         redis.say("SCRIPT", "FLUSH")
-        assert await receiver.settle([((await receive(receiver, 1))[0], ACKED)]) == []
+        assert (await receiver.settle([((await receive(receiver, 1))[0], ACKED)])).refused == []
 
 
 async def test_a_restarted_server_with_aof_has_everything(engines: Engines) -> None:
@@ -237,7 +237,7 @@ async def test_a_full_server_refuses_sends_at_once_and_takes_acknowledgements(
 
         with pytest.raises(Unavailable, match="a server that takes writes"):
             await desk.transport.publish(desk.mail, [message(b"1")])
-        assert await receiver.settle([(got[0], ACKED)]) == []
+        assert (await receiver.settle([(got[0], ACKED)])).refused == []
 
         server.say("CONFIG", "SET", "maxmemory", "0")
         assert await desk.transport.publish(desk.mail, [message(b"2")]) == {}
@@ -400,7 +400,7 @@ async def test_a_long_answer_may_take_its_time(
     await other.transport.publish(other.mail, [message(body, id="in")])
 
     (got,) = await receive(receiver, 1)
-    assert await receiver.settle([(got, Acked((Keep("k", body, 60.0),)))]) == []
+    assert (await receiver.settle([(got, Acked((Keep("k", body, 60.0),)))])).refused == []
     assert await desk.transport.publish(desk.mail, [message(body, id="out")]) == {}
 
     assert await desk.transport.store.get(["k"]) == [body]
@@ -444,4 +444,4 @@ async def test_a_lease_that_the_server_refuses_to_renew_is_told_and_tried_again(
     while not redis.say("HKEYS", "{busline}:leases").startswith(b"*1"):
         await asyncio.sleep(0.02)
 
-    assert await receiver.settle([(got[0], ACKED)]) == []
+    assert (await receiver.settle([(got[0], ACKED)])).refused == []

@@ -167,7 +167,7 @@ async def test_settling_again_after_a_locked_file_applies_all_of_it_once(
         await receiver.settle([(one, ACKED) for one in got])
     foreign.join()
 
-    assert await receiver.settle([(one, ACKED) for one in got]) == []
+    assert (await receiver.settle([(one, ACKED) for one in got])).refused == []
     assert [one.behind for one in await desk.transport.inspector.lag()] == [0, 0]
 
 
@@ -216,7 +216,7 @@ async def test_it_goes_on_with_another_file_that_is_put_in_the_place_of_its_own(
     engines.clock.move(1.1)  # a look
 
     assert [bodies(await one) for one in waiting] == [[b"new"], [b"record"]]
-    assert desk.host.recalled == [old] and await jobs.settle([(old, ACKED)]) == [old]
+    assert desk.host.recalled == [old] and (await jobs.settle([(old, ACKED)])).refused == [old]
     numbers = {one.process.n for one in (fresh, desk.transport) if isinstance(one, SqliteTransport)}
     assert (
         len(numbers) == 2

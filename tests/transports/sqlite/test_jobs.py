@@ -81,8 +81,8 @@ async def test_an_effect_that_can_never_be_applied_is_a_dead_letter(engines: Eng
     job, innocent = await receive(taker, 2)
     record = (await receive(reader, 1))[0]
 
-    assert await taker.settle([(job, wrong), (innocent, ACKED)]) == []
-    assert await reader.settle([(record, wrong)]) == []
+    assert (await taker.settle([(job, wrong), (innocent, ACKED)])).refused == []
+    assert (await reader.settle([(record, wrong)])).refused == []
 
     letters = await desk.transport.inspector.dead()
     assert [one.body for one in letters] == [b"job", b"record"]
@@ -131,7 +131,7 @@ async def test_a_cancelled_settle_is_known_to_be_done(engines: Engines) -> None:
     await asyncio.gather(settling, return_exceptions=True)
 
     await reader.settle([(got[1], ACKED)])
-    late = await reader.settle([(got[0], effects)])
+    late, _ = await reader.settle([(got[0], effects)])
 
     assert late == [got[0]]
     assert (await desk.transport.inspector.depth())["mail"].waiting == 1
@@ -196,7 +196,7 @@ async def test_an_old_delivery_never_settles_a_new_job_in_its_place(engines: Eng
     await desk.transport.publish(MAIL, [message(b"new")])
     await receive(taker, 1)
 
-    assert await taker.settle([(old[0], ACKED)]) == old
+    assert (await taker.settle([(old[0], ACKED)])).refused == old
     assert (await desk.transport.inspector.depth())["mail"].running == 1
 
 

@@ -12,7 +12,7 @@ from busline.core.clock import Clock
 from busline.core.errors import Cause
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, Message
-from busline.core.outcome import ACKED, Acked, Send
+from busline.core.outcome import ACKED, Acked, Send, Settled
 from busline.core.ports import Receiver, Subscription, Transport
 from busline.testing.clock import SimClock
 
@@ -147,7 +147,13 @@ async def nothing(receiver: Receiver) -> bool:
 
 
 async def ack(receiver: Receiver, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-    return await receiver.settle([(one, ACKED) for one in deliveries])
+    """Settles them as handled. Returns those that were no longer the receiver's."""
+    return await refused(receiver, *((one, ACKED) for one in deliveries))
+
+
+async def refused(receiver: Receiver, *settled: Settled) -> Sequence[Delivery]:
+    """Settles, and returns those that were no longer the receiver's."""
+    return (await receiver.settle(settled)).refused
 
 
 def failed() -> Exception:

@@ -128,4 +128,4 @@ class Looks(Contract):
         assert is_told(letter) and await inspector.redrive(["j"]) == (1, ())
         (again,) = await receive(receiver, 1)
         assert (again.body, again.key, again.message.task) == (b"good", b"k", "send")
-        assert await receiver.settle([(again, ACKED)]) == []
+        assert (await receiver.settle([(again, ACKED)])).refused == []

@@ -99,7 +99,7 @@ class OneEngine(Topics, Queues):
             Send(desk.other, message(b"next")),
         )
 
-        assert await reader.settle([(got, Acked(effects))]) == []
+        assert (await reader.settle([(got, Acked(effects))])).refused == []
 
         assert bodies(await receive(taker, 1)) == [b"sent"]
         assert bodies(await receive(reader, 1)) == [b"next"]
@@ -119,7 +119,9 @@ class OneEngine(Topics, Queues):
                 await receive(await desk.take(), 1)
                 await receive(await desk.read(desk.other), 1)
             for receiver, delivery in held:
-                assert await receiver.settle([(delivery, desk.sending(b"late"))]) == [delivery]
+                assert (await receiver.settle([(delivery, desk.sending(b"late"))])).refused == [
+                    delivery
+                ]
 
         assert "post" not in await desk.transport.inspector.depth()
 
@@ -133,8 +135,7 @@ class OneEngine(Topics, Queues):
             await receiver.settle(
                 [(a, desk.sending(b"sent")), (b, desk.impossible()), (c, RELEASED)]
             )
-            == []
-        )
+        ).refused == []
 
         assert [(one.body, one.error_type) for one in await desk.transport.inspector.dead()] == [
             (b"1", "Invalid")
@@ -150,10 +151,10 @@ class OneEngine(Topics, Queues):
         receiver = await desk.read(desk.other)
         a, b, c = await receive(receiver, 3)
 
-        assert (
-            await receiver.settle([(a, ACKED), (b, desk.impossible()), (c, desk.sending(b"sent"))])
-            == []
-        )
+        outcomes = (a, ACKED), (b, desk.impossible()), (c, desk.sending(b"sent"))
+        settlement = await receiver.settle(outcomes)
+        assert settlement.refused == []
+        assert [one for one, _ in settlement.rejected] == [b]
 
         assert [(one.body, one.position) for one in await desk.transport.inspector.dead()] == [
             (b"1", b.position)
@@ -173,8 +174,8 @@ class OneEngine(Topics, Queues):
             one.handler = "bill"
 
         assert (
-            await receiver.settle([(third_run, ACKED), (second, SKIPPED), (third, RELEASED)]) == []
-        )
+            await receiver.settle([(third_run, ACKED), (second, SKIPPED), (third, RELEASED)])
+        ).refused == []
 
         counts = (await (await engine()).inspector.counts())[Whose("~g", "bill")]
         assert (counts.handled, counts.retried, counts.skipped, counts.dead, counts.refused) == (

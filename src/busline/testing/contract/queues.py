@@ -254,7 +254,7 @@ class Queues(Looks, Strangers):
         effects = Acked((Send(desk.mail, message(b"sent")),))
         await receiver.settle([(got, effects)])
 
-        assert await receiver.settle([(got, effects)]) == [got]
+        assert (await receiver.settle([(got, effects)])).refused == [got]
 
         await ack(receiver, await receive(receiver, 1))
         assert await nothing(receiver)
@@ -264,10 +264,10 @@ class Queues(Looks, Strangers):
         one, other = await desk.take(), await desk.take()
         mine, theirs = (await receive(one, 1))[0], (await receive(other, 1))[0]
 
-        assert await one.settle(
-            [(theirs, desk.sending(b"stolen")), (mine, desk.sending(b"sent"))]
-        ) == [theirs]
-        assert await one.settle([]) == []
+        assert (
+            await one.settle([(theirs, desk.sending(b"stolen")), (mine, desk.sending(b"sent"))])
+        ).refused == [theirs]
+        assert (await one.settle([])).refused == []
 
         assert bodies(await receive(await desk.take(desk.post), 1)) == [b"sent"]
         assert await ack(other, [theirs]) == []
@@ -609,7 +609,9 @@ class Queues(Looks, Strangers):
             Keep("k", b"v", 60),
         )
 
-        assert await receiver.settle([((await receive(receiver, 1))[0], Acked(effects))]) == []
+        assert (
+            await receiver.settle([((await receive(receiver, 1))[0], Acked(effects))])
+        ).refused == []
 
         assert bodies(await receive(taker, 1)) == [b"sent"]
         assert await desk.transport.store.get(["k", "no"]) == [b"v", None]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from busline.core.address import Address
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
 from busline.core.message import Delivery, Message
-from busline.core.outcome import Acked, Outcome, Rejected, Send
+from busline.core.outcome import Acked, Rejected, Send, Settled
 from busline.transports.kafka.letters import Letters
 
 log = logging.getLogger("busline")
@@ -30,9 +30,8 @@ class Carrier:
 
     def __init__(self, group: str, letters: Letters, publish: Publish) -> None:
         self._group, self._letters, self._publish = group, letters, publish
-        self._writing: dict[
-            object, asyncio.Task[None]
-        ] = {}  # by receipt: under way, or confirmed and not finished yet
+        # by receipt: under way, or confirmed and not finished yet; what it became if not possible
+        self._writing: dict[object, asyncio.Task[Rejected | None]] = {}
 
     async def carry(self, settled: Sequence[tuple[Delivery, Acked | Rejected]]) -> list[Late]:
         """Returns those that are not confirmed soon."""
@@ -73,22 +72,28 @@ class Carrier:
             raise error
         return Late(delivery, error)
 
-    async def _write(self, delivery: Delivery, outcome: Acked | Rejected) -> None:
+    async def _write(self, delivery: Delivery, outcome: Acked | Rejected) -> Rejected | None:
+        rejected: Rejected | None = None
         try:
             for address, messages in _grouped(outcome.effects):
                 await self._publish(address, messages)
         except Invalid as error:
-            outcome = Rejected(f"what it sends cannot be sent: {error}", error)
+            outcome = rejected = Rejected(f"what it sends cannot be sent: {error}", error)
             log.error("%r is put into the dead letters: %s", delivery, outcome.reason)
         if isinstance(outcome, Rejected):
             await self._letters.write(self._group, delivery, outcome)
+        return rejected
 
-    def forget(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
-        """They are finished, or not ours any more."""
-        if self._writing:
-            for delivery, _ in settled:
-                if (task := self._writing.pop(delivery.receipt, None)) is not None:
-                    task.cancel()
+    def forget(self, settled: Sequence[Settled]) -> list[tuple[Delivery, Rejected]]:
+        """They are finished, or not ours any more. Returns those that became dead letters."""
+        rejected: list[tuple[Delivery, Rejected]] = []
+        for delivery, _ in settled if self._writing else ():
+            task = self._writing.pop(delivery.receipt, None)
+            if task is None or task.cancel() or task.cancelled() or task.exception():
+                continue
+            if (dead := task.result()) is not None:
+                rejected.append((delivery, dead))
+        return rejected
 
     async def stop(self) -> None:
         """What is not confirmed is left: whoever reads the record next writes it."""

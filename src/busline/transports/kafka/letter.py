@@ -12,25 +12,26 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from busline.core.address import DEAD, dead_topic
 from busline.core.causes import details, told
 from busline.core.errors import Invalid, cut, wrong
 from busline.core.message import DeadLetter, Delivery, Headers
 from busline.core.outcome import Rejected
+from busline.core.position import number_of, offset_of, topic_of
 from busline.core.served import Served
 from busline.transports.kafka.shelf import Slot
 from busline.transports.kafka.wire import Record, message, size_of
 
 LARGE = 1_000_000  # bytes of a letter, from which on it is compressed
 HUGE = 16 * 1024 * 1024  # and from which on that would hold up everything else
-SUFFIX = ".dead"
 MARK = "busline-"
 OF_BODY = (f"{MARK}tombstone", f"{MARK}elsewhere", f"{MARK}key")
 LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
-def topic_of(group: str, topic: str) -> str:
-    """Raises Invalid where that is no name that Kafka takes."""
-    name = f"{topic}.{group}{SUFFIX}"
+def topic_for(group: str, topic: str) -> str:
+    """Where its letters stand. Raises Invalid where that is no name that Kafka takes."""
+    name = dead_topic(topic, group)
     if not LEGAL.fullmatch(name):
         remedy = (
             "Use letters, digits, '.', '_' and '-': the dead letters' topic is named after both."
@@ -42,7 +43,7 @@ def topic_of(group: str, topic: str) -> str:
 def may_hold(name: str, served: Container[Served]) -> bool:
     """Whether a topic of letters may be one of these; both a topic's name and a group's may have
     dots."""
-    words = name.removesuffix(SUFFIX).split(".")
+    words = name.removesuffix(DEAD).split(".")
     return any(
         Served(".".join(words[:n]), ".".join(words[n:])) in served for n in range(1, len(words))
     )
@@ -62,7 +63,7 @@ def place_of(id: str) -> tuple[str, bytes] | None:
     """The topic and the key of a letter; None for what is no letter's id."""
     group, _, position = id.partition("/")
     topic, slash, _ = position.partition("/")
-    return (f"{topic}.{group}{SUFFIX}", position.encode()) if slash else None
+    return (dead_topic(topic, group), position.encode()) if slash else None
 
 
 def forms(
@@ -130,7 +131,7 @@ def slot_of(record: Any) -> Slot | None:
     group, position, handler, died = (
         _text(notes.get(name)) for name in ("group", "position", "handler", "died-at")
     )
-    served = Served(position.rpartition("/")[0], group)
+    served = Served(topic_of(position), group)
     return Slot(
         id_of(group, position),
         served,
@@ -149,16 +150,24 @@ def shown_of(record: Any) -> DeadLetter | None:
     position = text["position"]
     causes, where = details(notes.get("details"))
     return DeadLetter(
-        id_of(text["group"], position), position.rpartition("/")[0], text.get("handler", ""),
-        position, notes.get("key"),
-        None if "tombstone" in notes or "elsewhere" in notes else record.value,
-        tuple(one for one in record.headers if not one[0].startswith(MARK)),
-        text["reason"], text.get("error-type"), text.get("error"), int(text["attempts"]),
-        float(text["died-at"]),
-        float(text.get("at", 0)), text["group"],
-        f"{position} is not kept any more" if "elsewhere" in notes else None,
-        causes, where,
-    )  # fmt: skip
+        id=id_of(text["group"], position),
+        address=topic_of(position),
+        handler=text.get("handler", ""),
+        position=position,
+        key=notes.get("key"),
+        body=None if "tombstone" in notes or "elsewhere" in notes else record.value,
+        raw_headers=tuple(one for one in record.headers if not one[0].startswith(MARK)),
+        reason=text["reason"],
+        error_type=text.get("error-type"),
+        error=text.get("error"),
+        attempts=int(text["attempts"]),
+        died_at=float(text["died-at"]),
+        at=float(text.get("at", 0)),
+        group=text["group"],
+        missing=f"{position} is not kept any more" if "elsewhere" in notes else None,
+        causes=causes,
+        traceback=where,
+    )
 
 
 def completed(letter: DeadLetter, record: Any) -> DeadLetter:
@@ -180,8 +189,8 @@ def mended(record: Any, letter: DeadLetter, body: bytes) -> Record:
 
 def origin_of(letter: DeadLetter) -> tuple[TopicPartition, int]:
     """Where its record stands."""
-    part, _, offset = (letter.position or "").rpartition("/")[2].partition("@")
-    return TopicPartition(letter.address, int(part)), int(offset)
+    position = letter.position or ""
+    return TopicPartition(letter.address, int(number_of(position))), offset_of(position)
 
 
 def _text(value: bytes | None) -> str:

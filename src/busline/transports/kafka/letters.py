@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from aiokafka import TopicPartition
 
-from busline.core.address import Address
+from busline.core.address import DEAD, Address
 from busline.core.clock import Clock
 from busline.core.errors import BuslineError, Invalid, Unavailable, wrong
 from busline.core.message import DeadLetter, Delivery
@@ -19,7 +19,6 @@ from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.diagnosis import told, within
 from busline.transports.kafka.letter import (
     LARGE,
-    SUFFIX,
     completed,
     forms,
     key_of,
@@ -29,7 +28,7 @@ from busline.transports.kafka.letter import (
     place_of,
     shown_of,
     slot_of,
-    topic_of,
+    topic_for,
 )
 from busline.transports.kafka.producer import Producer
 from busline.transports.kafka.shelf import READING, Log, Shelf, Slot
@@ -61,7 +60,7 @@ class Letters:
     async def write(self, group: str, delivery: Delivery, outcome: Rejected) -> None:
         """Returns when it is confirmed, however long that takes. Raises Unavailable where it cannot
         be now."""
-        topic = topic_of(group, delivery.address)
+        topic = topic_for(group, delivery.address)
         if topic not in self._made:
             await self._make(topic, delivery.address)
         refused = ""
@@ -191,7 +190,7 @@ class Letters:
 
     async def _topics(self) -> list[str]:
         with told("dead letters"):
-            return sorted(one for one in await self._admin.topics() if one.endswith(SUFFIX))
+            return sorted(one for one in await self._admin.topics() if one.endswith(DEAD))
 
     async def _look(self, topic: str) -> list[Slot]:
         shelf = self._shelves.setdefault(topic, Shelf(self.log, topic))

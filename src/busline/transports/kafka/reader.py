@@ -10,7 +10,7 @@ from aiokafka import errors as kafka
 
 from busline.core.errors import BuslineError, wrong
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected
+from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Settled, Settlement
 from busline.core.ports import Subscription
 from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, translated
@@ -19,7 +19,6 @@ from busline.transports.kafka.member import Member
 from busline.transports.kafka.tracker import Tracker
 
 log = logging.getLogger("busline")
-Settled = tuple[Delivery, Outcome]
 LOOK = 1.0  # seconds between looks at the client's health while nothing arrives
 PLACED = 0.1  # seconds between looks whether a new group stands everywhere
 
@@ -166,7 +165,7 @@ class Reader:
 
     # --- settling ----------------------------------------------------------------------------
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
         rich = [
             (delivery, outcome)
             for delivery, outcome in settled
@@ -178,8 +177,7 @@ class Reader:
             raise late[0].error
         return self._finish(settled)
 
-    def _finish(self, settled: Sequence[Settled]) -> list[Delivery]:
-        """Returns those that are not ours, or no longer."""
+    def _finish(self, settled: Sequence[Settled]) -> Settlement:
         refused, finished, back = (
             list[Delivery](),
             defaultdict[Tracker, list[int]](list),
@@ -189,17 +187,17 @@ class Reader:
             tracker, offset = delivery.receipt
             if tracker.held.pop(offset, None) is None:  # popped: it may be here twice
                 refused.append(delivery)
-            elif outcome is ACKED or isinstance(outcome, Acked | Rejected):
+            elif outcome.final:
                 finished[tracker].append(offset)
             else:
                 back[tracker].append(delivery)
-        self._carrier.forget(settled)
+        rejected = self._carrier.forget(settled)
         for tracker, offsets in finished.items():
             tracker.finish(offsets)
         for tracker, deliveries in back.items():
             tracker.give_back(deliveries)
         self._moved()
-        return refused
+        return Settlement(refused, rejected)
 
     def _moved(self) -> None:
         self._member.committer.moved()

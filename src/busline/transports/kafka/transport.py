@@ -18,7 +18,7 @@ from busline.transports.kafka.admin import Admin, Known
 from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, within
 from busline.transports.kafka.inspector import KafkaInspector
-from busline.transports.kafka.letter import topic_of
+from busline.transports.kafka.letter import topic_for
 from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.logs import UNCOMMITTED
 from busline.transports.kafka.member import Limits, Member
@@ -38,7 +38,7 @@ class KafkaTransport:
     is replaced within about twelve. `span`: how many records of a partition may be handed out
     behind one that is not finished."""
 
-    features = Features(topics=True, queues=False, durable=True, atomic=False)
+    features = Features(topics=True, queues=False, durable=True, atomic=False, notes=True)
     system = "kafka"
 
     def __init__(
@@ -204,7 +204,7 @@ class KafkaTransport:
 
     async def _fresh(self, group: str, address: Address) -> list[TopicPartition]:
         """The partitions of a topic that is new to a group; none where it is known."""
-        topic_of(group, address.name)
+        topic_for(group, address.name)
         await self.admin.check(address)
         with told(address.name):
             places = sorted(await self.admin.logs.leaders([address.name]))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Self
 
-from busline.core.address import Address
+from busline.core.address import Address, redriven, redriven_group
 from busline.core.causes import told
 from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts, Whose
@@ -17,7 +17,7 @@ from busline.core.errors import Invalid, wrong
 from busline.core.frontier import Frontier
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, Message
-from busline.core.outcome import Acked, Effect, Outcome, Rejected, Send
+from busline.core.outcome import Effect, Outcome, Rejected, Send
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.transports.memory.inspector import MemoryInspector
 from busline.transports.memory.places import Held, Letter, Line, Log
@@ -26,7 +26,6 @@ from busline.transports.memory.store import MemoryStore
 
 log = logging.getLogger("busline")
 PARTITIONS = 16
-Settled = tuple[Delivery, Outcome]
 
 
 class MemoryTransport:
@@ -151,21 +150,18 @@ class MemoryTransport:
         if message.remember:
             self.remembered[message.id] = self.clock.time() + message.remember
 
-    def possible(self, settled: Settled) -> Settled:
-        """The same, or the delivery in the dead letters if its sends can never be done: an outcome
-        has all or none."""
-        delivery, outcome = settled
+    def check(self, delivery: Delivery, outcome: Outcome) -> Rejected | None:
+        """What becomes of an outcome whose sends can never be done: it has all or none."""
         try:
-            if isinstance(outcome, Acked | Rejected):
-                for effect in outcome.effects:
-                    if isinstance(effect, Send) and effect.address.kind == "topic":
-                        self.log(effect.address)
+            for effect in outcome.effects:
+                if isinstance(effect, Send) and effect.address.kind == "topic":
+                    self.log(effect.address)
         except Invalid as error:
             log.error(
                 "%r is put into the dead letters, for its sends cannot be done: %s", delivery, error
             )
-            return delivery, Rejected(f"its sends cannot be done: {error}", error)
-        return settled
+            return Rejected(f"its sends cannot be done: {error}", error)
+        return None
 
     def apply(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -181,13 +177,24 @@ class MemoryTransport:
         kind, text, causes, where = told(outcome.error)
         id = message.id if message.id not in self.letters else new_id()
         shown = DeadLetter(
-            id, delivery.address, delivery.handler, delivery.position, message.key, message.body,
-            message.headers,
-            outcome.reason, kind, text, delivery.attempt, self.clock.time(), message.at,
-            group or (address.name[1:] if address.name.startswith("~") else None), None, causes,
-            where,
-        )  # fmt: skip
-        back = address if group is None else Address("queue", f"~{group}")
+            id=id,
+            address=delivery.address,
+            handler=delivery.handler,
+            position=delivery.position,
+            key=message.key,
+            body=message.body,
+            raw_headers=message.headers,
+            reason=outcome.reason,
+            error_type=kind,
+            error=text,
+            attempts=delivery.attempt,
+            died_at=self.clock.time(),
+            at=message.at,
+            group=group or redriven_group(address.name),
+            causes=causes,
+            traceback=where,
+        )
+        back = address if group is None else redriven(group)
         kept = (
             message
             if group is None

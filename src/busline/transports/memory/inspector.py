@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from busline.core.address import Address
 from busline.core.counts import Counts, Whose
 from busline.core.errors import wrong
+from busline.core.facts import result_key
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, delivered
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing, State, together
@@ -36,7 +37,7 @@ class MemoryInspector:
             return Look(state, job.attempts + (state == "running"))
         if (letter := self._of.letters.get(id)) is not None:
             return Look("failed", letter.shown.attempts, letter.shown)
-        return Look("succeeded" if self._of.store.look(f"result/{id}") is not None else "unknown")
+        return Look("succeeded" if self._of.store.look(result_key(id)) is not None else "unknown")
 
     async def depth(self) -> Mapping[str, Depth]:
         running: dict[str, int] = {}
@@ -159,7 +160,7 @@ class MemoryInspector:
     def _redrive(self, id: str, letter: Letter, handler: str | None) -> None:
         del self._of.letters[id]
         self._of.errors.pop(id, None)
-        self._of.store.forget(f"result/{id}")
+        self._of.store.forget(result_key(id))
         self._of.remembered.pop(id, None)
         own = new_id() if id in self._of.jobs else id  # another job lives under this id
         self._of.add(

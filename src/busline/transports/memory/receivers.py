@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
-from busline.core.address import Address
+from busline.core.address import Address, redriven
 from busline.core.counts import Counts, Whose, tally_by, tally_in
 from busline.core.frontier import Frontier
-from busline.core.message import Delivery, Message
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Released, Retried
+from busline.core.lanes import lane
+from busline.core.message import Delivery, Message, delivered
+from busline.core.outcome import Acked, Rejected, Released, Retried, Settled, Settlement
 from busline.core.ports import Host, Start, Subscription
 from busline.transports.memory.places import Held, Line, Log
 
 if TYPE_CHECKING:
     from busline.transports.memory import MemoryTransport
 
-Settled = tuple[Delivery, Outcome]
 T = TypeVar("T")
 
 
@@ -56,19 +56,24 @@ class Waiting:
                     timer.cancel()
         return taken
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
-        held, refused = self.held, []
-        applied: list[Settled] = []
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
+        held = self.held
+        applied, refused = list[Settled](), list[Delivery]()
+        rejected: list[tuple[Delivery, Rejected]] = []
         for one in settled:
-            if held.pop(one[0].receipt, None) is None:
-                refused.append(one[0])
+            delivery, outcome = one
+            if held.pop(delivery.receipt, None) is None:
+                refused.append(delivery)
+            elif outcome.effects and (dead := self.transport.check(delivery, outcome)) is not None:
+                rejected.append((delivery, dead))
             else:
-                applied.append(one if one[1] is ACKED else self.transport.possible(one))
+                applied.append(one)
+        applied += rejected
         self.end(applied)
         for whose, counts in self.tally(applied, refused).items():
             self.transport.counts.setdefault(whose, Counts()).add(counts)
         self.wake()
-        return refused
+        return Settlement(refused, rejected)
 
     def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
         """The numbers, by handler and by the queue that its dead letters go back to."""
@@ -173,13 +178,9 @@ class QueueReceiver(Waiting):
     def _hand_out(self, id: str) -> Delivery:
         job = self.transport.jobs[id]
         job.owner = self
-        origin = job.message.origin
-        address = job.queue if origin is None else origin.rpartition("/")[0]
         receipt = (job.queue, id)
-        self.held[receipt] = delivery = Delivery(
-            job.message, address, job.attempts + 1, origin, None, receipt
-        )
-        return delivery
+        self.held[receipt] = found = delivered(job.message, job.queue, job.attempts + 1, receipt)
+        return found
 
     def end(self, settled: Sequence[Settled]) -> None:
         released: list[Delivery] = []
@@ -255,7 +256,7 @@ class TopicReceiver(Waiting):
         return found
 
     def tally(self, settled: Sequence[Settled], refused: Sequence[Delivery]) -> dict[Whose, Counts]:
-        return tally_in(f"~{self.subscription.group}", settled, refused)
+        return tally_in(redriven(self.subscription.group or "").name, settled, refused)
 
     def ready(self) -> bool:
         return bool(self._behind())
@@ -298,18 +299,12 @@ class TopicReceiver(Waiting):
         room: "Room",
         taken: list[Delivery],
     ) -> None:
-        held, lane, name, first = self.held, self.subscription.order, address.name, frontier.next
+        held, order, name, first = self.held, self.subscription.order, address.name, frontier.next
         upto = first + len(list(takewhile(room.takes, part)))
         offsets, place, every = frontier.wanted(range(first, upto)), f"{name}/{n}@", (name, n)
         for at in offsets:
             message, receipt = part[at - first], (name, n, at)
-            own = (
-                every
-                if lane == "partition" or (lane == "key" and message.key is None)
-                else (name, n, message.key)
-                if lane == "key"
-                else None
-            )
+            own = lane(order, every, message.key)
             held[receipt] = delivery = Delivery(message, name, 1, f"{place}{at}", own, receipt)
             taken.append(delivery)
         frontier.hand_out(offsets, upto)

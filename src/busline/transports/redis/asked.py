@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from busline.transports.redis.turn import Answer, Said, Settled
+from busline.core.outcome import Settled
+from busline.transports.redis.turn import Answer, Said
 
 
 def future() -> "asyncio.Future[Any]":

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from busline.core.address import redriven_group
 from busline.core.causes import details
 from busline.core.errors import Invalid, wrong
 from busline.core.message import DeadLetter, Delivery, Message, Options
-from busline.core.served import Served
+from busline.core.position import topic_of
 
 VERSION = 1
 FIELDS, NO_BODY = 1, 2  # flags; those from 16 on must be understood
@@ -186,13 +187,26 @@ def unpack_letter(id: str, data: bytes) -> Letter:
         unpack(data[4 + size :]) if raw is None else Packed(Message(id, raw), told["queue"], 0, b"")
     )
     message = packed.message
-    address = packed.queue if message.origin is None else message.origin.rpartition("/")[0]
+    address = packed.queue if message.origin is None else topic_of(message.origin)
     causes, where = details(told.get("details"))
     shown = DeadLetter(
-        id, address, told["handler"], message.origin, message.key, message.body, message.headers,
-        told["reason"], told.get("error_type"), told.get("error"), packed.attempts, told["died_at"],
-        group=Served.of(address, packed.queue).group, causes=causes, traceback=where,
-    )  # fmt: skip
+        id=id,
+        address=address,
+        handler=told["handler"],
+        position=message.origin,
+        key=message.key,
+        body=message.body,
+        raw_headers=message.headers,
+        reason=told["reason"],
+        error_type=told.get("error_type"),
+        error=told.get("error"),
+        attempts=packed.attempts,
+        died_at=told["died_at"],
+        at=message.at,
+        group=redriven_group(packed.queue),
+        causes=causes,
+        traceback=where,
+    )
     return Letter(shown, message, packed.queue, raw)
 
 

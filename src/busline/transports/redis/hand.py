@@ -4,9 +4,10 @@ import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from busline.core.message import Delivery, Message
-from busline.core.outcome import Rejected
+from busline.core.outcome import Rejected, Settled
+from busline.core.position import topic_of
 from busline.transports.redis.envelope import raw_names, unpack
-from busline.transports.redis.turn import Answer, Receipt, Settled
+from busline.transports.redis.turn import Answer, Receipt
 
 UNREADABLE = Rejected("not an envelope that this version of busline reads")
 
@@ -58,7 +59,7 @@ class Hand:
             self._put_aside(envelope, field)
             return
         receipt = Receipt(field or id, queue)
-        address = queue if message.origin is None else message.origin.rpartition("/")[0]
+        address = queue if message.origin is None else topic_of(message.origin)
         self.held[receipt] = delivery = Delivery(
             message, address, attempts + 1, message.origin, None, receipt
         )

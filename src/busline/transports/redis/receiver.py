@@ -9,7 +9,7 @@ from busline.core.clock import Timer
 from busline.core.errors import BuslineError, Unavailable
 from busline.core.ids import new_id
 from busline.core.message import Delivery
-from busline.core.outcome import weight
+from busline.core.outcome import Rejected, Settled, Settlement, weight
 from busline.core.ports import Host, Subscription
 from busline.transports.redis.asked import Asked, Stale, future
 from busline.transports.redis.envelope import text
@@ -17,7 +17,7 @@ from busline.transports.redis.hand import Hand
 from busline.transports.redis.link import Link, end, pairs
 from busline.transports.redis.place import ANSWER
 from busline.transports.redis.producer import TOGETHER
-from busline.transports.redis.turn import Answer, Impossible, Settled, answer, arguments, said
+from busline.transports.redis.turn import Answer, Impossible, answer, arguments, said
 
 if TYPE_CHECKING:
     from busline.transports.redis import RedisTransport
@@ -68,31 +68,37 @@ class QueueReceiver:
                 self._limit, self._arrived = 0, None
         return self.hand.receive(limit)
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
-        found: list[Delivery] = []
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
+        refused, rejected = list[Delivery](), list[tuple[Delivery, Rejected]]()
         for part in by_weight(settled):
-            found += await self._settle(part)
-        return found
+            refused += await self._settle(part, rejected)
+        return Settlement(refused, rejected)
 
-    async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def _settle(
+        self, settled: Sequence[Settled], rejected: list[tuple[Delivery, Rejected]]
+    ) -> Sequence[Delivery]:
+        """Returns those no longer ours, and notes those that are dead letters instead."""
         ours, refused = self.hand.split(settled)
         if not ours and not refused:
             return []
         try:
             found = await asyncio.shield(self._ask_for(ours, refused).done)
         except Impossible as error:
+            dead = error.instead()
+            rejected.append(dead)
             return await self._settle(
-                [error.instead() if one[0] is error.delivery else one for one in settled]
+                [dead if one[0] is error.delivery else one for one in settled], rejected
             )
         except Stale:
-            return await self._settle(settled)
+            return await self._settle(settled, rejected)
         late = [one for one, _ in ours if one.receipt.field in found.refused]
         failed = [
             Impossible(one, why).instead()
             for one, _ in ours
             if (why := found.failed.get(one.receipt.field)) is not None
         ]
-        return [*refused, *late, *(await self._settle(failed) if failed else ())]
+        rejected += failed
+        return [*refused, *late, *(await self._settle(failed, rejected) if failed else ())]
 
     def _ask_for(self, ours: Sequence[Settled], refused: Sequence[Delivery]) -> Asked:
         if self._closing:

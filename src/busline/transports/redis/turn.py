@@ -10,13 +10,22 @@ from busline.core.counts import Whose, write
 from busline.core.errors import Invalid, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Effect, Keep, Outcome, Rejected, Retried, Send
+from busline.core.outcome import (
+    ACKED,
+    Acked,
+    Effect,
+    Keep,
+    Outcome,
+    Rejected,
+    Released,
+    Retried,
+    Send,
+    Settled,
+)
 from busline.transports.redis.envelope import clean, name, pack_letter, text
 from busline.transports.redis.facts import fact_arguments
 from busline.transports.redis.link import pairs
 from busline.transports.redis.producer import special
-
-Settled = tuple[Delivery, Outcome]
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +124,7 @@ def _only_fact(outcome: Outcome) -> Keep | None:
 
 def _rich(delivery: Delivery, outcome: Outcome, now: float) -> list[Any]:
     field = delivery.receipt.field
-    if isinstance(outcome, Acked | Rejected):
+    if not isinstance(outcome, Retried | Released):
         what = (
             "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
         )
@@ -183,7 +192,7 @@ class Impossible(Exception):
         self.delivery, self.why = delivery, why
         super().__init__(why)
 
-    def instead(self) -> Settled:
+    def instead(self) -> tuple[Delivery, Rejected]:
         """The same delivery, for the dead letters."""
         return self.delivery, Rejected(f"its sends cannot be done: {self.why}")
 

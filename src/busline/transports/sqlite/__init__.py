@@ -13,17 +13,7 @@ from busline.core.address import Address
 from busline.core.clock import Clock, SystemClock, Timer
 from busline.core.errors import BuslineError, Unavailable
 from busline.core.message import Delivery, Message
-from busline.core.outcome import (
-    ACKED,
-    Acked,
-    Effect,
-    Keep,
-    Outcome,
-    Rejected,
-    Released,
-    Retried,
-    Send,
-)
+from busline.core.outcome import ACKED, Effect, Keep, Send, Settled
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.transports.sqlite import jobs, topics
 from busline.transports.sqlite.database import Operation
@@ -150,16 +140,11 @@ class SqliteTransport:
         except (ValueError, OverflowError) as error:  # Invalid is one
             raise Impossible(delivery, error) from error
 
-    def settled(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
+    def settled(self, settled: Sequence[Settled]) -> None:
         """Wakes whoever waits for what these outcomes carried."""
         rich = [outcome for _, outcome in settled if outcome is not ACKED]
-        effects = [
-            effect
-            for outcome in rich
-            if isinstance(outcome, Acked | Rejected)
-            for effect in outcome.effects
-        ]
-        if effects or any(isinstance(outcome, Retried | Released) for outcome in rich):
+        effects = [effect for outcome in rich for effect in outcome.effects]
+        if effects or not all(outcome.final for outcome in rich):
             self.wake()
         self.store.arrived({one.key: one.value for one in effects if isinstance(one, Keep)})
 

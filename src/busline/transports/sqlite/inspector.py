@@ -5,10 +5,11 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from busline.core.address import Address
+from busline.core.address import Address, redriven_group
 from busline.core.causes import details
 from busline.core.counts import Counts, Whose, read
 from busline.core.errors import wrong
+from busline.core.facts import result_key
 from busline.core.ids import new_id
 from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing
@@ -19,10 +20,11 @@ from busline.transports.sqlite.wire import unpack, unpack_options
 if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
-SHOWN = (
-    "id, address, handler, position, key, body, headers, reason, error_type, error, attempts,"
-    " died_at, at, queue, details"
-)
+FIELDS = (
+    "id", "address", "handler", "position", "key", "body", "headers", "reason", "error_type",
+    "error", "attempts", "died_at", "at", "queue", "details",
+)  # fmt: skip
+SHOWN = ", ".join(FIELDS)
 DEPTH = (  # each part is answered from an index, without a look at the bodies
     "SELECT queue, 0, COUNT(*) FROM job WHERE state = 0 GROUP BY queue UNION ALL"
     " SELECT queue, state, COUNT(*) FROM job WHERE state IN (1, 2) GROUP BY queue, state UNION ALL"
@@ -139,7 +141,7 @@ def _look(db: sqlite3.Connection, id: str, now: float) -> Look:
     if row := db.execute(f"SELECT {SHOWN} FROM dead WHERE id = ?", (id,)).fetchone():
         return Look("failed", row[10], _letter(row))
     kept = db.execute(
-        "SELECT 1 FROM fact WHERE key = ? AND until > ?", (f"result/{id}", now)
+        "SELECT 1 FROM fact WHERE key = ? AND until > ?", (result_key(id), now)
     ).fetchone()
     return Look("succeeded" if kept else "unknown")
 
@@ -188,11 +190,10 @@ def _marks(values: Collection[object]) -> str:
 
 
 def _letter(row: Any) -> DeadLetter:
-    fields: list[Any] = list(row[:-1])
-    fields[6] = unpack(fields[6])
-    fields[-1] = Served.of(fields[1], fields[-1]).group
-    causes, where = details(row[-1])
-    return replace(DeadLetter(*fields), causes=causes, traceback=where)
+    fields: dict[str, Any] = dict(zip(FIELDS, row, strict=True))
+    headers, group = unpack(fields.pop("headers")), redriven_group(fields.pop("queue"))
+    causes, where = details(fields.pop("details"))
+    return DeadLetter(**fields, raw_headers=headers, group=group, causes=causes, traceback=where)
 
 
 def _redrive(
@@ -239,7 +240,7 @@ def _redrive(
 def _bring_back(db: sqlite3.Connection, queue: str, message: Message, now: float) -> None:
     db.execute("DELETE FROM dead WHERE id = ?", (message.id,))
     db.execute("DELETE FROM known WHERE id = ?", (message.id,))
-    db.execute("DELETE FROM fact WHERE key = ?", (f"result/{message.id}",))
+    db.execute("DELETE FROM fact WHERE key = ?", (result_key(message.id),))
     if db.execute("SELECT 1 FROM job WHERE id = ?", (message.id,)).fetchone():
         message = replace(message, id=new_id())
     jobs.insert(db, queue, [message], now)

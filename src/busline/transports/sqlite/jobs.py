@@ -10,7 +10,7 @@ from busline.core.causes import told
 from busline.core.counts import Counts, Whose, write
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Message, delivered
-from busline.core.outcome import ACKED, Acked, Effect, Outcome, Rejected, Retried
+from busline.core.outcome import ACKED, Effect, Outcome, Rejected, Retried, Settled
 from busline.transports.sqlite import strangers
 from busline.transports.sqlite.schema import DELAYED, RETRYING, RUNNING, WAITING
 from busline.transports.sqlite.wire import pack, pack_options, unpack, unpack_options
@@ -32,7 +32,6 @@ DEATHS = 3
 ROUNDS = 10  # in which a claim puts aside what its caller does not know
 CLEARED = 1000  # jobs in one transaction
 PROMOTED = 1000  # due jobs that become ready in one claim
-Settled = tuple[Delivery, Outcome]
 Apply = Callable[[sqlite3.Connection, Delivery, Sequence[Effect], float], None]
 
 
@@ -316,10 +315,10 @@ class Impossible(Exception):
         self.delivery, self.error = delivery, error
         super().__init__(str(error))
 
-    def instead(self, settled: Sequence[Settled]) -> list[Settled]:
-        """The same outcomes, with this one in the dead letters."""
-        rejected = Rejected(f"its sends cannot be done: {self.error}", self.error)
-        return [(one, rejected if one is self.delivery else outcome) for one, outcome in settled]
+    @property
+    def instead(self) -> Rejected:
+        """What becomes of its delivery."""
+        return Rejected(f"its sends cannot be done: {self.error}", self.error)
 
 
 def settle(
@@ -327,7 +326,7 @@ def settle(
 ) -> set[object]:
     """Applies outcomes to the jobs that `owner` still has in hand; returns the receipts of the
     others."""
-    final = [one for one in settled if one[1] is ACKED or isinstance(one[1], Acked | Rejected)]
+    final = [one for one in settled if one[1].final]
     late = _delete(db, [one[0] for one in final], owner)
     _remember(
         db,
@@ -337,7 +336,7 @@ def settle(
     for delivery, outcome in settled:
         if outcome is ACKED or delivery.receipt in late:
             continue
-        if not isinstance(outcome, Acked | Rejected):
+        if not outcome.final:
             if not _give_back(db, delivery.receipt[0], outcome, owner, now):
                 late.add(delivery.receipt)
             continue

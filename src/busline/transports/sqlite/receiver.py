@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from busline.core.address import redriven
 from busline.core.counts import tally_by, tally_in
 from busline.core.errors import Unavailable
+from busline.core.lanes import lane
 from busline.core.message import Delivery, Message
-from busline.core.outcome import ACKED, Acked, Outcome, Rejected
+from busline.core.outcome import ACKED, Rejected, Settled, Settlement
 from busline.core.ports import Host, Subscription
 from busline.transports.sqlite import jobs, strangers, topics
 from busline.transports.sqlite.jobs import Claim, Impossible, Wanted, claim
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from busline.transports.sqlite import SqliteTransport
 
 log = logging.getLogger("busline")
-Settled = tuple[Delivery, Outcome]
 
 
 class Receiving:
@@ -35,7 +36,7 @@ class Receiving:
         self.held: dict[object, Delivery] = {}
         self.woken = asyncio.Event()
         self._asked: asyncio.Future[Any] | None = None
-        self._settlings: set[asyncio.Task[Sequence[Delivery]]] = set()
+        self._settlings: set[asyncio.Task[Settlement]] = set()
 
     def forget(self) -> list[Delivery]:
         """What is in hand, which from now on is not ours."""
@@ -58,7 +59,7 @@ class Receiving:
         self._asked = None
         return answer
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
         """Goes on when the caller is cancelled: what is committed must be known here as well."""
         task = asyncio.get_running_loop().create_task(
             self._settle_possible(settled), name="busline sqlite settle"
@@ -67,22 +68,24 @@ class Receiving:
         task.add_done_callback(self._settled)
         return await asyncio.shield(task)
 
-    def _settled(self, task: "asyncio.Task[Sequence[Delivery]]") -> None:
+    def _settled(self, task: "asyncio.Task[Settlement]") -> None:
         self._settlings.discard(task)
         if not task.cancelled():
             task.exception()  # the caller has heard of it, or is gone
 
-    async def _settle_possible(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def _settle_possible(self, settled: Sequence[Settled]) -> Settlement:
+        rejected: list[tuple[Delivery, Rejected]] = []
         while True:
             try:
-                return await self._settle(settled)
+                return Settlement(await self._settle(settled), rejected)
             except Impossible as error:
                 log.error(
                     "%r is put into the dead letters, for its sends cannot be done: %s",
                     error.delivery,
                     error,
                 )
-                settled = error.instead(settled)
+                rejected.append((error.delivery, error.instead))
+                settled = [rejected[-1] if one[0] is error.delivery else one for one in settled]
 
     async def _settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
         raise NotImplementedError
@@ -231,7 +234,7 @@ class LogReceiver(Receiving):
         super().__init__(transport, subscription, host)
         self._owned: dict[str, Owned] = {}
         self._group = subscription.group or ""
-        self._home = f"~{self._group}"  # the queue of its dead that run again
+        self._home = redriven(self._group).name  # the queue of its dead that run again
         self._first = 0  # the partition that is read first changes from one read to the next
         self._settling = asyncio.Lock()
 
@@ -305,15 +308,9 @@ class LogReceiver(Receiving):
         frontier.hand_out(wanted, upto)
         whole, place, taken = (name, part), f"{name}/{part}@", []
         for seq, id, key, headers, at, body in rows:
-            lane = (
-                whole
-                if order == "partition" or (order == "key" and key is None)
-                else (name, part, key)
-                if order == "key"
-                else None
-            )
             message = Message(id, body, unpack(headers) if headers else (), key, at)
-            taken.append(Delivery(message, name, 1, f"{place}{seq}", lane, (name, part, seq)))
+            own = lane(order, whole, key)
+            taken.append(Delivery(message, name, 1, f"{place}{seq}", own, (name, part, seq)))
         self.held.update((one.receipt, one) for one in taken)
         return taken
 
@@ -344,7 +341,7 @@ class LogReceiver(Receiving):
         """What a settle writes, topic by topic."""
         finished: dict[str, dict[int, list[int]]] = {one.receipt[0]: {} for one, _ in settled}
         for delivery, outcome in settled:
-            if outcome is ACKED or isinstance(outcome, Acked | Rejected):
+            if outcome.final:
                 name, part, seq = delivery.receipt
                 finished[name].setdefault(part, []).append(seq)
         return [self._step(self._owned[name], parts) for name, parts in finished.items()]
@@ -366,7 +363,7 @@ class LogReceiver(Receiving):
                 continue
             if isinstance(outcome, Rejected):
                 jobs.bury(db, delivery, outcome, self._home, now)
-            if isinstance(outcome, Acked | Rejected):
+            if outcome.effects:
                 self.transport.apply(db, delivery, outcome.effects, now)
 
     def _finish(self, settled: Sequence[Settled], steps: Sequence[Step]) -> None:
@@ -378,7 +375,7 @@ class LogReceiver(Receiving):
                 step.owned.persisted[one.part] -= set(one.passed)
         self._drop(settled)
         for delivery, outcome in settled:
-            if outcome is not ACKED and not isinstance(outcome, Acked | Rejected):
+            if not outcome.final:
                 name, part, seq = delivery.receipt
                 if name in self._owned:
                     self._owned[name].frontiers[part].rewind(seq)

@@ -12,10 +12,10 @@ from busline.core.address import Address
 from busline.core.clock import SystemClock
 from busline.core.errors import Invalid, Unavailable
 from busline.core.message import Message
-from busline.core.outcome import ACKED, Acked, Keep, Outcome, Rejected, Send
+from busline.core.outcome import ACKED, Acked, Keep, Outcome, Rejected, Send, Settlement
 from busline.core.ports import Features, Host, Receiver, Subscription
 from busline.runtime.engines import Engines
-from busline.runtime.settler import GROUP, GROUP_BYTES, fitting
+from busline.runtime.settling import GROUP, GROUP_BYTES, fitting
 from busline.transports.memory import MemoryTransport
 
 topic, away = Topic("numbers", int, partitions=4), Topic("away", int, partitions=1)
@@ -47,7 +47,7 @@ class Partly:
     def __init__(self, inner: Receiver, engine: Engine) -> None:
         self.receive, self._settle, self._engine = inner.receive, inner.settle, engine
 
-    async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+    async def settle(self, settled: Sequence[Settled]) -> Settlement:
         self._engine.tried.append(list(settled))
         for delivery, outcome in settled:
             if delivery.partition in self._engine.stuck:
@@ -204,7 +204,7 @@ async def test_an_engine_that_refuses_everything_ends_the_worker() -> None:
                 receiver.settle = self.settle  # type: ignore[method-assign]  # of this receiver alone
                 yield receiver
 
-        async def settle(self, settled: Sequence[Settled]) -> Sequence[Delivery]:
+        async def settle(self, settled: Sequence[Settled]) -> Settlement:
             raise Invalid("a damaged file")
 
     app, setting, _ = reading(Damaged())

@@ -8,7 +8,7 @@ log = logging.getLogger("busline")
 AWAY = (Unavailable, ConfigError)  # a server that refuses a login it took before is away, too
 
 
-class Trouble:
+class Outage:
     """One thing that is waited for, longer and longer. `away`: where all of a worker's are noted;
     `back`: what is said when it is over."""
 

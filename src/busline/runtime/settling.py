@@ -5,53 +5,55 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence, Set
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Any
 
 from busline.core.clock import Clock
 from busline.core.errors import BuslineError, cut
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Rejected, weight
+from busline.core.outcome import ACKED, Rejected, Settled, Settlement, weight
 from busline.core.ports import Receiver
-from busline.runtime.elsewhere import Elsewhere, Settled
-from busline.runtime.trouble import AWAY, Trouble
+from busline.runtime.elsewhere import Elsewhere
+from busline.runtime.outage import AWAY, Outage
 
 log = logging.getLogger("busline")
 GROUP = 100  # settled together: more brings no more speed
 GROUP_BYTES = 4 * 1024 * 1024  # nor do larger groups; one outcome alone may be larger
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Whoever hears of the settling: `done` of each group, and whose settling was refused; `failed`
-    of what ends the settling for good."""
-
-    done: Callable[[Sequence[Settled], Sequence[Delivery]], None]
-    failed: Callable[[BaseException], None]
+Done = Callable[[Sequence[Settled], Settlement], None]
+Failed = Callable[[BaseException], None]
 
 
-class Settler:
+class Settling:
     """Groups are settled one after the other. Outcomes whose effects take a way of their own
     (another engine, or an engine that does not apply both in one step) hold nobody up: each
-    partition's go beside the groups."""
+    partition's go beside the groups.
+
+    `done` hears of each group, and what the engine made of it; `failed` of what ends the settling
+    for good. `tasks`: what is under way. `receiver` is set before anything finishes."""
+
+    receiver: Receiver
 
     def __init__(
-        self, name: str, receiver: Receiver, elsewhere: Elsewhere, clock: Clock, away: dict[str,
-        str], listener: Listener
-    ) -> None:  # fmt: skip
-        self._name, self._receiver, self._elsewhere, self._clock = name, receiver, elsewhere, clock
-        self._away, self._listener = away, listener
+        self,
+        name: str,
+        elsewhere: Elsewhere,
+        clock: Clock,
+        away: dict[str, str],
+        done: Done,
+        failed: Failed,
+    ) -> None:
+        self._name, self._elsewhere, self._clock, self._away = name, elsewhere, clock, away
+        self._done, self._failed = done, failed
         self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
-        self._waiting: dict[
-            str, list[Settled]
-        ] = {}  # what cannot be settled now, by where it waits
-        self.tasks: set[asyncio.Task[Any]] = set()  # what is under way
+        self._waiting: dict[str, list[Settled]] = {}  # what cannot be settled now, by where
+        self.tasks: set[asyncio.Task[Any]] = set()
         self._grouping = self._over = False
 
     def __repr__(self) -> str:
         return (
-            f"<Settler {self._name}: {len(self._finished)} finished, waiting at"
+            f"<Settling {self._name}: {len(self._finished)} finished, waiting at"
             f" {len(self._waiting)} places>"
         )
 
@@ -95,7 +97,7 @@ class Settler:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._over = True
-            self._listener.failed(error)
+            self._failed(error)
 
     async def _settle(self) -> None:
         try:
@@ -139,31 +141,35 @@ class Settler:
         for settled, place, error in waiting:
             self._wait(place, settled, error)
         try:
-            refused = await self._settled(left)
+            settlement = await self._settled(left)
         except AWAY as error:
             for settled in left:
                 self._wait(settled[0].partition, settled, error)
             return error
         if left:
-            self._listener.done(left, refused)
+            self._done(left, settlement)
         return waiting[0][2] if waiting else None
 
-    async def _settled(self, group: Sequence[Settled]) -> Sequence[Delivery]:
+    async def _settled(self, group: Sequence[Settled]) -> Settlement:
         """Settles a group; where that fails, each by itself: one that can never be settled is dead,
         the others are not."""
         try:
-            return await self._receiver.settle(group) if group else ()
+            return await self.receiver.settle(group) if group else Settlement()
         except AWAY:
             raise
         except Exception as error:  # whatever an engine makes of an outcome that it cannot write
             if len(group) == 1:
                 return await self._bury(group[0][0], error)
-        return [late for settled in group for late in await self._settled([settled])]
+        parts = [await self._settled([settled]) for settled in group]
+        return Settlement(
+            [one for part in parts for one in part.refused],
+            [one for part in parts for one in part.rejected],
+        )
 
-    async def _bury(self, delivery: Delivery, error: Exception) -> Sequence[Delivery]:
-        reason = cut(f"its outcome cannot be written: {error}")
-        log.error("%r: %s", delivery, reason)
-        return await self._receiver.settle([(delivery, Rejected(reason, error))])
+    async def _bury(self, delivery: Delivery, error: Exception) -> Settlement:
+        dead = delivery, Rejected(cut(f"its outcome cannot be written: {error}"), error)
+        refused, _ = await self.receiver.settle([dead])
+        return Settlement(refused, [dead])
 
     # --- what waits --------------------------------------------------------------------------
 
@@ -176,18 +182,18 @@ class Settler:
 
     async def _again(self, place: str, error: BuslineError | None) -> None:
         """Settles what waits here, again and again, until none of it is left."""
-        trouble = Trouble(
+        outage = Outage(
             f"{self._name} {place}".strip(), self._away, "what finished is settled again"
         )
         while self._waiting[place]:
             if error is not None:
-                await self._clock.sleep(trouble.again(error))
+                await self._clock.sleep(outage.again(error))
             batch = self._waiting[place]
             count = fitting(batch)
             self._waiting[place] = batch[count:]
             error = await self._try(batch[:count])
         del self._waiting[place]
-        trouble.over()
+        outage.over()
 
 
 def fitting(batch: Sequence[Settled]) -> int:
