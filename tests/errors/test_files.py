@@ -84,7 +84,7 @@ async def test_a_file_that_another_program_has_locked(
     path = tmp_path / "bus.db"
     await fill(path)
     monkeypatch.setattr(lock, "PATIENCE", 0.1)
-    monkeypatch.setattr("busline.transports.sqlite.PATIENCE", 0.1)
+    monkeypatch.setattr("busline.transports.sqlite.session.PATIENCE", 0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 

@@ -17,8 +17,7 @@ from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Keep
 from busline.core.ports import Receiver
 from busline.testing.contract import MAIL, OTHER, bodies, message, receive
-from busline.transports import sqlite
-from busline.transports.sqlite import SqliteTransport, lock
+from busline.transports.sqlite import SqliteTransport, lock, session
 from busline.transports.sqlite.database import PASSIVE, Database
 from busline.transports.sqlite.errors import Gone
 from tests.transports.sqlite.conftest import Engines
@@ -108,7 +107,7 @@ async def test_a_file_that_stays_locked_is_named_with_the_remedy(
 ) -> None:
     desk = await engines.desk()
     monkeypatch.setattr(lock, "PATIENCE", 0.1)
-    monkeypatch.setattr(sqlite, "PATIENCE", 0.3)
+    monkeypatch.setattr(session, "PATIENCE", 0.3)
     foreign = write_elsewhere(engines.path, 1.0)
 
     with pytest.raises(
@@ -279,7 +278,7 @@ async def test_facts_and_ids_whose_time_is_over_are_removed(engines: Engines) ->
     await transport.store.put("stays", b"v", 100)
     engines.clock.move(11)
 
-    await transport._look_once()
+    await transport.neighbours.look()
 
     rows = "SELECT key FROM fact UNION ALL SELECT id FROM known"
     assert await transport.file.read(lambda db: db.execute(rows).fetchall()) == [("stays",)]

@@ -114,7 +114,7 @@ async def test_what_could_not_be_given_back_is_given_back_at_the_end(
         await transport.publish(MAIL, [message(b"x")])
         async with transport.subscribe(Subscription((MAIL,)), desk.host) as receiver:
             await receiver.receive(1)
-            monkeypatch.setattr(transport, "patiently", busy)
+            monkeypatch.setattr(transport.session, "patiently", busy)
 
     assert bodies(await receive(await desk.take(), 1)) == [b"x"]
 
