@@ -34,6 +34,7 @@ DENIED = re.compile(
 PLACE = re.compile(
     r" (mentioned in the command )?script: .*"
 )  # where in a script: of no use to a reader
+PARTS = {"turn": ("settle", "promote", "hand_out", "keep_time")}  # what a script is made of besides
 RIGHTS = (
     "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*'"
     " resetchannels '&{prefix}*'"
@@ -49,8 +50,13 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str) -> Script:
+    return joined(*PARTS.get(name, ()), name)
+
+
+def joined(*names: str, text: str = "") -> Script:
+    """One script of several files, behind what all share; `text` ends it."""
     folder = Path(__file__).parent
-    text = (folder / "shared.lua").read_text() + (folder / f"{name}.lua").read_text()
+    text = "".join((folder / f"{name}.lua").read_text() for name in ("shared", *names)) + text
     return Script(sha1(text.encode()).hexdigest(), text)
 
 
