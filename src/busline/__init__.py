@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from busline.core.message import DeadLetter, Delivery, KeyValue
     from busline.core.policy import Retry
     from busline.engine import Kafka, Memory, Redis, Sqlite
+    from busline.job import Job, Jobs, JobStatus
     from busline.router import Router
-    from busline.task import Call, Job, Jobs, JobStatus, Queue, Task
+    from busline.task import Call, Queue, Task
     from busline.topic import Source, Topic
 
 __version__ = "0.1.0"
@@ -84,7 +85,8 @@ HOMES = {
     "busline.core.policy": ("Retry",),
     "busline.engine": ("Kafka", "Memory", "Redis", "Sqlite"),
     "busline.router": ("Router",),
-    "busline.task": ("Call", "Job", "Jobs", "JobStatus", "Queue", "Task"),
+    "busline.job": ("Job", "Jobs", "JobStatus"),
+    "busline.task": ("Call", "Queue", "Task"),
     "busline.topic": ("Source", "Topic"),
 }
 HOME = {name: home for home, names in HOMES.items() for name in names}

@@ -1,6 +1,5 @@
 """App: declarations, and the door to what runs while it is open."""
 
-import asyncio
 import logging
 import os
 import sys
@@ -8,7 +7,6 @@ from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Iterator,
@@ -21,9 +19,8 @@ from functools import partial
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from busline.assembly import Assembly, Functions, Run, Watch, recorder, tracing
+from busline.assembly import Assembly, Functions, Run, Watch, tracing
 from busline.core.chain import Middleware
-from busline.core.chunks import chunks
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, wrong
 from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
@@ -33,16 +30,17 @@ from busline.core.ports import Transport
 from busline.core.served import Served, Serves
 from busline.core.signature import Given
 from busline.engine import Engine
+from busline.job import Job, Jobs
 from busline.middleware.metrics import Metrics
 from busline.middleware.timing import timing
-from busline.middleware.validation import SKIPPED
 from busline.naming import Named, Names, names
 from busline.router import Router, Subscriber
 from busline.runtime.bus import Bus, Consuming, Opening, Owner, Plan, unheard
 from busline.runtime.engines import Engines
 from busline.runtime.sending import awaited_in_loop
 from busline.runtime.telling import Listen
-from busline.task import Call, Job, Jobs, enqueue_all
+from busline.sends import enqueue_all, publish_all, recorder
+from busline.task import Call
 from busline.topic import Topic
 
 log = logging.getLogger("busline")
@@ -248,7 +246,7 @@ class App(Router):
             one.around for one in (traces, self.setting.metrics) if one is not None
         ]
         if log.isEnabledFor(logging.DEBUG):
-            watching.append(timing(SKIPPED))
+            watching.append(timing)
         assembly = Assembly(
             self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems
         )
@@ -412,18 +410,8 @@ class App(Router):
         """Publishes values in their order, a thousand or 4 MiB at a time and some thousands on the
         way; returns how many. What was sent before an error stays sent, and so do the thousands
         behind it that were on the way."""
-        record, count = recorder(self.bus(), topic, encode_headers(headers)), 0
-        sending: deque[asyncio.Task[int]] = deque()
-        try:
-            async for messages in _recorded(values, record):
-                sending.append(asyncio.create_task(self._send(topic, messages, now)))
-                if len(sending) == ON_THE_WAY:
-                    count += await sending.popleft()
-            while sending:
-                count += await sending.popleft()
-        finally:
-            await asyncio.gather(*sending, return_exceptions=True)
-        return count
+        record = recorder(self.bus(), topic, encode_headers(headers))
+        return await publish_all(values, record, partial(self._send, topic, now=now))
 
     @awaited_in_loop
     async def tombstone(
@@ -458,7 +446,7 @@ class App(Router):
     @awaited_in_loop
     async def enqueue(self, call: Call[R], *, now: bool = False) -> Job[R]:
         """Sends a call made by `task.call(...)`. As `task.enqueue`."""
-        return (await enqueue_all([call], now=now))[0]
+        return await call.task._send(call.body, now=now)
 
     @awaited_in_loop
     async def enqueue_many(self, calls: Iterable[Call[R]], *, now: bool = False) -> Jobs[R]:
@@ -520,20 +508,3 @@ def _in_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
-
-
-async def _recorded(
-    values: Iterable[T] | AsyncIterable[T], record: Callable[[T], Message]
-) -> AsyncIterator[list[Message]]:
-    """Their messages, as many at a time as are sent at once."""
-    messages = (
-        (record(value) for value in values)
-        if isinstance(values, Iterable)
-        else (record(value) async for value in values)
-    )
-    async for chunk in chunks(messages, _size):
-        yield chunk
-
-
-def _size(message: Message) -> int:
-    return len(message.body or b"")

@@ -3,29 +3,24 @@ jobs wait."""
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
-
-import orjson
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from busline.core.address import Address
 from busline.core.arguments import Arguments
-from busline.core.causes import details
-from busline.core.chunks import chunks
 from busline.core.clock import Seconds
 from busline.core.codec import Codec
 from busline.core.depends import INJECTED
-from busline.core.errors import Invalid, JobFailed, NoResult, wrong
-from busline.core.facts import result_key
+from busline.core.errors import Invalid, wrong
 from busline.core.ids import new_id
 from busline.core.message import Delivery, Headers, Message, Options, encode_headers
-from busline.core.options import duration, duration_or_none, kind, point
+from busline.core.options import duration_or_none, kind, point
 from busline.core.policy import DAY, Retry
 from busline.core.ports import Transport
 from busline.core.signature import Given, hints, is_marked, parameters, place
+from busline.job import Job
 from busline.runtime.bus import Bus
 from busline.runtime.sending import awaited_in_loop, handling
 
@@ -44,15 +39,6 @@ class Queue:
     """Jobs of one kind, each taken by one worker."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    """Where a job stands. `attempt`: the runs begun so far; None where the engine does not know, as
-    of a job that is done."""
-
-    state: Literal["waiting", "delayed", "running", "succeeded", "failed", "unknown"]
-    attempt: int | None = None
 
 
 class Home(Protocol):
@@ -112,6 +98,7 @@ class Task(Generic[P, C, R]):
             if one.default is INJECTED
         ]
         self._keep: float | None = None
+        self._results: Codec | None = None
         self.__doc__ = function.__doc__
         self.__name__ = declared.name
         self.__wrapped__ = function
@@ -190,9 +177,12 @@ class Task(Generic[P, C, R]):
             )
         return self._keep
 
-    @cached_property
+    @property
     def result_codec(self) -> Codec:
-        return Codec(self.types.get("return", Any), f"the result of {self.name}")
+        """How its results are encoded and decoded. Raises Invalid for a type that cannot be."""
+        if self._results is None:
+            self._results = Codec(self.types.get("return", Any), f"the result of {self.name}")
+        return self._results
 
     def queue_address(self) -> Address:
         """The queue it is served from."""
@@ -248,13 +238,24 @@ class Task(Generic[P, C, R]):
 
         Raises TypeError or Invalid for arguments that do not fit, Unavailable when the engine did
         not confirm; cancelled, the job may have been sent."""
-        return (await enqueue_all([self.call(*args, **kwargs)]))[0]
+        return await self._send(self.call(*args, **kwargs).body)
 
     def job(self, id: str) -> "Job[R]":
         """A job by its id, to ask for its status or result."""
         return Job(self, id, created=None, delivery=None)
 
     # --- for calls and jobs ------------------------------------------------------------------
+
+    async def _send(self, body: bytes, *, now: bool = False) -> "Job[R]":
+        """Sends a call that is encoded."""
+        message, at_once = self.stamp()(body), now or self._sending.now
+        delivery = None if at_once else handling()
+        there = await self.bus().send(self.target(), [message], now=at_once)
+        return self._sent(there.get(0, message.id), None if delivery else not there, delivery)
+
+    def _sent(self, id: str, created: bool | None, delivery: Delivery | None) -> "Job[R]":
+        """A job that was sent, or leaves with the outcome of the delivery."""
+        return Job(self, id, created=created, delivery=delivery)
 
     def bus(self) -> Bus:
         return self.home.bus()
@@ -324,202 +325,3 @@ class Call(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"<Call of {self.task.name}, {len(self.body)} bytes>"
-
-
-class Job(Generic[R_co]):
-    """A call that was sent, known by its id."""
-
-    def __init__(
-        self,
-        task: Task[..., Any, R_co],
-        id: str,
-        *,
-        created: bool | None,
-        delivery: Delivery | None,
-    ) -> None:
-        self.id = id
-        self._task, self._created, self._delivery = task, created, delivery
-
-    @property
-    def _unsent(self) -> bool:
-        return self._delivery is not None and self._delivery.sends is not None
-
-    def __repr__(self) -> str:
-        return (
-            f"<Job {self._task.name}"
-            f" {self.id}{', leaves with the outcome' if self._unsent else ''}>"
-        )
-
-    def _must_be_sent(self, what: str) -> None:
-        if self._unsent:
-            raise Invalid(
-                wrong(
-                    what,
-                    "a job that was sent",
-                    "one that leaves with this handler's outcome",
-                    "Enqueue it with options(now=True).",
-                )
-            )
-
-    @property
-    def created(self) -> bool:
-        """False: a job with this id or unique key was already there, and this is it."""
-        self._must_be_sent("created")
-        if self._created is None:
-            raise Invalid(
-                wrong(
-                    "created",
-                    "a job enqueued here and now",
-                    f"the job {self.id}",
-                    "Ask the one that `enqueue` returned.",
-                )
-            )
-        return self._created
-
-    async def status(self) -> JobStatus:
-        """Where the job stands now. Raises Invalid for an unsent one."""
-        self._must_be_sent("status")
-        look = await (await self._task.engine()).inspector.look(self.id)
-        return JobStatus(look.state, look.attempt)
-
-    async def result(self, timeout: Seconds | None = None) -> R_co:
-        """What the function returned, as soon as it did; waits at most `timeout` seconds.
-
-        Raises JobFailed, NoResult, TimeoutError when only the wait ended, and Invalid for an unsent
-        job."""
-        self._must_be_sent("result")
-        if not self._task.keep_result:
-            raise NoResult(
-                wrong(
-                    self._task.name,
-                    "a task that keeps its results",
-                    "one that keeps none",
-                    "Declare keep_result= on it.",
-                )
-            )
-        with self._task.bus().waiting(self._task.queue_address(), self.id):
-            return await self._result(timeout)
-
-    async def _result(self, timeout: Seconds | None) -> R_co:
-        clock = self._task.bus().clock
-        until = float("inf") if timeout is None else clock.ticks() + duration("timeout", timeout)
-        while True:
-            if (kept := await self._look()) is not None:
-                return self._decode(kept)
-            if clock.ticks() >= until:
-                raise TimeoutError(
-                    wrong(
-                        self._task.name,
-                        f"a result within {timeout} s",
-                        "none yet",
-                        f"Only the wait ended: ask the job {self.id} again later.",
-                    )
-                )
-            await (await self._task.engine()).store.wait(
-                self._key, min(until, clock.ticks() + LOOK_AGAIN)
-            )
-
-    @property
-    def _key(self) -> str:
-        return result_key(self.id)
-
-    async def _look(self) -> bytes | None:
-        engine = await self._task.engine()
-        kept = (await engine.store.get([self._key]))[0]
-        if kept is not None:
-            return kept
-        look = await engine.inspector.look(self.id)
-        if look.dead is not None:
-            dead = look.dead
-            raise JobFailed(
-                dead.error_type or "Rejected",
-                dead.error or dead.reason,
-                dead.attempts,
-                dead.causes,
-                dead.traceback,
-            )
-        if look.state in ("unknown", "succeeded"):
-            kept = (await engine.store.get([self._key]))[0]
-            if kept is None:
-                raise NoResult(
-                    wrong(
-                        self.id,
-                        "a job that is known",
-                        "none, or one whose result is no longer kept",
-                        "Raise keep_result=, or ask sooner.",
-                    )
-                )
-        return kept
-
-    def _decode(self, kept: bytes) -> R_co:
-        if kept[:1] == b"-":
-            error_type, text, attempts, *more = orjson.loads(kept[1:])
-            raise JobFailed(error_type, text, attempts, *details(*more[:1] or (None,)))
-        value: R_co = self._task.result_codec.decode(kept[1:])
-        return value
-
-
-class Jobs(Sequence[Job[R_co]]):
-    """The jobs of `enqueue_many`, in the order of the calls."""
-
-    def __init__(self, jobs: list[Job[R_co]]) -> None:
-        self._jobs = jobs
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def __repr__(self) -> str:
-        return f"<Jobs {len(self._jobs)}>"
-
-    @overload
-    def __getitem__(self, index: int, /) -> Job[R_co]: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> Sequence[Job[R_co]]: ...
-    def __getitem__(self, index: int | slice, /) -> Job[R_co] | Sequence[Job[R_co]]:
-        return self._jobs[index]
-
-    async def results(self, timeout: Seconds | None = None) -> list[R_co]:
-        """Every job's result, in order, within `timeout` seconds in all. Raises as `Job.result` for
-        the first without."""
-        if not self._jobs:
-            return []
-        clock = self._jobs[0]._task.bus().clock
-        until = None if timeout is None else clock.ticks() + duration("timeout", timeout)
-        return [
-            await job.result(None if until is None else max(until - clock.ticks(), 0))
-            for job in self._jobs
-        ]
-
-
-async def enqueue_all(calls: Iterable[Call[R]], *, now: bool = False) -> list[Job[R]]:
-    """Sends calls, a thousand or 4 MiB at a time; calls of one queue keep their order."""
-    jobs: list[Job[R]] = []
-    async for chunk in chunks(calls, lambda call: len(call.body)):
-        jobs += await _enqueue(chunk, now)
-    return jobs
-
-
-async def _enqueue(calls: Sequence[Call[R]], now: bool) -> list[Job[R]]:
-    stamps = {task: task.stamp() for task in dict.fromkeys(call.task for call in calls)}
-    messages = [stamps[call.task](call.body) for call in calls]
-    ways = {task: (task.target(), now or task.now()) for task in stamps}
-    groups: dict[tuple[Address, bool], list[int]] = {}
-    for index, call in enumerate(calls):
-        groups.setdefault(ways[call.task], []).append(index)
-    jobs: dict[int, Job[R]] = {}
-    for (address, at_once), indexes in groups.items():
-        delivery = None if at_once else handling()
-        there = (
-            await calls[0]
-            .task.bus()
-            .send(address, [messages[index] for index in indexes], now=at_once)
-        )
-        for turn, index in enumerate(indexes):
-            id = there.get(turn, messages[index].id)
-            jobs[index] = Job(
-                calls[index].task,
-                id,
-                created=None if delivery is not None else turn not in there,
-                delivery=delivery,
-            )
-    return [jobs[index] for index in range(len(calls))]

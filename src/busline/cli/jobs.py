@@ -12,7 +12,7 @@ from busline.cli.dead import as_data, as_text
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
 from busline.core.errors import Invalid, wrong
-from busline.core.facts import result_key
+from busline.core.facts import result_key, returned
 
 
 @click.group("jobs")
@@ -58,7 +58,7 @@ async def _found(app: App, id: str) -> dict[str, Any]:
         (kept,) = await engine.store.get([result_key(id)])
     data: dict[str, Any] = {"id": id, "state": look.state, "attempt": look.attempt}
     if kept is not None and kept[:1] == b"+":
-        data["result"] = orjson.loads(kept[1:])
+        data["result"] = orjson.loads(returned(kept))
     if look.dead is not None:
         data["dead"] = as_data(look.dead)
     return data

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import click
 
 from busline.app import App
-from busline.assembly import recorder
 from busline.cli.enqueue import pair, reason
 from busline.cli.fail import USAGE, Fail, guarded
 from busline.cli.find import find
 from busline.cli.progress import progress
 from busline.core.errors import Invalid, Unavailable, wrong
 from busline.core.message import Headers, Message, encode_headers
+from busline.sends import recorder
 from busline.topic import Topic
 
 T = TypeVar("T")

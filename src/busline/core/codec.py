@@ -20,6 +20,7 @@ from busline.core.two_way import Survey, differences
 
 BODY_LIMIT = 960 * 1024
 DEPTH_LIMIT = 64
+SURELY_FLAT = 2 * DEPTH_LIMIT  # bytes that cannot hold JSON which is deeper, opened and closed
 JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 BASE64: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
 OPAQUE = (
@@ -42,8 +43,10 @@ class Codec:
 
     __slots__ = (
         "_dump",
+        "_finite",
         "_load",
         "_models",
+        "_only",
         "_sure",
         "adapter",
         "decode",
@@ -63,11 +66,11 @@ class Codec:
             _in_base64(adapter)
         self.name, self.adapter, self.mime = name, adapter, JSON
         self.decode: Callable[[bytes], Any] = adapter.validator.validate_json
-        self._load, self._sure, self._models = (
-            adapter.validator.validate_python,
-            survey.sure,
-            survey.models,
-        )
+        self._load = adapter.validator.validate_python
+        self._sure, self._models = survey.sure, survey.models
+        alone = len(survey.models) == 1 and adapter.core_schema["type"] in ("model", "dataclass")
+        self._only = survey.models[0] if alone else None  # the type itself, and no model in it
+        self._finite = survey.sure and not survey.floats
         # an instance may have been changed since it was validated: where nothing is read back the
         # serializer has to say so
         heard: Any = "error" if survey.sure and survey.models else False
@@ -98,13 +101,19 @@ class Codec:
             raise Invalid(
                 wrong(self.name, "a value of its type", *_reason(error, value))
             ) from error
-        if b"null" in body or b"NaN" in body or b"Infinity" in body:
+        if not self._finite and (b"null" in body or b"NaN" in body or b"Infinity" in body):
             self._refuse_not_finite(fitting)
-        if len(body) > BODY_LIMIT or body.count(b"[") + body.count(b"{") > DEPTH_LIMIT:
+        if len(body) > SURELY_FLAT and is_suspect(body):
             self.check(body)
-        if not self._sure or any(map(type.__subclasses__, self._models)):
+        if not self._sure or self._is_derived(fitting):
             self._read_back(fitting, body)
         return body
+
+    def _is_derived(self, value: object) -> bool:
+        """Whether somewhere in it may be a model in its base's place."""
+        if self._only is not None:
+            return type(value) is not self._only
+        return any(map(type.__subclasses__, self._models))
 
     def _read_back(self, value: object, body: bytes) -> None:
         try:
@@ -233,6 +242,11 @@ def explain(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     places = [f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in found[:3]]
     return "; ".join(places) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def is_suspect(body: bytes) -> bool:
+    """Whether it may be over the limits."""
+    return len(body) > BODY_LIMIT or body.count(b"[") + body.count(b"{") > DEPTH_LIMIT
 
 
 def check_size(body: bytes, name: str) -> None:

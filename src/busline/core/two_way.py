@@ -72,12 +72,13 @@ class Problem(NamedTuple):
 class Survey:
     """What the core schema of a type tells. `problems`: parts that never come back equal;
     `secrets`: those of them that are read well, when somebody else has written them. `sure`: all
-    others always do, as long as nobody derives from `models`. `binary`: there are bytes in it."""
+    others always do, as long as nobody derives from `models`. `binary`: there are bytes in it.
+    `floats`: there are numbers in it that may be no finite ones."""
 
     def __init__(self, schema: Schema) -> None:
         self.problems: list[Problem] = []
         self.secrets: list[Problem] = []
-        self.sure, self.binary = True, False
+        self.sure, self.binary, self.floats = True, False, False
         self.models: list[type] = []
         self._definitions: dict[str, Schema] = {}
         self._walk(schema, ())
@@ -85,6 +86,7 @@ class Survey:
     def _walk(self, schema: Schema, path: Path) -> None:
         kind = schema["type"]
         self.binary = self.binary or kind == "bytes"
+        self.floats = self.floats or kind == "float"
         if "serialization" in schema:
             self._serializer(schema, path)
         elif kind in PLAIN:
@@ -206,6 +208,7 @@ class Survey:
         for name, field in named.items():
             self._field((*path, name), field, by_name)
         extra = schema.get("extra_behavior") or config.get("extra_fields_behavior")
+        self.sure = self.sure and extra != "allow"  # which may be anything
         for one in schema.get("computed_fields", ()) if extra in ("forbid", "allow") else ():
             at = (*path, one["property_name"])
             self._never(

@@ -1,7 +1,8 @@
 """The outer end of every chain: a return or an exception becomes an Outcome, by the policy."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
+from busline.core.attempt import UNMEANT, Attempt
 from busline.core.causes import deciding, leaf, leaves
 from busline.core.chain import Step
 from busline.core.clock import Clock, seconds
@@ -13,19 +14,15 @@ from busline.core.policy import DAY, LANE_LIMIT, Retry
 Bury = Callable[[Delivery, Rejected], Rejected]  # what a dead letter carries with it
 
 
-def retries(
-    judge: "Judge", call_next: Step, *, skipped: object
-) -> Callable[[Delivery], Awaitable[Outcome]]:
-    """`skipped`: the value that means the function did not run."""
+def retries(judge: "Judge", call_next: Step) -> Attempt:
+    """The outer end of a chain of layers."""
 
     async def retries(delivery: Delivery) -> Outcome:
         try:
             value = await call_next(delivery)
-        except (
-            Exception
-        ) as error:  # what a function raises is its outcome: this is the one place that judges it
+        except Exception as error:  # what a function raises is its outcome
             return judge.failed(delivery, error)
-        if value is skipped:
+        if value is UNMEANT:
             return SKIPPED
         sends = delivery.sends
         return Acked(tuple(sends)) if sends else ACKED

@@ -5,64 +5,36 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from busline.core.chain import Step
+from busline.core.attempt import UNMEANT, Read
 from busline.core.clock import Clock
-from busline.core.codec import BODY_LIMIT, Codec, explain
+from busline.core.codec import SURELY_FLAT, Codec, explain, is_suspect
 from busline.core.errors import Invalid, Reject, RetryLater, excerpt, wrong
-from busline.core.function import UNFINISHED
-from busline.core.handler import Ending, Invoke
 from busline.core.message import Delivery
 from busline.core.ports import UNKNOWN_LIMIT
 
-
-class Skipped:
-    """What a chain returns for a message that its function is not meant for."""
-
-    def __repr__(self) -> str:
-        return "SKIPPED"
-
-
-SKIPPED = Skipped()
 Unwanted = Callable[[bytes], bool]
 Refuse = Callable[[Delivery, bytes, Exception], Exception]
 
 
-def validation(
-    codec: Codec,
-    invoke: Invoke,
-    ending: Ending,
-    *,
-    refuse: Refuse,
-    unwanted: Unwanted | None = None,
-) -> Step:
+def validation(codec: Codec, *, refuse: Refuse, unwanted: Unwanted | None = None) -> Read:
     """`refuse` says what becomes of a body that does not fit; `unwanted` knows the bodies of other
     types."""
-    decode, count = codec.decode, bytes.count
-    collect, take = ending.collect, ending.take
+    decode, nullable = codec.decode, codec.nullable
 
-    async def validation(delivery: Delivery) -> object:
-        body = delivery.message.body
+    def read(delivery: Delivery) -> object:
+        body = delivery.body
         if body is None:
-            if not codec.nullable:
-                return SKIPPED
-            value = None
-        else:
-            if len(body) > BODY_LIMIT or count(body, b"[") + count(body, b"{") > 64:
-                _check(body, codec)
-            if unwanted is not None and unwanted(body):
-                return SKIPPED
-            try:
-                value = decode(body)
-            except (ValidationError, RecursionError) as error:
-                raise refuse(delivery, body, error) from error
-        given = await invoke(delivery, value)
-        if given is not None and isinstance(given, UNFINISHED):
-            return await take(delivery, given)
-        if collect is not None:
-            collect(delivery, given)
-        return given
+            return None if nullable else UNMEANT
+        if len(body) > SURELY_FLAT and is_suspect(body):
+            _check(body, codec)
+        if unwanted is not None and unwanted(body):
+            return UNMEANT
+        try:
+            return decode(body)
+        except (ValidationError, RecursionError) as error:
+            raise refuse(delivery, body, error) from error
 
-    return validation
+    return read
 
 
 def _check(body: bytes, codec: Codec) -> None:

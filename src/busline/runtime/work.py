@@ -8,6 +8,7 @@ from busline.core.handler import Handler
 from busline.core.ports import Subscription, Transport
 
 UNLIMITED = 1000  # as many at once as there are partitions, however many that turn out to be
+DEFAULT_CONCURRENCY = 100
 THREADS = 2 * (os.cpu_count() or 1) + 4
 
 

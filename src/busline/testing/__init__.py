@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 from busline.app import App, Setting
-from busline.assembly import recorder
 from busline.core.causes import in_words
 from busline.core.clock import Seconds
 from busline.core.counts import Counts
@@ -20,6 +19,7 @@ from busline.core.message import DeadLetter, KeyValue, Message, encode_headers, 
 from busline.core.options import duration
 from busline.runtime.engines import Engines
 from busline.runtime.telling import Failure
+from busline.sends import recorder
 from busline.task import Task
 from busline.testing.clock import SimClock
 from busline.topic import Topic

@@ -8,8 +8,8 @@ from aiokafka import TopicPartition
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from busline.core.message import Delivery
 from busline.transports.kafka import ahead
+from busline.transports.kafka.arrival import Arrival
 from busline.transports.kafka.tracker import Commit, Tracker
 
 
@@ -193,7 +193,7 @@ def test_nothing_is_lost_and_nothing_unfinished_is_passed(
     given_offsets: set[int], seed: int
 ) -> None:
     offsets, chance = sorted(given_offsets), Random(seed)
-    tracker, finished, held = begun(*offsets), set[int](), dict[int, Delivery]()
+    tracker, finished, held = begun(*offsets), set[int](), dict[int, Arrival]()
     while len(finished) < len(offsets):
         held.update((one.receipt[1], one) for one in tracker.take(chance.randrange(5)))
         if held:

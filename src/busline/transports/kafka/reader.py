@@ -12,6 +12,7 @@ from busline.core.errors import BuslineError, wrong
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Settled, Settlement
 from busline.core.ports import Subscription
+from busline.transports.kafka.arrival import Arrival
 from busline.transports.kafka.carrier import Carrier
 from busline.transports.kafka.diagnosis import told, translated
 from busline.transports.kafka.fetched import Fetched
@@ -108,7 +109,7 @@ class Reader:
                 break
             share = -(-room // (len(ready) - n + 1))  # as much for each that is left
             read = self._read(tracker, min(share, tracker.room(ahead)), size, alone=not taken)
-            size -= sum(len(one.message.body or b"") for one in read)
+            size -= sum([len(one.body or b"") for one in read])
             taken += read
         return taken
 
@@ -144,7 +145,7 @@ class Reader:
             if one.source is not None and one.failure is None and one.room(self._subscription.ahead)
         ]
 
-    def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Delivery]:
+    def _read(self, tracker: Tracker, limit: int, size: int, *, alone: bool) -> list[Arrival]:
         before = tracker.low
         taken = tracker.take(limit, size, alone=alone)
         if tracker.failure is not None:
@@ -181,16 +182,17 @@ class Reader:
         refused, finished, back = (
             list[Delivery](),
             defaultdict[Tracker, list[int]](list),
-            defaultdict[Tracker, list[Delivery]](list),
+            defaultdict[Tracker, list[Arrival]](list),
         )
         for delivery, outcome in settled:
             tracker, offset = delivery.receipt
-            if tracker.held.pop(offset, None) is None:  # popped: it may be here twice
+            held = tracker.held.pop(offset, None)  # popped: it may be here twice
+            if held is None:
                 refused.append(delivery)
             elif outcome.final:
                 finished[tracker].append(offset)
             else:
-                back[tracker].append(delivery)
+                back[tracker].append(held)
         rejected = self._carrier.forget(settled)
         for tracker, offsets in finished.items():
             tracker.finish(offsets)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from busline.core.frontier import Frontier
+from busline.core.lanes import lane
 from busline.core.message import Delivery
 from busline.core.ports import BATCH_BYTES, Order
-from busline.transports.kafka import ahead, wire
+from busline.transports.kafka import ahead
+from busline.transports.kafka.arrival import Arrival
 
 SPAN = 10_000
 LARGE = 64 * 1024  # bytes: as many of this size are read at once as fit, until a larger one comes
@@ -33,12 +35,13 @@ class Tracker:
     __slots__ = (
         "_again", "_confirmed", "_earlier", "_largest", "_moves", "_order", "_span", "_stuck",
         "astray", "committed", "failure", "frontier",
-        "full", "held", "over", "place", "source", "topic",
+        "full", "held", "name", "over", "place", "source", "topic",
     )  # fmt: skip
 
     def __init__(self, place: TopicPartition, order: Order, span: int = SPAN) -> None:
-        self.place = place
-        self._order, self._span = order, span
+        self.place, self.name = place, f"{place.topic}/{place.partition}"
+        self._order: Order = order
+        self._span = span
         self._earlier: list[
             ahead.Range
         ] = []  # what finished in an earlier life and was not come to yet
@@ -49,9 +52,9 @@ class Tracker:
         self.full = False  # what finished beyond no longer fits beside the position
         self.frontier: Frontier | None = None  # None until it is known where to begin
         self.committed = -1
-        self.held: dict[int, Delivery] = {}
+        self.held: dict[int, Arrival] = {}
         self.source: Any = None  # records that were fetched and not yet read
-        self._again: list[Delivery] = []  # given back, to be handed out before anything else
+        self._again: list[Arrival] = []  # given back, to be handed out before anything else
         self.astray = False  # what was to be read next is not there
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
@@ -90,11 +93,10 @@ class Tracker:
         if self.frontier is None or self._stuck:
             return 0
         here = self.frontier.unfinished
-        return len(self._again) + (
-            0
-            if self.full
-            else max(0, min(unfinished - here, self._span - here - len(self.frontier.ahead)))
-        )
+        room = min(unfinished - here, self._span - here - len(self.frontier.ahead))
+        if self.full or (self._order == "partition" and room < unfinished // 4):
+            room = 0  # a handful out of one lane is not worth the way
+        return len(self._again) + max(0, room)
 
     @property
     def far(self) -> bool:
@@ -123,7 +125,7 @@ class Tracker:
         """Whether something is there to be handed out."""
         return (self.source is not None and self.failure is None) or bool(self._again)
 
-    def take(self, limit: int, size: int = BATCH_BYTES, *, alone: bool = True) -> list[Delivery]:
+    def take(self, limit: int, size: int = BATCH_BYTES, *, alone: bool = True) -> list[Arrival]:
         """The next ones, at most `limit` and `size` bytes of them: first what was given back, then
         what was fetched. `alone`: the first one comes, however large."""
         taken = self._again[:limit]
@@ -136,10 +138,10 @@ class Tracker:
         fits = len(taken) if left >= 0 else _fitting(taken, size, alone)
         self._again[:0] = taken[fits:]
         del taken[fits:]
-        self.held.update((one.receipt[1], one) for one in taken)
+        self.held.update([(one.receipt[1], one) for one in taken])
         return taken
 
-    def _read(self, limit: int) -> list[Delivery]:
+    def _read(self, limit: int) -> list[Arrival]:
         assert self.frontier is not None
         source = self.source
         records: list[Any] = []
@@ -167,36 +169,21 @@ class Tracker:
         finished = set(done)
         return [one for one in records if one.offset not in finished]
 
-    def _deliveries(self, records: Iterable[Any]) -> list[Delivery]:
-        topic, part = self.place
-        by_key, lane = self._order == "key", self.place if self._order == "partition" else None
-        place, message, taken = f"{topic}/{part}@", wire.message, list[Delivery]()
-        for record in records:
-            offset, key = record.offset, record.key
-            position = f"{place}{offset}"
-            taken.append(
-                Delivery(
-                    message(record, key, position),
-                    topic,
-                    1,
-                    position,
-                    (topic, part, key) if by_key else lane,
-                    (self, offset),
-                )
-            )
-        return taken
+    def _deliveries(self, records: Iterable[Any]) -> list[Arrival]:
+        topic, order = self.place.topic, self._order
+        return [
+            Arrival(one, topic, lane(order, self, one.key), (self, one.offset)) for one in records
+        ]
 
     def holds(self, delivery: Delivery) -> bool:
         return delivery.receipt[1] in self.held
 
-    def give_back(self, deliveries: Iterable[Delivery]) -> None:
+    def give_back(self, deliveries: Iterable[Arrival]) -> None:
         """They are handed out again, as if for the first time."""
         for one in deliveries:
             self.held.pop(one.receipt[1], None)
             self._stuck.discard(one.receipt[1])
-            self._again.append(
-                Delivery(one.message, one.address, 1, one.position, one.lane, one.receipt)
-            )
+            self._again.append(one.fresh())
         self._again.sort(key=_offset)
 
     def finish(self, offsets: list[int]) -> None:
@@ -245,7 +232,7 @@ class Tracker:
     def end(self) -> list[Delivery]:
         """From now on it is not ours. Returns what was in hand."""
         self.over, self.source = True, None
-        gone = list(self.held.values())
+        gone = list[Delivery](self.held.values())
         self.held.clear()
         self._again.clear()
         return gone
@@ -257,7 +244,7 @@ def _offset(delivery: Delivery) -> int:
 
 
 def _size(delivery: Delivery) -> int:
-    return len(delivery.message.body or b"")
+    return len(delivery.body or b"")
 
 
 def _fitting(deliveries: Sequence[Delivery], size: int, alone: bool) -> int:
