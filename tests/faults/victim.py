@@ -79,7 +79,7 @@ def arm(transport: SqliteTransport, fatal: int) -> None:
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    transport.file._db.set_trace_callback(count)
+    transport.file._database.connection.set_trace_callback(count)
 
 
 def say(what: str) -> None:
