@@ -10,18 +10,18 @@ class Arrival(Delivery):
     """Made for every record, so what few functions ask for is made when it is asked for.
     `receipt`: its tracker and its offset."""
 
-    __slots__ = ("_message", "record")
+    __slots__ = ("_message", "body", "record")
 
     address: str
+    body: bytes | None
 
     def __init__(self, record: Any, topic: str, lane: object, receipt: Any) -> None:
-        self.record, self.address, self.lane, self.receipt, self.attempt = (
-            record,
-            topic,
-            lane,
-            receipt,
-            1,
-        )
+        self.record = record
+        self.body = record.value  # pyright: ignore  # a slot, not a property: it is asked for often
+        self.address = topic
+        self.lane = lane
+        self.receipt = receipt
+        self.attempt = 1
         self.handler = ""
         self.sends = self.cut = self.span = self._view = None
         self._message: Message | None = None
@@ -41,11 +41,6 @@ class Arrival(Delivery):
     def partition(self) -> str:
         name: str = self.receipt[0].name
         return name
-
-    @property
-    def body(self) -> bytes | None:
-        body: bytes | None = self.record.value
-        return body
 
     @property
     def key(self) -> bytes | None:
