@@ -3,6 +3,8 @@ needs a look."""
 
 import asyncio
 import inspect
+import re
+from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.client import AIOKafkaClient
@@ -13,7 +15,8 @@ from aiokafka.producer.transaction_manager import PidAndEpoch
 from aiokafka.protocol.commit import OffsetCommitRequest
 
 from busline.testing.contract import Desk, message, receive
-from busline.transports.kafka import KafkaTransport, client
+from busline.transports import kafka
+from busline.transports.kafka import KafkaTransport, diagnosis
 from busline.transports.kafka.reader import Reader
 
 
@@ -90,7 +93,7 @@ async def test_a_producers_parts(desk: Desk) -> None:
         callable(AIOKafkaClient._metadata_update)
         and producer.client._metadata_update.__name__ == "again"
     )
-    assert errors.for_code(87) is client.InvalidRecordError
+    assert errors.for_code(87) is diagnosis.InvalidRecordError
 
 
 def names(kind: type) -> set[str]:
@@ -103,3 +106,18 @@ def names(kind: type) -> set[str]:
             if word.startswith("self.")
         ),
     }
+
+
+INSIDE = re.compile(
+    r"\._(coordinator|coordination_task|subscription|fetcher|sender|txn_manager|metadata"
+    r"|message_accumulator|client\._|send_request|send_req|pid_and_epoch|sequence_numbers)\b"
+)
+
+
+def test_the_clients_inside_is_known_in_the_rooms_that_say_so() -> None:
+    found = {
+        file.name
+        for file in Path(kafka.__file__).parent.glob("*.py")
+        if INSIDE.search(file.read_text().replace("self._subscription", ""))
+    }
+    assert found == {"cluster.py", "fetched.py"}

@@ -19,6 +19,7 @@ from busline.testing.contract import ack, bodies, message, receive
 from busline.transports.kafka import KafkaTransport
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.ahead import Range, read
+from busline.transports.kafka.cluster import Cluster
 from tests.servers.kafka import Kafka
 from tests.transports.kafka import child
 from tests.transports.kafka.conftest import Engines
@@ -73,7 +74,7 @@ class Crew:
 
     async def kept_ahead(self, count: int) -> None:
         """Waits until so much is known to be finished beyond what is not."""
-        admin = Admin([self._kafka.server], create_topics=False)
+        admin = Admin(Cluster([self._kafka.server]), create_topics=False)
         await admin.open()
         try:
             async with asyncio.timeout(30):
@@ -91,7 +92,7 @@ class Crew:
 
     async def watch(self) -> None:
         """As another client: a commit may neither go back nor pass what is not done."""
-        admin = Admin([self._kafka.server], create_topics=False)
+        admin = Admin(Cluster([self._kafka.server]), create_topics=False)
         await admin.open()
         try:
             while True:

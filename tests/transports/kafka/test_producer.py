@@ -16,7 +16,7 @@ from busline.core.errors import ConfigError, Invalid, Unavailable
 from busline.core.message import Message
 from busline.core.partition import partition
 from busline.testing.contract import Desk, bodies, message, receive
-from busline.transports.kafka import KafkaTransport, admin, producer
+from busline.transports.kafka import KafkaTransport, admin, cluster, producer
 from tests.transports.kafka.conftest import Engines, forbid
 
 
@@ -347,7 +347,7 @@ async def test_an_epoch_that_is_over_is_given_up(desk: Desk) -> None:
         client._txn_manager._pid_and_epoch = PidAndEpoch(client._txn_manager.producer_id, 0)
 
     await desk.transport.publish(desk.orders, [message()])
-    producer.renumber(client_of(desk), anew=False)
+    cluster.renumber(client_of(desk), anew=False)
     for _ in range(4):  # each partition sees the next epoch
         await desk.transport.publish(desk.orders, [message()])
     await receive(await desk.read(group="first"), 5)
@@ -362,10 +362,10 @@ async def test_an_epoch_that_is_over_is_given_up(desk: Desk) -> None:
 async def test_after_the_last_epoch_there_is_another_id(desk: Desk) -> None:
     def age(client: Any) -> None:
         client._txn_manager._pid_and_epoch = PidAndEpoch(
-            client._txn_manager.producer_id, producer.LAST_EPOCH
+            client._txn_manager.producer_id, cluster.LAST_EPOCH
         )
         client._txn_manager._sequence_numbers.clear()
-        producer.renumber(client, anew=False)
+        cluster.renumber(client, anew=False)
 
     await written_once(desk, 20, age)
 

@@ -16,8 +16,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from busline.core.address import Address
 from busline.core.errors import Invalid, Unavailable, wrong
-from busline.transports.kafka import client
-from busline.transports.kafka.diagnosis import explain, told, translated
+from busline.transports.kafka.cluster import Cluster, any_node
+from busline.transports.kafka.diagnosis import translated, translating
 from busline.transports.kafka.logs import Logs
 from busline.transports.kafka.turn import Turn
 
@@ -44,9 +44,9 @@ class Known(NamedTuple):
 class Admin:
     """One client, and what it is asked. `logs`: where partitions begin and end."""
 
-    def __init__(self, servers: Sequence[str], create_topics: bool) -> None:
-        self._servers, self._create = servers, create_topics
-        self._client = client.admin(servers, request_timeout_ms=10_000, metadata_max_age_ms=30_000)
+    def __init__(self, cluster: Cluster, create_topics: bool) -> None:
+        self._cluster, self._create = cluster, create_topics
+        self._client = cluster.admin(request_timeout_ms=10_000, metadata_max_age_ms=30_000)
         self.logs = Logs(self._client)
         self._turns = defaultdict[str, Turn](Turn)
         self._known: dict[str, Known] = {}
@@ -54,13 +54,7 @@ class Admin:
 
     async def open(self) -> None:
         """Raises what keeps the cluster from answering."""
-        try:
-            await self._client.start()
-        except BaseException as error:  # cancelled or refused, nothing of it stays open
-            await self._client.close()
-            if isinstance(error, kafka.KafkaError):
-                raise await explain(self._servers) from error
-            raise
+        await self._cluster.open(self._client)
 
     async def close(self) -> None:
         await self._client.close()
@@ -83,7 +77,7 @@ class Admin:
     async def _looked(self, address: Address) -> "Known":
         known = self._known.get(address.name)
         if known is None or time.monotonic() - known.looked > FRESH:
-            with told(address.name):
+            with translating(address.name):
                 known = await patiently(lambda: self._look(address))
             if known.parts != address.partitions is not None and address not in self._told:
                 self._told.add(address)
@@ -137,7 +131,7 @@ class Admin:
         answer = await self._client.create_topics([new])
         code, text = answer.topic_errors[0][1:3]
         if code not in (0, EXISTS):
-            raise translated(topic, kafka.for_code(code)(text))
+            raise translated(kafka.for_code(code)(text), topic)
         if code == 0:
             log.info("created the topic %s", topic)
         async with asyncio.timeout(SETTLED):
@@ -147,7 +141,7 @@ class Admin:
     async def _defaults(self) -> tuple[int, int]:
         """How many partitions, and how many copies of each, the cluster gives a topic that does not
         say."""
-        node = str(self._client._client.get_random_node())
+        node = str(any_node(self._client))
         found = await self._settings(
             ConfigResourceType.BROKER, node, "num.partitions", "default.replication.factor"
         )

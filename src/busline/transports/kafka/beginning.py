@@ -1,12 +1,13 @@
 """Where a partition is read from when a member gets it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
 from busline.core.ports import Start
 from busline.transports.kafka.ahead import Range, clipped, read
+from busline.transports.kafka.cluster import Group
 from busline.transports.kafka.logs import UNCOMMITTED, Logs
 from busline.transports.kafka.tracker import Tracker
 
@@ -33,15 +34,15 @@ class Beginnings:
     since: it is read from its first."""
 
     def __init__(
-        self, consumer: Any, logs: Logs, start: Start, fresh: Iterable[TopicPartition]
+        self, group: Group, logs: Logs, start: Start, fresh: Iterable[TopicPartition]
     ) -> None:
-        self._consumer, self._logs = consumer, logs
+        self._group, self._logs = group, logs
         self._start: Start = start
         self.fresh = frozenset(fresh)
 
     async def stored(self, places: Sequence[TopicPartition]) -> Stored:
         """What the group has stored, for those of them for which it has."""
-        found: Stored = await self._consumer._coordinator.fetch_committed_offsets(places)
+        found: Stored = await self._group.stored(places)
         return found
 
     async def of(

@@ -1,16 +1,19 @@
 """How far a group is: commits what is finished without a hole, each under the membership it was
-assigned with."""
+assigned with.
+
+States: running, paused while the group shares its partitions anew. Only its member calls it, and
+one commit is under way at a time. Between two awaits nothing is confirmed but what was answered for
+the tracker that asked."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.protocol.commit import OffsetCommitRequest
 
+from busline.transports.kafka.cluster import Group, Membership
 from busline.transports.kafka.tracker import Commit, Tracker
 
 log = logging.getLogger("busline")
@@ -25,28 +28,12 @@ TOO_LARGE = 12
 TEXT = 4096  # bytes that a commit may carry beside an offset, unless the cluster says less
 
 
-class Membership(NamedTuple):
-    """Under what a partition was assigned: both change when the group goes on without us."""
-
-    generation: int
-    member: str
-
-    @classmethod
-    def of(cls, consumer: Any) -> "Membership":
-        coordinator = consumer._coordinator
-        return cls(coordinator.generation, coordinator.member_id)
-
-    @property
-    def lost(self) -> bool:
-        return self.generation < 0
-
-
 class Committer:
     """The only one that commits for a member. `lose` is called with the trackers that turn out to
     be another's."""
 
-    def __init__(self, consumer: Any, lose: Callable[[Sequence[Tracker]], None]) -> None:
-        self._consumer, self._lose = consumer, lose
+    def __init__(self, group: Group, lose: Callable[[Sequence[Tracker]], None]) -> None:
+        self._group, self._lose = group, lose
         self.membership = Membership(-1, "")
         self.trackers: list[Tracker] = []
         self._limit = TEXT
@@ -93,7 +80,7 @@ class Committer:
             due = self._due()
             if not due or self._paused:
                 return
-            if Membership.of(self._consumer) != self.membership:
+            if self._group.membership != self.membership:
                 return self._lose(list(due.values()))
             commits = {place: one.commit(self._limit) for place, one in due.items()}
             for place, code in (await self._send(commits)).items():
@@ -101,19 +88,12 @@ class Committer:
 
     async def _send(self, commits: Mapping[TopicPartition, Commit]) -> Mapping[TopicPartition, int]:
         """Each partition's error code; nothing where no answer came."""
-        coordinator = self._consumer._coordinator
         topics: dict[str, list[tuple[int, int, str]]] = {}
         for (topic, part), commit in commits.items():
             topics.setdefault(topic, []).append((part, commit.offset, commit.text))
-        request = OffsetCommitRequest(
-            coordinator.group_id,
-            *self.membership,
-            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
-            list(topics.items()),
-        )
         try:
             async with asyncio.timeout(ANSWER):
-                answer = await coordinator._send_req(request)
+                answer = await self._group.commit(self.membership, list(topics.items()))
         except (kafka.KafkaError, OSError, TimeoutError) as error:
             log.debug("a commit was not answered: %r", error)
             self._moved.set()
@@ -143,7 +123,7 @@ class Committer:
         elif code in AGAIN or code == REBALANCING:
             self._moved.set()
             if code in MOVED:
-                self._consumer._coordinator.coordinator_dead()
+                self._group.look_again()
         else:
             log.error("%r: its commit failed: %s", tracker, kafka.for_code(code).__name__)
             self._moved.set()

@@ -12,7 +12,7 @@ from busline.core.message import DeadLetter, Delivery
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing, together
 from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
-from busline.transports.kafka.diagnosis import told
+from busline.transports.kafka.diagnosis import translating
 from busline.transports.kafka.letters import Letters
 from busline.transports.kafka.logs import UNCOMMITTED
 from busline.transports.kafka.wire import message
@@ -33,7 +33,7 @@ class KafkaInspector:
         return {}
 
     async def partitions(self, topic: str) -> int:
-        with told(topic):
+        with translating(topic):
             return len(await self._admin.logs.leaders([topic]))
 
     async def counts(self) -> Mapping[Whose, Counts]:
@@ -56,7 +56,7 @@ class KafkaInspector:
         """As Kafka's own tool counts it: from what is committed to the end, and what an open
         transaction holds back counts. Raises Unavailable while a partition of these groups has no
         leader; of all, such a one is left out."""
-        with told("lag"):
+        with translating("lag"):
             wanted = await self._admin.groups() if groups is None else groups
             offsets = {
                 group: found for group in wanted if (found := await self._admin.offsets(group))

@@ -16,7 +16,8 @@ from busline.core.message import DeadLetter, Delivery
 from busline.core.outcome import Rejected
 from busline.core.served import Served
 from busline.transports.kafka.admin import Admin
-from busline.transports.kafka.diagnosis import told, within
+from busline.transports.kafka.cluster import Cluster
+from busline.transports.kafka.diagnosis import translating, within
 from busline.transports.kafka.letter import (
     LARGE,
     completed,
@@ -46,12 +47,12 @@ class Letters:
         self,
         admin: Admin,
         producer: Producer,
-        servers: Sequence[str],
+        cluster: Cluster,
         clock: Clock,
         patience: float,
     ) -> None:
         self._admin, self._producer, self._clock, self._patience = admin, producer, clock, patience
-        self.log = Log(admin, servers)
+        self.log = Log(admin, cluster)
         self._made: set[str] = set()
         self._shelves: dict[str, Shelf] = {}
 
@@ -79,7 +80,7 @@ class Letters:
         )
 
     async def _make(self, topic: str, source: str) -> None:
-        with told(topic):
+        with translating(topic):
             await self._admin.ensure(Address("topic", topic, 1, compact=True), source)
         self._made.add(topic)
 
@@ -163,7 +164,7 @@ class Letters:
         places = defaultdict[TopicPartition, list[int]](list)
         for slot in slots:
             places[slot.place].append(slot.offset)
-        with told("dead letters"):
+        with translating("dead letters"):
             async with asyncio.timeout(READING), aclosing(self.log.pick(places)) as records:
                 async for record in records:
                     if record.value is not None and (shown := shown_of(record)) is not None:
@@ -177,7 +178,7 @@ class Letters:
         for letter in letters:
             place, offset = origin_of(letter)
             try:
-                with told(letter.address):
+                with translating(letter.address):
                     async with (
                         asyncio.timeout(READING),
                         aclosing(self.log.pick({place: [offset]})) as records,
@@ -189,11 +190,11 @@ class Letters:
         return found
 
     async def _topics(self) -> list[str]:
-        with told("dead letters"):
+        with translating("dead letters"):
             return sorted(one for one in await self._admin.topics() if one.endswith(DEAD))
 
     async def _look(self, topic: str) -> list[Slot]:
         shelf = self._shelves.setdefault(topic, Shelf(self.log, topic))
-        with told(topic):
+        with translating(topic):
             async with asyncio.timeout(READING):
                 return await shelf.look(slot_of)

@@ -12,6 +12,7 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from busline.core.ports import Start
 from busline.transports.kafka import topic_ids
+from busline.transports.kafka.cluster import asked
 
 EARLIEST, LATEST = -2, -1
 NOBODY = -1
@@ -45,7 +46,7 @@ class Logs:
         cluster does not say."""
         try:
             return topic_ids.of(
-                await self._client._send_request(topic_ids.MetadataRequest(sorted(topics)))
+                await asked(self._client, topic_ids.MetadataRequest(sorted(topics)))
             )
         except NotImplementedError:  # an older server
             return {}
@@ -86,7 +87,7 @@ class Logs:
     async def _send(self, node: int, request: OffsetRequest) -> Offsets:
         try:
             async with asyncio.timeout(ANSWER):
-                answer = await self._client._client.send(node, request)
+                answer = await asked(self._client, request, node)
         except (kafka.KafkaError, OSError, TimeoutError):
             return {}
         return {

@@ -1,5 +1,9 @@
 """Our place in a group: what we are assigned is adopted, what stays goes on, what is taken away is
-finished first."""
+finished first.
+
+States of a partition: being adopted, read, leaving, over. The client calls the two `on_...`, the
+reader the rest, all in one loop. Between two awaits the committer has the trackers of `trackers`
+and `_leaving`, and the group was told of no others."""
 
 import asyncio
 import logging
@@ -12,12 +16,13 @@ from aiokafka import errors as kafka
 
 from busline.core.errors import cut, wrong
 from busline.core.ports import Host, Subscription
-from busline.transports.kafka import client, lenient
+from busline.transports.kafka import lenient
 from busline.transports.kafka.admin import Admin
 from busline.transports.kafka.assignor import NOBODY, KeepingAssignor
 from busline.transports.kafka.beginning import Beginning, Beginnings, Stored
-from busline.transports.kafka.committer import Committer, Membership
-from busline.transports.kafka.diagnosis import explain, told, translated
+from busline.transports.kafka.cluster import Cluster, Group, listens
+from busline.transports.kafka.committer import Committer
+from busline.transports.kafka.diagnosis import translated, translating
 from busline.transports.kafka.fetched import Fetched, end_of, go_on_with
 from busline.transports.kafka.tracker import Tracker
 
@@ -50,29 +55,24 @@ class Limits:
         }
 
 
-@client.listens
+@listens
 class Member:
     """A consumer of the group, and a tracker for each partition that it has now."""
 
     def __init__(
         self,
-        servers: Sequence[str],
+        cluster: Cluster,
         admin: Admin,
         subscription: Subscription,
         host: Host,
         limits: Limits,
         fresh: Iterable[TopicPartition],
     ) -> None:
-        self._servers, self._admin, self._subscription, self._host, self._limits = (
-            servers,
-            admin,
-            subscription,
-            host,
-            limits,
-        )
+        self._cluster, self._admin = cluster, admin
+        self._subscription, self._host, self._limits = subscription, host, limits
         self._assignor = KeepingAssignor()
-        self.consumer = client.consumer(
-            servers, group_id=subscription.group, enable_auto_commit=False,
+        self.consumer = cluster.consumer(
+            group_id=subscription.group, enable_auto_commit=False,
             auto_offset_reset="none",
             partition_assignment_strategy=(self._assignor,), max_poll_interval_ms=300_000,
             metadata_max_age_ms=30_000,
@@ -80,14 +80,15 @@ class Member:
             fetch_max_wait_ms=int(FETCH_WAIT * 1000),
             isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
+        self.group = Group(self.consumer)
         self._span = limits.span
         # records that were named, for much is finished beyond them
         self._far: dict[TopicPartition, int] = {}
-        self.committer = Committer(self.consumer, self.lose)
+        self.committer = Committer(self.group, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
         # what goes to others as soon as what is in hand of it has ended
         self._leaving: dict[TopicPartition, Tracker] = {}
-        self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
+        self._beginnings = Beginnings(self.group, admin.logs, subscription.start, fresh)
         self._assigned_by: int | None = None  # the coordinator that said what is ours
         # those that stand still, and of which that was said
         self._still: set[TopicPartition] = set()
@@ -98,18 +99,10 @@ class Member:
 
     async def join(self) -> None:
         """Returns before partitions are assigned: the others may still be finishing theirs."""
-        try:
-            await self.consumer.start()
-        except BaseException as error:  # cancelled or refused, nothing of it stays open
-            await self.consumer.stop()
-            if isinstance(error, kafka.KafkaError):
-                raise await explain(self._servers) from error
-            raise
-        # The client leaves the group when nobody fetches for long. Here what waits is never the
-        # fetching, it is the
-        # functions, and their time is the worker's to watch: as long as this process beats, it is
-        # a member.
-        self.consumer._subscription._fetch_count += 1
+        await self._cluster.open(self.consumer)
+        # What waits here is never the fetching, it is the functions, and their time is the
+        # worker's to watch: as long as this process beats, it is a member.
+        self.group.stay()
         self.consumer.subscribe([one.name for one in self._subscription.addresses], listener=self)
         self._start(self.committer.run(), "commit")
 
@@ -159,7 +152,7 @@ class Member:
     async def on_partitions_revoked(self, _: Iterable[TopicPartition]) -> None:
         """The group shares its partitions anew. What we have goes on meanwhile: it is nobody else's
         before we say so."""
-        if Membership.of(self.consumer) != self.committer.membership:
+        if self.group.membership != self.committer.membership:
             self._lose_all()
         else:
             await self.committer.commit()
@@ -190,7 +183,7 @@ class Member:
             del self._leaving[one.place]
         self._list(self.committer.membership.generation)
         if free or not trackers:
-            self.consumer._coordinator.request_rejoin()
+            self.group.rejoin()
 
     async def _drained(self, trackers: Sequence[Tracker]) -> None:
         """Until nothing of them is in hand, the time is over, or they came back."""
@@ -236,10 +229,7 @@ class Member:
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Returns at once: as long as this is awaited the client sends no heartbeat."""
-        membership, self._assigned_by = (
-            Membership.of(self.consumer),
-            self.consumer._coordinator.coordinator_id,
-        )
+        membership, self._assigned_by = self.group.membership, self.group.coordinator
         if membership.member != self.committer.membership.member:
             self._lose_all()
         places = sorted(assigned)
@@ -282,7 +272,7 @@ class Member:
             try:
                 found = await self._beginnings.of([one.place for one in waits], stored)
             except (kafka.KafkaError, OSError, TimeoutError) as error:
-                log.warning("%s", translated(self._subscription.group or "", error))
+                log.warning("%s", translated(error, self._subscription.group or ""))
                 found = {}
             for one in waits:
                 if one.over:
@@ -308,11 +298,11 @@ class Member:
             try:
                 stored = await self._beginnings.stored(places)
             except (kafka.KafkaError, OSError, TimeoutError) as error:
-                log.warning("%s", translated(self._subscription.group or "", error))
+                log.warning("%s", translated(error, self._subscription.group or ""))
             else:
-                if self.consumer._coordinator.coordinator_id == self._assigned_by:
+                if self.group.coordinator == self._assigned_by:
                     return stored
-                self.consumer._coordinator.request_rejoin()
+                self.group.rejoin()
             await asyncio.sleep(AGAIN)
 
     def _begin(self, tracker: Tracker, beginning: Beginning) -> None:
@@ -358,7 +348,7 @@ class Member:
         fresh = self._beginnings.fresh
         if not fresh:
             return True
-        with told(self._subscription.group or ""):
+        with translating(self._subscription.group or ""):
             leaders = await self._admin.logs.leaders({place.topic for place in fresh})
             led = [place for place in fresh if leaders.get(place, NOBODY) >= 0]
             return not led or len(
@@ -409,7 +399,7 @@ class Member:
                     self.consumer._client, tracker.place, tracker.source.next_fetch_offset
                 )
             except (kafka.KafkaError, OSError, TimeoutError) as error:
-                log.warning("%r: %s", tracker, translated(tracker.place.topic, error))
+                log.warning("%r: %s", tracker, translated(error, tracker.place.topic))
                 await asyncio.sleep(AGAIN)
             else:
                 go_on_with(tracker.source, batch)
@@ -426,7 +416,7 @@ class Member:
             try:
                 found = await self._beginnings.again(tracker)
             except (kafka.KafkaError, OSError, TimeoutError) as error:
-                log.warning("%r: %s", tracker, translated(tracker.place.topic, error))
+                log.warning("%r: %s", tracker, translated(error, tracker.place.topic))
                 found = None
             if tracker.over:
                 return

@@ -5,16 +5,20 @@ A broker knows a batch by its producer's id and epoch and by the number of its f
 takes only the number that follows the last one it has. What holds:
 
 - One batch of a partition is under way at a time, and it keeps its numbers until the broker has
-said what became of it.
-  It is repeated under them for as long as that takes; a repetition is no second record. - Nothing
-  is numbered while its partition has no leader: it waits here, and is dropped when nobody waits for
-  it. - What was refused was not written, but its numbers are gone. All partitions then count from
-  0, in the next epoch, or
-  under a new id where the broker does not know ours any more. Batches that are under way keep their
-  numbers. - Records are numbered anew only where it is certain that they are not in the log: they
-  were refused for their numbers,
-  or were never given to the client. Those whose outcome nobody knows are not sent again; their
-  callers hear Unavailable."""
+  said what became of it. It is repeated under them for as long as that takes; a repetition is no
+  second record.
+- Nothing is numbered while its partition has no leader: it waits here, and is dropped when nobody
+  waits for it.
+- What was refused was not written, but its numbers are gone. All partitions then count from 0, in
+  the next epoch, or under a new id where the broker does not know ours any more. Batches that are
+  under way keep their numbers.
+- Records are numbered anew only where it is certain that they are not in the log: they were refused
+  for their numbers, or were never given to the client. Those whose outcome nobody knows are not
+  sent again; their callers hear Unavailable.
+
+States of a Parcel: waiting, in a batch that is under way, done. Anybody may append; only a
+partition's own task takes from its queue. Between two awaits `Parcel.next` is the first record that
+is in no batch, and whoever is done waits for nothing."""
 
 import asyncio
 import logging
@@ -24,11 +28,18 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.producer.transaction_manager import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PidAndEpoch
 
 from busline.core.errors import Invalid, Unavailable, wrong
-from busline.transports.kafka import client as library
-from busline.transports.kafka.diagnosis import explain, translated
+from busline.transports.kafka.cluster import (
+    Batch,
+    Cluster,
+    is_dead,
+    leads,
+    look_for_leader,
+    renumber,
+    stopped,
+)
+from busline.transports.kafka.diagnosis import InvalidRecordError, translated
 from busline.transports.kafka.turn import Turn
 from busline.transports.kafka.wire import Record
 
@@ -37,7 +48,6 @@ CLOSING = 2.0
 PAUSE = 0.1  # seconds between tries
 ANSWER = 5.0  # seconds the cluster has to say who leads
 BATCH = 128 * 1024  # bytes; a topic's limit counts for the batch, 1 MiB unless it says otherwise
-LAST_EPOCH = 2**15 - 1
 MISNUMBERED = (
     kafka.OutOfOrderSequenceNumber,
     kafka.UnknownProducerId,
@@ -45,7 +55,7 @@ MISNUMBERED = (
     kafka.InvalidProducerIdMapping,
 )
 # for a record of the batch
-UNFIT = kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, library.InvalidRecordError
+UNFIT = kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, InvalidRecordError
 
 
 class Parcel:
@@ -61,7 +71,7 @@ class Parcel:
         self.unfit: list[BaseException] = []  # why some can never be written
         self._left = len(records)
 
-    def put(self, batch: library.Batch, alone: bool) -> bool:
+    def put(self, batch: Batch, alone: bool) -> bool:
         """Whether the batch has room for more. Those nobody waits for need none."""
         if self.done.done():
             return True
@@ -122,12 +132,12 @@ class Appender:
                 if await led(client, self._place) and self._wanted():
                     await self._next(client)
             except Exception as error:  # whatever it is, the queue goes on
-                self._give_up(translated(self._place.topic, error))
+                self._give_up(translated(error, self._place.topic))
         self._task = None
 
     async def _next(self, client: Any) -> None:
         compress = self._waiting[0].compress
-        batch = library.Batch(BATCH, compress)
+        batch = Batch(BATCH, compress)
         spans = self._fill(batch, compress)
         if spans:
             await self._send(client, batch, spans)
@@ -138,7 +148,7 @@ class Appender:
             self._waiting.popleft()
         return bool(self._waiting)
 
-    def _fill(self, batch: library.Batch, compress: bool) -> list[Span]:
+    def _fill(self, batch: Batch, compress: bool) -> list[Span]:
         """Puts into a batch what it takes of those who wait."""
         spans, room, alone = list[Span](), True, self._alone > 0
         while room and self._wanted() and self._waiting[0].compress == compress:
@@ -156,7 +166,7 @@ class Appender:
         self._alone = max(0, self._alone - 1)
         return spans
 
-    async def _send(self, client: Any, batch: library.Batch, spans: Sequence[Span]) -> None:
+    async def _send(self, client: Any, batch: Batch, spans: Sequence[Span]) -> None:
         try:
             batch.close()
             outcome = await client.send_batch(
@@ -190,7 +200,7 @@ class Appender:
             )
             await self._again(spans)
         elif not isinstance(error, UNFIT):
-            self._failed(spans, translated(self._place.topic, error))
+            self._failed(spans, translated(error, self._place.topic))
         elif (count := sum(end - start for _, start, end in spans)) > 1:
             self._back(spans)
             self._alone = count
@@ -229,29 +239,13 @@ class Appender:
 async def led(client: Any, place: TopicPartition) -> bool:
     """Whether the client knows who leads a partition. Where nobody does, it comes back a moment
     later."""
-    metadata = client._metadata
-    if metadata.leader_for_partition(place) not in (None, -1):
+    if leads(client, place):
         return True
-    client.client.add_topic(place.topic)
-    await asyncio.wait((client.client.force_metadata_update(),), timeout=ANSWER)
-    if place.topic in metadata.unauthorized_topics:
-        raise translated(place.topic, kafka.TopicAuthorizationFailedError())
-    found = metadata.leader_for_partition(place) not in (None, -1)
+    await look_for_leader(client, place, ANSWER)
+    found = bool(leads(client, place))
     if not found:
         await asyncio.sleep(PAUSE)
     return found
-
-
-def renumber(client: Any, *, anew: bool) -> None:
-    """Lets every partition count from 0, in the next epoch, or if `anew`, under another id, which
-    the client asks for."""
-    manager = client._txn_manager
-    if not anew and NO_PRODUCER_EPOCH < manager.producer_epoch < LAST_EPOCH:
-        manager._pid_and_epoch = PidAndEpoch(manager.producer_id, manager.producer_epoch + 1)
-    else:
-        manager._pid_and_epoch = PidAndEpoch(NO_PRODUCER_ID, NO_PRODUCER_EPOCH)
-        manager._pid_waiter = asyncio.get_running_loop().create_future()  # it was told the last one
-    manager._sequence_numbers.clear()
 
 
 def closed(topic: str) -> Unavailable:
@@ -268,8 +262,8 @@ def closed(topic: str) -> Unavailable:
 class Producer:
     """Opened at the first write."""
 
-    def __init__(self, servers: Sequence[str]) -> None:
-        self._servers = servers
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._client: Any = None
         self._appenders: dict[tuple[str, int], Appender] = {}
         self._opening = Turn()
@@ -281,8 +275,7 @@ class Producer:
 
     def leads(self, topic: str, part: int) -> bool | None:
         """Whether a partition has a leader; None where it is not known."""
-        leader = self._client._metadata.leader_for_partition(TopicPartition(topic, part))
-        return None if leader is None else bool(leader >= 0)
+        return leads(self._client, TopicPartition(topic, part))
 
     async def write(
         self,
@@ -322,7 +315,7 @@ class Producer:
 
     async def _living(self) -> Any:
         client = self._client
-        if client is None or client._sender.sender_task.done():
+        if client is None or is_dead(client):
             client = await self._opening.take(self._opened)
         return client
 
@@ -330,27 +323,19 @@ class Producer:
         if self._closed:
             raise closed("kafka")
         # it met what it does not expect
-        if self._client is not None and self._client._sender.sender_task.done():
+        if self._client is not None and is_dead(self._client):
             dead, self._client = self._client, None
-            await _stop(dead)
+            await stopped(dead, CLOSING)
         if self._client is None:
             self._client = await self._open()
         return self._client
 
     async def _open(self) -> Any:
-        client = library.producer(
-            self._servers, enable_idempotence=True, acks="all", linger_ms=0, max_batch_size=BATCH,
+        client = self._cluster.producer(
+            enable_idempotence=True, acks="all", linger_ms=0, max_batch_size=BATCH,
             request_timeout_ms=15_000, metadata_max_age_ms=30_000,
         )  # fmt: skip
-        # one that expired would take its numbers along
-        client._message_accumulator._batch_ttl = float("inf")
-        try:
-            await client.start()
-        except BaseException as error:  # cancelled or refused, nothing of it stays open
-            await client.stop()
-            if isinstance(error, kafka.KafkaError):
-                raise await explain(self._servers) from error
-            raise
+        await self._cluster.open(client)
         return client
 
     async def close(self) -> None:
@@ -358,14 +343,14 @@ class Producer:
         ever."""
         self._closed = True
         if self._client is not None:
-            await _stop(self._client)
+            await stopped(self._client, CLOSING)
         for one in self._appenders.values():
             await one.stop()
 
 
 def refusal(topic: str, error: BaseException, count: int, of: int) -> Invalid:
     """What a caller hears of records that can never be written."""
-    text = translated(topic, error)
+    text = translated(error, topic)
     if of == 1:
         return Invalid(str(text))
     remedy = f"The other {of - count} are written: do not send them again."
@@ -377,12 +362,3 @@ def refusal(topic: str, error: BaseException, count: int, of: int) -> Invalid:
             remedy,
         )
     )
-
-
-async def _stop(client: Any) -> None:
-    try:
-        async with asyncio.timeout(CLOSING):
-            await client.stop()
-    except TimeoutError:
-        client._sender.sender_task.cancel()  # what it has under way ends with the loop
-        await client.client.close()

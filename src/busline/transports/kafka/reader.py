@@ -14,7 +14,7 @@ from busline.core.outcome import ACKED, Acked, Outcome, Rejected, Settled, Settl
 from busline.core.ports import Subscription
 from busline.transports.kafka.arrival import Arrival
 from busline.transports.kafka.carrier import Carrier
-from busline.transports.kafka.diagnosis import told, translated
+from busline.transports.kafka.diagnosis import translated, translating
 from busline.transports.kafka.fetched import Fetched
 from busline.transports.kafka.member import Member
 from busline.transports.kafka.tracker import Tracker
@@ -58,8 +58,8 @@ class Reader:
         """Raises what keeps the client from going on."""
         if self._member.broken is not None:
             raise self._member.broken
-        coordinator, group = self._member.consumer._coordinator, self._subscription.group or ""
-        if coordinator._coordination_task.done() or self._fetched.ended:
+        group = self._subscription.group or ""
+        if self._member.group.ended or self._fetched.ended:
             raise BuslineError(
                 wrong(
                     group,
@@ -68,8 +68,8 @@ class Reader:
                     "Start the process again; the log says what ended it.",
                 )
             )
-        with told(group):
-            coordinator.check_errors()
+        with translating(group):
+            self._member.group.check()
 
     def _arrived(self) -> bool:
         """Whether something was fetched for a partition that has just come to the end of what it
@@ -156,7 +156,7 @@ class Reader:
 
     def _failed(self, tracker: Tracker, error: Exception) -> None:
         if isinstance(error, kafka.TopicAuthorizationFailedError):
-            raise translated(tracker.place.topic, error) from error
+            raise translated(error, tracker.place.topic) from error
         if isinstance(error, kafka.OffsetOutOfRangeError):
             self._member.find(tracker)
         elif isinstance(error, UnicodeDecodeError):

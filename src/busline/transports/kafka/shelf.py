@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from busline.core.served import Served
-from busline.transports.kafka import client
 from busline.transports.kafka.admin import Admin
-from busline.transports.kafka.diagnosis import told
+from busline.transports.kafka.cluster import Cluster, started
+from busline.transports.kafka.diagnosis import translating
 
 READING = 20.0  # seconds for a look
 NEAR = 500  # records between two that are wanted, up to which reading on is cheaper than seeking
@@ -31,8 +31,8 @@ class Slot(NamedTuple):
 class Log:
     """Pieces of logs."""
 
-    def __init__(self, admin: Admin, servers: Sequence[str]) -> None:
-        self._admin, self._servers = admin, servers
+    def __init__(self, admin: Admin, cluster: Cluster) -> None:
+        self._admin, self._cluster = admin, cluster
 
     async def ends(self, topic: str) -> dict[TopicPartition, int]:
         """Where its partitions end now. Raises LeaderNotAvailableError where one does not say
@@ -43,14 +43,13 @@ class Log:
         """The records of each piece, from an offset to before another; what is gone is left out."""
         if not pieces:
             return
-        reader = client.consumer(
-            self._servers,
+        reader = self._cluster.consumer(
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             fetch_max_wait_ms=100,
         )
         reader.assign(list({place for place, _, _ in pieces}))
-        await client.started(reader)
+        await started(reader)
         try:
             for place, start, end in pieces:
                 reader.seek(place, start)
@@ -63,7 +62,7 @@ class Log:
 
     async def last(self, topic: str, limit: int) -> list[Any]:
         """The last records of a topic, the oldest first."""
-        with told(topic):
+        with translating(topic):
             async with asyncio.timeout(READING):
                 ends = await self.ends(topic)
                 async with aclosing(

@@ -1,5 +1,8 @@
-"""One partition from its assignment to the next: what is handed out, given back, finished. No
-I/O."""
+"""One partition from its assignment to the next: what is handed out, given back, finished. No I/O.
+
+States: not begun (`frontier` is None), read, astray or failed (nothing more is read), over. Its
+member and its reader call it, each in one step. After each call what is open in the frontier is
+held, or given back and waits to be handed out again."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice

@@ -16,7 +16,8 @@ from busline.core.partition import partition
 from busline.core.ports import Features, Host, Receiver, Store, Subscription
 from busline.transports.kafka.admin import Admin, Known
 from busline.transports.kafka.carrier import Carrier
-from busline.transports.kafka.diagnosis import told, within
+from busline.transports.kafka.cluster import Cluster
+from busline.transports.kafka.diagnosis import translating, within
 from busline.transports.kafka.inspector import KafkaInspector
 from busline.transports.kafka.letter import topic_for
 from busline.transports.kafka.letters import Letters
@@ -52,19 +53,19 @@ class KafkaTransport:
         patience: float = 30.0,
         span: int = SPAN,
     ) -> None:
-        self.servers = servers(url)
+        self.cluster = Cluster(servers(url))
         self.clock: Clock = clock or SystemClock()
         self._limits = Limits(session, drain, patience, span)
         self._create, self._patience = create_topics, patience
         self._turn = count()
 
     def __repr__(self) -> str:
-        return f"<KafkaTransport {','.join(self.servers)}>"
+        return f"<KafkaTransport {','.join(self.cluster.servers)}>"
 
     @property
     def server(self) -> tuple[str, int]:
         """The first of those that were named."""
-        host, _, port = self.servers[0].rpartition(":")
+        host, _, port = self.cluster.servers[0].rpartition(":")
         return host, int(port)
 
     @property
@@ -79,10 +80,10 @@ class KafkaTransport:
         )
 
     async def __aenter__(self) -> Self:
-        self.admin = Admin(self.servers, self._create)
+        self.admin = Admin(self.cluster, self._create)
         await self.admin.open()
-        self.producer = Producer(self.servers)
-        self.letters = Letters(self.admin, self.producer, self.servers, self.clock, self._patience)
+        self.producer = Producer(self.cluster)
+        self.letters = Letters(self.admin, self.producer, self.cluster, self.clock, self._patience)
         self.inspector = KafkaInspector(self.admin, self.letters)
         return self
 
@@ -188,7 +189,7 @@ class KafkaTransport:
             if (places := await self._fresh(subscription.group, topic))
         }
         member = Member(
-            self.servers,
+            self.cluster,
             self.admin,
             subscription,
             host,
@@ -209,12 +210,12 @@ class KafkaTransport:
         """The partitions of a topic that is new to a group; none where it is known."""
         topic_for(group, address.name)
         await self.admin.check(address)
-        with told(address.name):
+        with translating(address.name):
             places = sorted(await self.admin.logs.leaders([address.name]))
             return [] if await self.admin.offsets(group, places) else places
 
     async def _greet(self, group: str, topic: str, places: Sequence[TopicPartition]) -> None:
-        with told(topic):
+        with translating(topic):
             stands, ends = (
                 await self.admin.offsets(group, places),
                 await self.admin.logs.end(places, UNCOMMITTED),
