@@ -1,5 +1,7 @@
-"""One connection to the server, and what its errors mean. Any doubt closes it; nothing is sent
-twice from here."""
+"""One connection to the server, and what its errors mean.
+
+Closed, or open with at most one question in the air. Anybody may ask, each in turn. Any doubt
+closes it, a cancelled question too; nothing but a look is sent twice from here."""
 
 import asyncio
 import re

@@ -1,5 +1,8 @@
-"""Sends jobs: one call in the air, whoever comes meanwhile shares the next. A call that may have
-been lost goes out again."""
+"""Sends jobs: one call in the air, whoever comes meanwhile shares the next.
+
+A sending is pending, in the air, or done. A call whose answer did not come goes out again under its
+number, for ten seconds: the server does each number once. Anybody may send; `_send_all` runs once
+at a time, and the order of what one caller sends is the order in which it is added."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,22 @@
-"""One live subscription: what finished and what is wanted travel together, one turn at a time."""
+"""One live subscription: what finished and what is wanted travel together, one turn at a time.
+
+The worker is sure (the server knows it, and we know what it has in hand), unsure (a turn's answer
+did not come) or nameless (not yet joined, or its lease is lost).
+
+|          | asked, or news        | answer                 | no answer        | lost      | close |
+|----------|-----------------------|------------------------|------------------|-----------|-------|
+| sure     | a turn                | taken, handed on; if   | -> unsure; who   | recalled, | a     |
+|          |                       | less came than wanted, | waits hears      | then      | last  |
+|          |                       | the listener waits     | Unavailable      | -> name-  | turn, |
+| unsure   | first what is in hand | -> sure; what was done | stays            |    less   | then  |
+|          |                       | is not settled again   |                  |           | leave |
+| nameless | first another name    | -> sure                | stays            | -         | -     |
+
+Asked: `settle`, or a `receive` while the worker is hungry: there may be something. News: a token, a
+moment that is due, another receiver that empties its hand. Only the pump turns, recovers and joins;
+anybody may ask, and the lease may be lost between any two awaits: what a turn brought for another
+name than the present one is not taken.
+"""
 
 import asyncio
 import logging
@@ -27,7 +45,9 @@ T = TypeVar("T")
 
 class QueueReceiver:
     """A worker as the server knows it: a name, a lease, a hand. A lost lease ends the name, and
-    what was in hand is recalled."""
+    what was in hand is recalled.
+
+    It has more fields than others, since each is a column or a row of the table above."""
 
     def __init__(self, session: Session, subscription: Subscription, host: Host) -> None:
         self.session, self.host, self._subscription = session, host, subscription
