@@ -12,7 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from busline.core.errors import Unavailable
 from busline.transports.redis.envelope import text
-from busline.transports.redis.link import end, understood
+from busline.transports.redis.errors import translated
+from busline.transports.redis.link import end
 from busline.transports.redis.session import Session
 from busline.transports.redis.together import Together
 
@@ -160,7 +161,7 @@ class Ear:
             self._refused = True
             log.warning(
                 "results are not heard of at once: %s",
-                understood(error, self._session.place, self._session.prefix),
+                translated(error, self._session.place, self._session.prefix),
             )
 
     async def _hear(self) -> None:

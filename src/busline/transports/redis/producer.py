@@ -13,7 +13,8 @@ from busline.core.errors import BuslineError, Unavailable
 from busline.core.ids import new_id
 from busline.core.message import Message
 from busline.transports.redis.envelope import pack, text
-from busline.transports.redis.link import Link, end, is_full
+from busline.transports.redis.errors import is_full
+from busline.transports.redis.link import Link, end
 
 PATIENCE = 10.0  # real seconds for which a send is tried
 PAUSE = 0.1
