@@ -1,5 +1,6 @@
 """Real servers: started when a test first asks, ended with the session. `--embedded` leaves out the
-tests that need one."""
+tests that need one. What is slow comes first, so that no process has it left when the others are
+done."""
 
 from collections.abc import Iterator
 
@@ -25,6 +26,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [one for one in items if one.get_closest_marker("server")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [one for one in items if one not in left_out]
+    items.sort(key=lambda one: one.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,7 +41,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     broker = Kafka(tmp_path_factory.mktemp("kafka"))
     broker.start()
     yield broker
-    broker.stop()
+    broker.kill()
 
 
 @pytest.fixture

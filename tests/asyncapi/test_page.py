@@ -20,10 +20,10 @@ from busline.asyncapi.html import markup, tag
 from busline.cli.http import Page as Answer
 from busline.cli.http import served
 from tests.asyncapi.torture import app as torture
-from tests.servers.chromium import browser
+from tests.servers.chromium import browser, chromium, in_its_loop
 from tests.servers.redis import free_port
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]
 
 APPS = {
     "shop": shop,
@@ -46,10 +46,8 @@ class Visit:
         view.on("pageerror", lambda one: self.said.append(str(one)))
 
 
-async def visited(browser: Browser, url: str, width: int, theme: Any) -> Visit:
-    visit = Visit(
-        await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
-    )
+async def visited(browser: Browser, url: str) -> Visit:
+    visit = Visit(await browser.new_page())
     await visit.view.goto(url)
     return visit
 
@@ -59,6 +57,7 @@ def made(name: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.server
+@in_its_loop
 @pytest.mark.parametrize("name", APPS)
 async def test_a_browser_has_nothing_to_say(
     name: str, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,26 +66,33 @@ async def test_a_browser_has_nothing_to_say(
     file = tmp_path / "page.html"
     file.write_text(page(made(name)))
 
-    papers = set()
-    for width in (360, 1280):
-        for theme in ("light", "dark"):
-            visit = await visited(browser, file.as_uri(), width, theme)
-            assert (visit.asked, visit.said) == ([file.as_uri()], [])
-            assert await visit.view.evaluate("document.documentElement.scrollWidth") == width, (
-                "nothing is cut off"
-            )
-            papers.add(await visit.view.evaluate("getComputedStyle(document.body).backgroundColor"))
-            assert await visit.view.title() == made(name)["info"]["title"]
+    visit = await visited(browser, file.as_uri())
+    papers = {
+        await looked_at(visit.view, width, theme)
+        for width in (360, 1280)
+        for theme in ("light", "dark")
+    }
 
+    assert await visit.view.title() == made(name)["info"]["title"]
     assert len(papers) == 2, "light and dark"
+    assert (visit.asked, visit.said) == ([file.as_uri()], [])
+
+
+async def looked_at(view: Page, width: int, theme: Any) -> str:
+    """Fails where something is cut off. Returns the colour of the paper."""
+    await view.set_viewport_size({"width": width, "height": 800})
+    await view.emulate_media(color_scheme=theme)
+    assert await view.evaluate("document.documentElement.scrollWidth") == width
+    return str(await view.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
 @pytest.mark.server
+@in_its_loop
 async def test_every_link_leads_somewhere(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_text(page(made("torture")))
 
-    visit = await visited(browser, file.as_uri(), 1280, "light")
+    visit = await visited(browser, file.as_uri())
     astray = (
         "[...document.links].map(one => one.getAttribute('href')).filter(one =>"
         " !document.getElementById(one.slice(1)))"
@@ -97,6 +103,7 @@ async def test_every_link_leads_somewhere(browser: Browser, tmp_path: Path) -> N
 
 
 @pytest.mark.server
+@in_its_loop
 async def test_markup_in_any_text_stays_text_and_could_not_run_if_it_did_not(
     browser: Browser,
 ) -> None:
@@ -110,8 +117,8 @@ async def test_markup_in_any_text_stays_text_and_could_not_run_if_it_did_not(
             "/raw": lambda _: Answer(200, "text/html", raw(bad)),
         },
     ):
-        safe = await visited(browser, f"http://127.0.0.1:{port}/", 1280, "light")
-        broken = await visited(browser, f"http://127.0.0.1:{port}/raw", 1280, "light")
+        safe = await visited(browser, f"http://127.0.0.1:{port}/")
+        broken = await visited(browser, f"http://127.0.0.1:{port}/raw")
 
         assert len(safe.asked) == 1 and await safe.view.title() == "torture & </script>" + BAD
         assert await safe.view.evaluate("document.images.length") == 0

@@ -46,8 +46,9 @@ def newcomer(tmp_path: Path, kafka: Kafka, redis: Server) -> Iterator[Newcomer]:
     newcomer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.server
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_newcomer_gets_to_an_own_handler_and_to_servers(newcomer: Newcomer) -> None:
     page = PAGE.read_text()
     for kind, text in BLOCK.findall(page):

@@ -18,6 +18,7 @@ from busline.transports.sqlite import SqliteTransport, lock, opening
 
 def job_app(path: Path) -> App:
     app = App("a", jobs=f"sqlite:///{path}")
+    app.setting.patience = 0.1  # a file that is locked stays so
 
     @app.task
     async def work(n: int) -> int:

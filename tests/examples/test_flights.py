@@ -107,6 +107,7 @@ def test_a_cancelled_flight_with_a_delay_is_refused() -> None:
         Flight.model_validate(ROW | {"dep_time": None})
 
 
+@pytest.mark.slow
 def test_the_demo_kills_its_worker_and_loses_nothing() -> None:
     done = python("-m", "examples.flights.demo")
 
@@ -117,6 +118,7 @@ def test_the_demo_kills_its_worker_and_loses_nothing() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_every_second_run_after_four_kills_is_explained(tmp_path: Path) -> None:
     more = tmp_path / "flights.csv"
     multiply(FILE, more, 25)

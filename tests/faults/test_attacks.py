@@ -14,9 +14,8 @@ BESIDE = (
     ("redis-answers", "redis-worker", "redis-frozen", "redis-restart"),
     ("sqlite-jobs", "sqlite-records"),
 )
-ALONE = [
-    (one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)
-]  # these share a cluster
+# these share a cluster
+ALONE = [(one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +24,9 @@ def place() -> Iterator[Ground]:
         yield made
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.server
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("names", [*ALONE, *BESIDE], ids=", ".join)
 async def test_the_judge_finds_nothing(place: Ground, names: tuple[str, ...]) -> None:
     async with asyncio.TaskGroup() as group:

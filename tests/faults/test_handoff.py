@@ -7,6 +7,7 @@ import pytest
 from tests.faults.handoff import hand_off
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_jobs_of_records_run_once_though_their_workers_are_killed(tmp_path: Path) -> None:
 

@@ -10,6 +10,7 @@ import pytest
 from tests.examples.test_flights import FILE, ROOT, multiply
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_flights_survive_the_death_of_workers_on_kafka_and_redis(tmp_path: Path) -> None:
     more = tmp_path / "flights.csv"
@@ -28,6 +29,6 @@ def test_flights_survive_the_death_of_workers_on_kafka_and_redis(tmp_path: Path)
         "5",
     ]
 
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=110)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=280)
 
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -1,14 +1,18 @@
 """A real Kafka on this machine's loopback, of one node or several: started by the tests, ended by
 their process ids."""
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -67,9 +71,9 @@ class Node:
                 },
             )
 
-    def begin(self) -> None:
+    def begin(self, options: Sequence[str] = ()) -> None:
         """Starts it. `listening` waits for it."""
-        words = java("kafka.Kafka", str(self._properties))
+        words = java("kafka.Kafka", str(self._properties), options=options)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
@@ -122,10 +126,12 @@ class Node:
 
 class Kafka:
     """A cluster of so many nodes. Its data lives in `folder` and outlives a restart. `partitions`:
-    of a topic that does not say."""
+    of a topic that does not say. `options`: the JVM's."""
 
-    def __init__(self, folder: Path, partitions: int = 3, nodes: int = 1) -> None:
-        self._partitions = partitions
+    def __init__(
+        self, folder: Path, partitions: int = 3, nodes: int = 1, options: Sequence[str] = ()
+    ) -> None:
+        self._partitions, self._options = partitions, options
         self.nodes = [Node(folder / f"node{number}", number) for number in range(1, nodes + 1)]
 
     def __repr__(self) -> str:
@@ -143,7 +149,7 @@ class Kafka:
         """Returns when every node listens."""
         for node in self.nodes:
             node.prepare(self._settings())
-            node.begin()
+            node.begin(self._options)
         for node in self.nodes:
             node.listening()
 
@@ -171,9 +177,8 @@ class Kafka:
     def _settings(self) -> dict[str, object]:
         copies = min(3, len(self.nodes))
         enough = max(1, copies - 1)
-        several = (
-            {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}
-        )  # nodes ask each other before rights are known
+        # nodes ask each other before rights are known
+        several = {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}
         return {
             "process.roles": "broker,controller",
             "controller.quorum.voters": ",".join(node.voter for node in self.nodes),
@@ -206,7 +211,8 @@ def write(path: Path, settings: Mapping[str, object]) -> None:
     path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
 
-def java(main: str, *arguments: str) -> list[str]:
+def java(main: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
+    """The words that run one of Kafka's programs."""
     logging = f"-Dlog4j2.configurationFile={HERE / 'kafka-log4j2.properties'}"
     return [
         "java",
@@ -214,6 +220,8 @@ def java(main: str, *arguments: str) -> list[str]:
         "-Xms64m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
+        "-Xlog:disable",  # what it says of an archive that is not its own
+        *(options or [f"-XX:SharedArchiveFile={archive()}"]),
         logging,
         "-cp",
         f"{jars()}/*",
@@ -231,19 +239,44 @@ def jars() -> Path:
             f"The Kafka tests need {' and '.join(missing)}: apt-get install -y default-jre-headless"
             " maven"
         )
-    if not any((CACHE / "libs").glob("kafka-tools-*.jar")):
-        CACHE.mkdir(parents=True, exist_ok=True)
-        shutil.copy(HERE / "pom.xml", CACHE / "pom.xml")
-        fetch = [
-            "mvn",
-            "-q",
-            "-B",
-            "dependency:copy-dependencies",
-            "-DincludeScope=runtime",
-            f"-DoutputDirectory={CACHE / 'libs'}",
-        ]
-        subprocess.run(fetch, cwd=CACHE, check=True)
-    return CACHE / "libs"
+    libs = CACHE / "libs"
+    with once(CACHE):
+        if not any(libs.glob("kafka-tools-*.jar")):
+            fetch(libs)
+    return libs
+
+
+def fetch(libs: Path) -> None:
+    shutil.copy(HERE / "pom.xml", CACHE / "pom.xml")
+    words = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    subprocess.run([*words, f"-DoutputDirectory={libs}"], cwd=CACHE, check=True)
+
+
+@cache
+def archive() -> Path:
+    """The classes of a broker as the JVM wants them in memory, which halves its start: written once
+    for each JVM, by a broker that ends. Where it is not written, or is another's, a JVM does
+    without."""
+    jvm = Path(shutil.which("java") or "").resolve()
+    path = CACHE / f"classes-{jvm.stat().st_mtime_ns}.jsa"
+    with once(path), tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        if not path.exists():
+            written = Path(folder) / path.name
+            broker = Kafka(Path(folder), options=[f"-XX:ArchiveClassesAtExit={written}"])
+            broker.start()
+            broker.stop()
+            if written.exists():
+                written.rename(path)
+    return path
+
+
+@contextmanager
+def once(path: Path) -> Iterator[None]:
+    """No other process is within meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def release() -> str:

@@ -13,9 +13,8 @@ async def greet(link: Link, told: str) -> None:
     """Refuses a server that is too old, of another kind, that forbids what is needed, or whose keys
     a newer busline has written. Says loudly where it may throw jobs away."""
     await _check_kind(link)
-    await link.run(
-        "put", "greeting", "0.001", b"", told, 0
-    )  # scripts, keys and channels: all that work needs. Every script looks at the layout first
+    # scripts, keys and channels: all that work needs. Every script looks at the layout first
+    await link.run("put", "greeting", "0.001", b"", told, 0)
     await _warn_of_eviction(link)
 
 

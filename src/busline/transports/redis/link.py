@@ -120,9 +120,8 @@ class Link:
     async def _ask(self, *command: Any) -> Any:
         async with asyncio.timeout(self._silence) as self._limit:
             connection = self._connection
-            if (
-                connection.is_connected and await connection.can_read()
-            ):  # the server has closed it meanwhile
+            # the server has closed it meanwhile
+            if connection.is_connected and await connection.can_read():
                 await connection.disconnect(nowait=True)
             if not connection.is_connected:
                 await connection.connect()

@@ -297,10 +297,8 @@ class QueueReceiver:
         if wants or found.withheld:
             self.session.alone.set(self, found.withheld)
         if wants:
-            self._queues = [
-                *self._queues[1:],
-                *self._queues[:1],
-            ]  # the next begins with the next queue
+            # the next begins with the next queue
+            self._queues = [*self._queues[1:], *self._queues[:1]]
             self._hungry = (len(found.envelopes) >= wants or found.more) and not found.withheld
             if not self._hungry:
                 self._listener.wait(self.worker, found.withheld)
