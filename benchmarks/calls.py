@@ -24,9 +24,8 @@ async def calls(count: int) -> Counter[str]:
 
     app = stream_app()
     async with app.running():
-        await app.publish_many(
-            orders, values(count)
-        )  # the memory engine never suspends: nothing was received yet
+        # the memory engine never suspends: nothing was received yet
+        await app.publish_many(orders, values(count))
         assert not seen.ids
         sys.setprofile(profile)
         await until(lambda: len(seen.ids) == count)

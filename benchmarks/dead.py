@@ -83,9 +83,8 @@ def measure(count: int) -> dict[str, str]:
 @contextmanager
 def engine(name: str, count: int) -> Iterator[None]:
     """One of its own, named by the environment."""
-    from benchmarks import (
-        servers,
-    )  # they import the clients, and the commands that are measured would wait for that
+    # they import the clients, and the commands that are measured would wait for that
+    from benchmarks import servers
 
     with tempfile.TemporaryDirectory() as folder:
         if name == "sqlite":

@@ -26,9 +26,8 @@ mail = Queue("mail")
 async def bill(order: Order) -> Invoice | None:
     if order.cents == 0:
         return None
-    await send_receipt.enqueue(
-        order.email, order.cents
-    )  # leaves with the outcome: a failed attempt mails nobody
+    # leaves with the outcome: a failed attempt mails nobody
+    await send_receipt.enqueue(order.email, order.cents)
     return Invoice(order_id=order.id, cents=order.cents)
 
 

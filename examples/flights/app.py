@@ -42,17 +42,15 @@ async def record(
 ) -> None:
     statistics.add(flight)  # again, it changes nothing: delivery is at least once
     if flight.arr_delay is not None and flight.arr_delay > LATE:
-        await explain.options(id=f"late/{flight.id}").enqueue(
-            flight
-        )  # leaves when this function has returned
+        # leaves when this function has returned
+        await explain.options(id=f"late/{flight.id}").enqueue(flight)
 
 
 @app.task(retry=Retry(5, delay=0.5), keep_result=86_400)
 async def explain(flight: Flight, delivery: Delivery = INJECTED) -> Explanation:
     if delivery.attempt == 1 and flight.flight % 3 == 0:
-        raise ConnectionError(
-            "the weather service is busy"
-        )  # made up, so that the demo has something to retry
+        # made up, so that the demo has something to retry
+        raise ConnectionError("the weather service is busy")
     minutes, before = flight.arr_delay or 0, flight.dep_delay or 0
     text = (
         f"{flight.carrier} {flight.flight} left {before} min late and {made_up(before - minutes)}."

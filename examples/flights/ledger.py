@@ -6,9 +6,8 @@ import os
 
 from busline import CallNext, Delivery
 
-SECONDS = float(
-    os.environ.get("FLIGHTS_SECONDS", "0")
-)  # that a run takes longer, so that a kill finds some
+# that a run takes longer, so that a kill finds some
+SECONDS = float(os.environ.get("FLIGHTS_SECONDS", "0"))
 
 
 async def ledger(delivery: Delivery, call_next: CallNext) -> object:
@@ -30,8 +29,7 @@ def _write(line: str) -> None:
         os.environ["FLIGHTS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
     )
     try:
-        os.write(
-            descriptor, line.encode()
-        )  # one write to the kernel: it stays when the process is killed
+        # one write to the kernel: it stays when the process is killed
+        os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)

@@ -1,15 +1,12 @@
 """App: declarations, and the door to what runs while it is open."""
 
 import logging
-import os
 import sys
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -17,26 +14,27 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self, TypeVar
-from weakref import WeakSet
 
 from busline.assembly import Assembly, Functions, Run, Watch, tracing
+from busline.checks import wrong_headers
 from busline.core.chain import Middleware
 from busline.core.clock import Clock, SystemClock
 from busline.core.errors import ConfigError, Invalid, wrong
-from busline.core.message import KeyValue, Message, encode_headers, encode_key, header_name
+from busline.core.message import KeyValue, Message, encode_headers, encode_key
 from busline.core.options import word
 from busline.core.policy import Retry
-from busline.core.ports import Transport
 from busline.core.served import Served, Serves
 from busline.core.signature import Given
 from busline.engine import Engine
 from busline.job import Job, Jobs
 from busline.middleware.metrics import Metrics
 from busline.middleware.timing import timing
-from busline.naming import Named, Names, names
+from busline.naming import Names, names
+from busline.opening import Opening
 from busline.router import Router, Subscriber
-from busline.runtime.bus import Bus, Consuming, Opening, Owner, Plan, unheard
+from busline.runtime.bus import Bus, unheard
 from busline.runtime.engines import Engines
+from busline.runtime.open import Consuming, Plan, consuming
 from busline.runtime.sending import awaited_in_loop
 from busline.runtime.telling import Listen
 from busline.sends import enqueue_all, publish_all, recorder
@@ -46,11 +44,8 @@ from busline.topic import Topic
 log = logging.getLogger("busline")
 T = TypeVar("T")
 R = TypeVar("R")
-ON_THE_WAY = 4  # chunks
 DRAIN, CANCEL = 20.0, 2.0
-PATIENCE = (
-    10.0  # seconds in which an engine that is away may come, when the App is opened for sending
-)
+PATIENCE = 10.0  # seconds in which an engine may come, when the App is opened for sending
 
 
 @dataclass(slots=True)
@@ -109,31 +104,22 @@ class App(Router):
         around = sys._getframe(1)
         self._declared_in: Mapping[str, Any] = around.f_globals
         self.importable = around.f_code.co_name == "<module>"
-        self._bus: Bus | None = None
-        self._owner: Owner | None = None
-        self._entered = deque[
-            Owner
-        ]()  # by `async with app`; who leaves first leaves what was entered first
-        self._consuming_now: Consuming | None = None
+        self._opening = Opening(name)
         self._announced: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<App {self.name}{', open' if self._bus is not None else ''}>"
+        return f"<App {self.name}{', open' if self._opening.bus is not None else ''}>"
 
     # --- opening -----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Opens it for sending, or joins those who have it open; it closes when the last of them
         has left."""
-        owner = None
-        while self._owner is not None and owner is None:
-            owner = await self._join(self._owner)
-        self._entered.append(owner or await self._open(self._sending))
+        await self._opening.enter(self._sending)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._entered:  # none in a forked child: what it has left is the parent's
-            await self._leave(self._entered.popleft())
+        await self._opening.leave()
 
     @asynccontextmanager
     async def running(self, run: Run | None = None) -> AsyncGenerator[Self]:
@@ -141,75 +127,26 @@ class App(Router):
 
         Left, it drains: nothing new starts, what runs has 20 s to end. Raises ConfigError with
         every wrong declaration, and whatever ended the consuming for good."""
-        owner = await self._open(partial(self._consuming, run or Run()))
+        owner = await self._opening.open(partial(self._consuming, run or Run()))
         try:
             yield self
         finally:
-            await self._close(owner)
+            await self._opening.close(owner)
 
     async def ended(self) -> None:
         """Returns when something that `running` runs ended by itself: leaving `running` then raises
         why."""
-        if self._consuming_now is not None:
-            await self._consuming_now.ended()
-
-    async def _open(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> Owner:
-        self._refuse_second()
-        owner = self._owner = Owner(body)
-        _open_here.add(self)
-        try:
-            opened = await owner.open()
-            self._consuming_now = opened if isinstance(opened, Consuming) else None
-        except BaseException:  # a cancellation, too, leaves the App closed
-            if self._owner is owner:
-                self._forget()
-            raise
-        return owner
-
-    async def _join(self, owner: Owner) -> Owner | None:
-        """Holds open what somebody else opened; None where that came to nothing."""
-        if not owner.is_of_this_loop():
-            remedy = (
-                "Use it in the loop that opened it; a test calls a web service by"
-                " httpx.ASGITransport, for a TestClient has a loop of its own."
-            )
-            raise Invalid(
-                wrong(self.name, "an App of this event loop", "one that is open in another", remedy)
-            )
-        owner.holders += 1
-        try:
-            opened = await owner.opened()
-        except BaseException:  # a cancellation, too, holds nothing open
-            await self._leave(owner)
-            raise
-        if not opened and self._owner is owner:
-            self._forget()
-        return owner if opened else None
-
-    def _forget(self) -> None:
-        self._owner = self._bus = self._consuming_now = None
-        _open_here.discard(self)
-
-    async def _leave(self, owner: Owner) -> None:
-        owner.holders -= 1
-        if not owner.holders:
-            await self._close(owner)
-
-    async def _close(self, owner: Owner) -> None:
-        if self._owner is owner:
-            self._owner = None
-            _open_here.discard(self)
-            await owner.close()
+        await self._opening.ended()
 
     @asynccontextmanager
     async def _sending(self) -> AsyncGenerator[Bus]:
         bus, _ = self.assemble(Run(), self.setting.patience)
         async with bus.sending():
-            self._bus = bus
+            self._opening.bus = bus
             try:
                 yield bus
             finally:
-                self._forget_bus()
+                self._opening.bus = None
 
     @asynccontextmanager
     async def _consuming(self, run: Run) -> AsyncGenerator[Consuming]:
@@ -217,29 +154,26 @@ class App(Router):
         setting = self.setting
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(bus.opened())
-            self._bus = bus
-            stack.callback(self._forget_bus)
+            self._opening.bus = bus
+            stack.callback(setattr, self._opening, "bus", None)
             await bus.look_for([topic.address for topic in self.topics()])
             yield await stack.enter_async_context(
-                bus.consuming(plan, setting.drain, setting.cancel)
+                consuming(bus, plan, setting.drain, setting.cancel)
             )
-
-    def _forget_bus(self) -> None:
-        self._bus = None
 
     def assemble(self, run: Run, patience: float = 0.0) -> tuple[Bus, Plan]:
         """Compiles the declarations. `patience`: seconds in which an engine may come. Raises
         ConfigError with all that is wrong with them."""
-        problems = list(self._wrong_headers())
+        problems = list(wrong_headers(self.propagate))
         engines = self._engines(problems, run.create_topics)
         traces = tracing(engines, self.setting.tracer_provider)
-        opening = Opening(patience, self.setting.note)
         bus = Bus(
             engines,
             self.setting.clock,
             propagate=self.propagate,
             outgoing=traces,
-            opening=opening,
+            patience=patience,
+            note=self.setting.note,
             listen=self.setting.listen,
         )
         watching: list[Watch] = [
@@ -251,63 +185,25 @@ class App(Router):
             self, self.group_of, bus, self.setting.replaced, self.topics(), watching, problems
         )
         plan = assembly.plan(run)
-        if (
-            not problems and self.setting.engines is None
-        ):  # in a test the line that sends them is refused
-            problems += self._secrets()
+        # a test hears of them where they are sent
+        if not problems and self.setting.engines is None:
+            problems += assembly.secrets(self.publishes)
         if problems:
             raise ConfigError(problems)
         if self._lifespan is not None:
             plan.lifespan = partial(self._lifespan, self)
         return bus, plan
 
-    def _secrets(self) -> Iterator[str]:
-        """What it sends, and cannot write."""
-        sent = {one.publish for one in self.all_subscribers() if one.publish is not None}
-        for topic in dict.fromkeys([*sent, *self.publishes]):
-            yield from topic.codec.secrets
-        for task in self.all_tasks():
-            yield from (
-                *task.arguments.codec.secrets,
-                *(task.result_codec.secrets if task.keep_result else ()),
-            )
-
-    def _wrong_headers(self) -> Iterator[str]:
-        if isinstance(self.propagate, str):
-            yield wrong(
-                "propagate",
-                "a list of headers' names",
-                repr(self.propagate)[:60],
-                f"Write propagate=[{self.propagate!r}].",
-            )
-            return
-        for name in self.propagate:
-            try:
-                header_name(name)
-            except Invalid as error:
-                yield str(error)
-
     @asynccontextmanager
     async def running_with(self, setting: Setting) -> AsyncGenerator[Self]:
         """As `running`, with other engines, another clock or other functions; for tests."""
-        self._refuse_second()
+        self._opening.refuse_second()
         own, self.setting = self.setting, setting
         try:
             async with self.running():
                 yield self
         finally:
             self.setting = own
-
-    def _refuse_second(self) -> None:
-        if self._owner is not None:
-            raise Invalid(
-                wrong(
-                    self.name,
-                    "an App that is closed",
-                    "one that is open",
-                    "Leave the other first; inside it, just use the App, or open it for sending.",
-                )
-            )
 
     # --- engines -----------------------------------------------------------------------------
 
@@ -358,25 +254,10 @@ class App(Router):
         try:
             named = self.engine_names()
             problems += named.problems()
-            opened: dict[str, Transport] = {}
-            return Engines(
-                *(self._opened(one, opened, create_topics) for one in (named.streams, named.jobs))
-            )
+            return named.open(self.setting.clock, create_topics)
         except (Invalid, ConfigError) as error:
             problems.append(str(error))
             return Engines()
-
-    def _opened(
-        self, named: Named | None, opened: dict[str, Transport], create_topics: bool
-    ) -> Transport | None:
-        """A transport: the same for the same engine."""
-        if named is None:
-            return None
-        known = opened.get(str(named.engine))
-        if known is None:
-            engine = named.engine.creating_topics() if create_topics else named.engine
-            known = opened[str(named.engine)] = engine.open(self.setting.clock)
-        return known
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -460,7 +341,8 @@ class App(Router):
         return f"{self.namespace}." if self.namespace else ""
 
     def bus(self) -> Bus:
-        if self._bus is None:
+        bus = self._opening.bus
+        if bus is None:
             raise Invalid(
                 wrong(
                     self.name,
@@ -470,7 +352,7 @@ class App(Router):
                     " around it.",
                 )
             )
-        return self._bus
+        return bus
 
     def queue_name(self, queue: str | None) -> str:
         return self._prefix + (queue or self.name)
@@ -489,22 +371,3 @@ class App(Router):
                     "Correct queue=.",
                 )
             )
-
-
-_open_here: WeakSet[App] = WeakSet()
-_of_parent: list[
-    object
-    # kept: dropped, its connections would close themselves, in the loop that child and parent share
-] = []
-
-
-def _in_forked_child() -> None:
-    """What is open is the parent's, with its connections and threads: here each App is closed, and
-    says so when it is used."""
-    for app in list(_open_here):
-        _of_parent.extend((app._owner, app._bus, app._consuming_now))
-        app._forget()
-        app._entered.clear()
-
-
-os.register_at_fork(after_in_child=_in_forked_child)

@@ -17,6 +17,7 @@ from busline.core.errors import Invalid, wrong
 from busline.core.fits import UNIONS, bare, fits, reads
 from busline.core.function import Kind, kind_of
 from busline.core.markers import asked
+from busline.core.message import header_name
 from busline.core.policy import LANE_LIMIT, Retry
 from busline.core.signature import place
 from busline.router import Subscriber
@@ -148,3 +149,20 @@ def _inside(returned: Any, kind: Kind) -> list[Any]:
             break
     members = get_args(found) if get_origin(found) in UNIONS else (found,)
     return [one for one in members if one not in (None, type(None))]
+
+
+def wrong_headers(propagate: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the headers that an App hands on."""
+    if isinstance(propagate, str):
+        yield wrong(
+            "propagate",
+            "a list of headers' names",
+            repr(propagate)[:60],
+            f"Write propagate=[{propagate!r}].",
+        )
+        return
+    for name in propagate:
+        try:
+            header_name(name)
+        except Invalid as error:
+            yield str(error)

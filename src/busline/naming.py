@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from busline.core.clock import Clock
 from busline.core.errors import Invalid, wrong
+from busline.core.ports import Transport
 from busline.engine import Embedded, Engine, engine
+from busline.runtime.engines import Engines
 
 log = logging.getLogger("busline")
 MANAGED = {
@@ -82,6 +85,14 @@ class Names:
     streams: Named | None
     jobs: Named | None
 
+    def open(self, clock: Clock, create_topics: bool) -> Engines:
+        """Their transports, closed: the same one twice for the same engine. Raises Invalid and
+        ConfigError for what cannot be one."""
+        known: dict[str, Transport] = {}
+        return Engines(
+            *(_transport(one, known, clock, create_topics) for one in (self.streams, self.jobs))
+        )
+
     def problems(self) -> Iterator[str]:
         """What these engines cannot be used for."""
         if self.streams is not None and not self.streams.engine.topics:
@@ -100,6 +111,18 @@ class Names:
             )
         yield from _half_named("jobs", JOBS, self.streams, self.jobs)
         yield from _half_named("streams", STREAMS, self.jobs, self.streams)
+
+
+def _transport(
+    named: Named | None, known: dict[str, Transport], clock: Clock, create_topics: bool
+) -> Transport | None:
+    if named is None:
+        return None
+    name = str(named.engine)
+    if name not in known:
+        engine = named.engine.creating_topics() if create_topics else named.engine
+        known[name] = engine.open(clock)
+    return known[name]
 
 
 def _half_named(what: str, variable: str, one: Named | None, other: Named | None) -> Iterator[str]:

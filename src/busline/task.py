@@ -281,9 +281,8 @@ class Task(Generic[P, C, R]):
             return lambda body: Message(new_id(), body, (), None, now, name)
         due = sending.at if sending.delay is None else now + sending.delay
         remember = DAY if sending.id is not None else 0.0
-        unique = (
-            None if sending.unique is None else f"{name}:{sending.unique}"
-        )  # a lock of this task alone
+        # a lock of this task alone
+        unique = None if sending.unique is None else f"{name}:{sending.unique}"
         fields = name, due, unique, remember, sending.options
         return lambda body: Message(
             sending.id or new_id(), body, sending.headers, None, now, *fields

@@ -119,9 +119,8 @@ def test_it_says_what_the_declarations_say() -> None:
         "/result_send_it_now"
     )
     assert "reply" not in made["operations"]["run_warehouse.nothing"]
-    assert (
-        sum(name.endswith("Order") for name in made["components"]["schemas"]) == 2
-    )  # two modules have one of that name
+    # two modules have one of that name
+    assert sum(name.endswith("Order") for name in made["components"]["schemas"]) == 2
 
 
 @pytest.mark.parametrize("name", APPS)

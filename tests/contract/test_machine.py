@@ -198,9 +198,8 @@ class Machine(RuleBasedStateMachine):
 
     def outcome(self, delivery: Delivery, end: str) -> Outcome:
         if end == "ack":
-            self.tried.append(
-                f"e{next(self.names)}"
-            )  # an id of its own each time: nobody takes a second one for the first
+            # an id of its own each time: nobody takes a second one for the first
+            self.tried.append(f"e{next(self.names)}")
             return Acked((Send(EFFECTS, Message(self.tried[-1], b"", at=self.clock.now)),))
         return (
             Rejected("no")

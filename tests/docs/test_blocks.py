@@ -97,9 +97,8 @@ async def run(text: str, names: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize(("name", "number"), FRAGMENTS)
 async def test_pieces_run_in_their_surroundings(name: str, number: int) -> None:
     text, names = blocks(DOCS / name, "python")[number], surroundings()
-    if (
-        "@app.task" in text
-    ):  # declares what is in the surroundings already, then waits for what nobody handles
+    # declares what is in the surroundings already, then waits for what nobody handles
+    if "@app.task" in text:
         declared, _, used = text.partition("\n\n")
         names["app"] = App("shop", streams="memory://", jobs="memory://")
         exec(declared, names)

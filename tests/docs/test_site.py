@@ -36,9 +36,8 @@ ELSEWHERE = (
     "jobs.md",
     "testing.md",
 )  # run by tests of their own
-RUN = [
-    page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE
-]  # each block of theirs is a whole program
+# each block of theirs is a whole program
+RUN = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 FOREIGN = re.compile(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="?(?:https?:)?//[^>]*')
 CUT_OFF = (
     "what => [...document.querySelectorAll(what)].filter(one => one.scrollWidth > one.clientWidth +"

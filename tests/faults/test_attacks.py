@@ -14,9 +14,8 @@ BESIDE = (
     ("redis-answers", "redis-worker", "redis-frozen", "redis-restart"),
     ("sqlite-jobs", "sqlite-records"),
 )
-ALONE = [
-    (one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)
-]  # these share a cluster
+# these share a cluster
+ALONE = [(one.name,) for one in ATTACKS if not any(one.name in group for group in BESIDE)]
 
 
 @pytest.fixture(scope="module")

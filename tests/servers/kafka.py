@@ -177,9 +177,8 @@ class Kafka:
     def _settings(self) -> dict[str, object]:
         copies = min(3, len(self.nodes))
         enough = max(1, copies - 1)
-        several = (
-            {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}
-        )  # nodes ask each other before rights are known
+        # nodes ask each other before rights are known
+        several = {"super.users": "User:ANONYMOUS"} if len(self.nodes) > 1 else {}
         return {
             "process.roles": "broker,controller",
             "controller.quorum.voters": ",".join(node.voter for node in self.nodes),

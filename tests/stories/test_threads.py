@@ -105,9 +105,8 @@ async def test_a_run_over_its_time_holds_its_thread_and_is_said_once(
                 await asyncio.sleep(0)
             assert (await job.status()).state == "running" and sorted(RUNNING) == [1, 2]
             GO.set()
-            await until(
-                lambda: RUNNING.count(1) == 2
-            )  # its second attempt, when the first has ended
+            # its second attempt, when the first has ended
+            await until(lambda: RUNNING.count(1) == 2)
     said = [one.getMessage() for one in caplog.records if "cannot be ended" in one.getMessage()]
     assert said == [
         "'work' runs in a thread, which cannot be ended: until it returns it holds one of"
@@ -125,9 +124,8 @@ async def test_a_deadline_does_not_count_the_wait_for_a_thread() -> None:
         clock.move(2.5)
         GO.set()
         await until(lambda: len(RUNNING) == 2 * THREADS)
-        await asyncio.gather(
-            *(job.result() for job in jobs[:THREADS])
-        )  # the loop has heard of their ends
+        # the loop has heard of their ends
+        await asyncio.gather(*(job.result() for job in jobs[:THREADS]))
         clock.move(2.5)
         assert await jobs.results() == list(range(2 * THREADS))
         assert await engine.inspector.dead() == []

@@ -14,8 +14,9 @@ from busline.core.errors import Invalid, wrong
 from busline.core.message import Delivery
 from busline.core.signature import Given, Reader
 from busline.router import Router, Subscriber, where
-from busline.runtime.bus import Bus, Plan
+from busline.runtime.bus import Bus
 from busline.runtime.engines import Engines
+from busline.runtime.open import Plan
 from busline.runtime.work import Work
 from busline.topic import Topic
 
@@ -76,6 +77,16 @@ class Assembly:
         except Invalid as error:
             self.problems += [one for one in str(error).splitlines() if one not in self.problems]
             return None
+
+    def secrets(self, publishes: Sequence[Topic[Any]]) -> Iterator[str]:
+        """What it sends, and cannot write."""
+        sent = [one.publish for one in self.root.all_subscribers() if one.publish is not None]
+        for topic in dict.fromkeys([*sent, *publishes]):
+            yield from topic.codec.secrets
+        for task in self.root.all_tasks():
+            yield from task.arguments.codec.secrets
+            if task.keep_result:
+                yield from task.result_codec.secrets
 
     # --- checks ------------------------------------------------------------------------------
 

@@ -13,13 +13,11 @@ from busline.core.ports import Inspector, Redriven, Standing, Transport, togethe
 from busline.core.served import Served, Serves
 
 PAGE = 100
-Judge = Callable[
-    [str, Serves, DeadLetter, bool], str | None
-]  # why an App does not take a letter, if so; the bool: also of other Apps
+# why an App does not take a letter, if so; the bool: also of other Apps
+Judge = Callable[[str, Serves, DeadLetter, bool], str | None]
 Act = Callable[[App, Transport, Sequence[str], str | None], Awaitable[Redriven]]
-ByHandler = dict[
-    str | None, list[str]
-]  # ids by the handler that is to run them; None: the one they died in
+# ids by the handler that is to run them; None: the one they died in
+ByHandler = dict[str | None, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +176,8 @@ async def perform(app: App, choice: Choice, label: str, act: Act) -> Redriven:
     async with app:
         with progress(label, choice.count) as bar:
             for engine, by_handler in zip(await app.bus().every_engine(), choice.ids, strict=True):
-                size = (
-                    PAGE if engine.features.queues else max(choice.count, 1)
-                )  # dead records are gone through once, for all
+                # dead records are gone through once, for all
+                size = PAGE if engine.features.queues else max(choice.count, 1)
                 for handler, page in _paged(by_handler, size):
                     done = await act(app, engine, page, handler)
                     count, refused = count + done.again, [*refused, *done.refused]

@@ -40,9 +40,8 @@ class Ending:
     def leave(self, status: int) -> None:
         """Ends the process, also where a thread is stuck in a function that nothing can cut."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(
-                number, signal.SIG_IGN
-            )  # the work is over: one that comes now would change the status
+            # the work is over: one that comes now would change the status
+            signal.signal(number, signal.SIG_IGN)
         until = time.monotonic() + LINGER
         for thread in _others():
             thread.join(max(until - time.monotonic(), 0))
@@ -62,9 +61,8 @@ def _others() -> list[threading.Thread]:
 
 
 def _end(status: int) -> None:
-    flushing = threading.Thread(
-        target=_flush, daemon=True
-    )  # whoever is stuck may hold a stream's lock
+    # whoever is stuck may hold a stream's lock
+    flushing = threading.Thread(target=_flush, daemon=True)
     flushing.start()
     flushing.join(1.0)
     os._exit(status)

@@ -69,9 +69,8 @@ def served(place: str, pages: Pages) -> Generator[None]:
             wrong(place, "a free address of this machine", str(error), "Choose another for --http.")
         ) from error
     server.daemon_threads = True
-    os.register_at_fork(
-        after_in_child=server.socket.close
-    )  # a child that outlives us would keep the port
+    # a child that outlives us would keep the port
+    os.register_at_fork(after_in_child=server.socket.close)
     threading.Thread(
         target=server.serve_forever, args=(0.2,), name="busline http", daemon=True
     ).start()

@@ -14,11 +14,8 @@ from busline.logs import handled
 LEVELS = ("debug", "info", "warning", "error")
 CLIENT = logging.getLogger("aiokafka")  # which the engine keeps quiet otherwise
 FORMATS = ("text", "json")
-OWN = frozenset(logging.makeLogRecord({}).__dict__) | {
-    "message",
-    "asctime",
-    "taskName",
-}  # what is no `extra` of anybody
+# what is no `extra` of anybody
+OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 COLOURS = {
     logging.DEBUG: "2",
     logging.INFO: "32",

@@ -59,9 +59,8 @@ def command(
 def _words(words: tuple[str, ...]) -> tuple[App, str, str]:
     if len(words) == 3:
         return find(words[0]), words[1], words[2]
-    if (
-        len(words) != 2 or ":" in words[0]
-    ):  # a topic's name has no colon: that is an App without a topic
+    # a topic's name has no colon: that is an App without a topic
+    if len(words) != 2 or ":" in words[0]:
         raise click.UsageError(
             "Expected TOPIC and VALUE, with the App before them if none is configured."
         )

@@ -2,42 +2,34 @@
 
 import asyncio
 import logging
-import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import click
 
 from busline.app import App
 from busline.assembly import Run
-from busline.asyncapi import document, page, policy
 from busline.cli.ending import Ending
 from busline.cli.fail import INTERNAL, Fail, guarded
 from busline.cli.find import find
-from busline.cli.http import Page, Pages, as_json, liking, served
 from busline.cli.logs import FORMATS, LEVELS, configure
-from busline.cli.signals import handle
+from busline.cli.pages import Answers
+from busline.cli.signals import handle, listen
+from busline.cli.started import first_line
 from busline.core.errors import Invalid, Unavailable, wrong
-from busline.middleware.metrics import Metrics
-from busline.naming import warn_in_container
 from busline.runtime.bus import Bus, describe_counts
 from busline.runtime.idle import until_idle
 from busline.runtime.samples import Samples
-from busline.runtime.work import Work
 from busline.runtime.worker import Worker
 
 log = logging.getLogger("busline")
 SAY_EVERY = 5.0
 TRY_EVERY = 0.2
 STUCK = 3.0  # seconds for which a try that is going to fail seldom waits
-SAME_SIGNAL = (
-    1.0  # seconds within which a repeated signal is the same one, sent to parent and child
-)
 CLOSING = 4.0  # seconds for engines to close, after the drain
 
 
@@ -151,7 +143,7 @@ def _run(
     configure(*logs)  # after the App's module, which may do it
     _check_queues(app, run)
     serving = Runner(app, run, idle, wait, ending)
-    with serving.watched(place) if place else nullcontext():
+    with serving.answers().served(place) if place else nullcontext():
         runner.run(serving.serve())
 
 
@@ -181,51 +173,13 @@ class Runner:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _bus: Bus | None = None
     _samples: Samples | None = None
-    _document: dict[str, Any] | None = None
-    _signalled: float | None = None
+    _loop: asyncio.AbstractEventLoop = field(init=False)
     _failed: str = ""  # why the last try to start failed
     _noted: tuple[str, float] = ("its engines", 0.0)  # what this try waits for, and since when
 
-    @contextmanager
-    def watched(self, place: str) -> Generator[None]:
-        """Answers over HTTP while it is entered, also while the loop is blocked."""
-        with ExitStack() as stack:
-            stack.enter_context(served(place, self._pages() | self._metrics(stack)))
-            yield
-
-    def _pages(self) -> Pages:
-        return {
-            "/healthz": lambda _: as_json(200, {"alive": True}),
-            "/readyz": lambda _: as_json(
-                503 if (lacks := self._lacks()) else 200, {"ready": not lacks, "waiting_for": lacks}
-            ),
-            "/asyncapi": self._described,
-        }
-
-    def _described(self, accepts: str) -> Page:
-        """As a page for those who like one better, such as browsers, else as JSON."""
-        if self._document is None:
-            self._document = document(self.app)
-        if liking(accepts, "text/html") > liking(accepts, "application/json"):
-            return Page(200, "text/html", page(self._document), policy())
-        return as_json(200, self._document)
-
-    def _metrics(self, stack: ExitStack) -> Pages:
-        try:
-            from busline.cli.metrics import Exported, exported, text
-        except ModuleNotFoundError:
-            lacks = {
-                "error": wrong(
-                    "/metrics",
-                    "prometheus_client",
-                    "none installed",
-                    'pip install "pybusline[prometheus]"',
-                )
-            }
-            return {"/metrics": lambda _: as_json(501, lacks)}
-        metrics = self.app.setting.metrics = Metrics()
-        stack.enter_context(exported(Exported(metrics, self._seen, lambda: not self._lacks())))
-        return {"/metrics": lambda _: Page(200, "text/plain; version=0.0.4", text())}
+    def answers(self) -> Answers:
+        """What it tells over HTTP."""
+        return Answers(self.app, self._lacks, self._seen)
 
     def _seen(self) -> tuple[Bus, Samples] | None:
         return None if self._samples is None or self._bus is None else (self._bus, self._samples)
@@ -237,12 +191,13 @@ class Runner:
         return {"start": self._away} if self._bus is None else self._bus.away()
 
     async def serve(self) -> None:
-        self._listen()
+        self._loop = asyncio.get_running_loop()
+        listen(self._told)
         self.app.setting.note = self._waits_for
         async with AsyncExitStack() as stack:
             if await first(self._enter(stack), self.stop.wait(), self._say()) == 0:
                 self._bus = self.app.bus()
-                log.info("%s", await self._started(self._bus))
+                log.info("%s", await first_line(self.app, self._bus))
                 await self._until_told(self._bus)
                 log.info("draining: nothing new starts, what runs has %g s", self.app.setting.drain)
         log.info("done: %s", describe_counts(self._bus.counts if self._bus is not None else {}))
@@ -285,23 +240,7 @@ class Runner:
                 "not ready after %.0f s, waiting for %s", time.monotonic() - began, self._away
             )
 
-    # --- signals -----------------------------------------------------------------------------
-
-    def _listen(self) -> None:
-        """With handlers that run also while a function blocks the loop."""
-        loop = asyncio.get_running_loop()
-
-        def told(number: int, _: FrameType | None) -> None:
-            now = time.monotonic()
-            if self._signalled is not None and now - self._signalled < SAME_SIGNAL:
-                return
-            hurry = self._signalled is not None and number == signal.SIGINT
-            self._signalled = now
-            self._limit(hurry)
-            with suppress(RuntimeError):  # the loop is closed: it has stopped already
-                loop.call_soon_threadsafe(self._told, hurry)
-
-        handle(told)
+    # --- stopping ----------------------------------------------------------------------------
 
     def _limit(self, hurry: bool) -> None:
         setting = self.app.setting
@@ -313,62 +252,20 @@ class Runner:
             )
 
     def _told(self, hurry: bool) -> None:
+        """By a signal's handler: it runs also while a function blocks the loop."""
+        self._limit(hurry)
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            self._loop.call_soon_threadsafe(self._stop, hurry)
+
+    def _stop(self, hurry: bool) -> None:
         self.stop.set()
         for worker in self._workers() if hurry else ():
             worker.hurry.set()
 
     def _workers(self) -> Sequence[Worker]:
         """Also those that work while others are not ready yet."""
-        bus = self._bus or self.app._bus
+        bus = self._bus or self.app._opening.bus
         return bus.workers if bus is not None else ()
-
-    # --- the first line ----------------------------------------------------------------------
-
-    async def _started(self, bus: Bus) -> str:
-        named = self.app.engine_names()
-        warn_in_container((named.streams, named.jobs))
-        works = [
-            worker.work for worker in bus.workers if not _names(worker.work).startswith("~")
-        ]  # without the redriven
-        behind = await _behind(bus)
-        groups = [
-            f"{one.subscription.group} on {_names(one)} ({one.at_once}, {_backlog(one, behind)})"
-            for one in works
-            if one.subscription.group
-        ]
-        queues = [f"{_names(one)} ({one.at_once})" for one in works if not one.subscription.group]
-        parts = [
-            f"{name} {engine}"
-            for name, engine in (("streams", named.streams), ("jobs", named.jobs))
-            if engine is not None
-        ]
-        parts += [
-            f"{what} {', '.join(names)}"
-            for what, names in (("groups", groups), ("queues", queues))
-            if names
-        ]
-        return f"'{self.app.name}' runs: {'; '.join(parts) or 'nothing'}"
-
-
-async def _behind(bus: Bus) -> Mapping[tuple[str, str], int]:
-    """How many records each group has not finished, as far as the engine says so now."""
-    try:
-        lag = await bus.lag()
-    except Unavailable:
-        lag = []
-    return {(one.group, one.topic): one.behind for one in lag}
-
-
-def _backlog(work: Work, behind: Mapping[tuple[str, str], int]) -> str:
-    count = sum(
-        behind.get((work.subscription.group or "", address.name), 0)
-        for address in work.subscription.addresses
-    )
-    return f"{count:,} behind" if count else "nothing behind"
-
-
-def _names(work: Work) -> str:
-    return ", ".join(address.name for address in work.subscription.addresses)
 
 
 async def first(*ways: Coroutine[Any, Any, Any]) -> int:

@@ -5,9 +5,11 @@ import atexit
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
+SAME_SIGNAL = 1.0  # seconds in which a second one is the same, sent to parent and child
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Handler = Callable[[int, FrameType | None], object]
 _handlers: list[Handler] = []
@@ -19,6 +21,20 @@ def handle(handler: Handler) -> None:
     _handlers.append(handler)
     for one in SIGNALS:
         signal.signal(one, handler)
+
+
+def listen(told: Callable[[bool], object]) -> None:
+    """Calls it at the first signal, and with True at a second Ctrl-C."""
+    before: list[float] = []  # when signals came
+
+    def handler(number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if not before or now - before[-1] >= SAME_SIGNAL:
+            hurry = bool(before) and number == signal.SIGINT
+            before.append(now)
+            told(hurry)
+
+    handle(handler)
 
 
 def _at_the_end() -> None:

@@ -57,7 +57,6 @@ def _as_dict(name: str, own: Sequence[inspect.Parameter], types: Mapping[str, An
         fields[one.name] = kind if one.default is inspect.Parameter.empty else NotRequired[kind]
     make: Any = TypedDict  # whose fields are known at run time only
     made = make(name, fields)
-    made.__pydantic_config__ = ConfigDict(
-        extra="forbid"
-    )  # an argument that this version does not have is told, not dropped
+    # an argument that this version does not have is told, not dropped
+    made.__pydantic_config__ = ConfigDict(extra="forbid")
     return made

@@ -58,9 +58,8 @@ def told(error: BaseException | None) -> Told:
     causes = causes_of(error)
     while (size := _size(_plain(causes))) > ERROR_LIMIT // 2:
         causes = causes[:-1]
-    return Told(
-        *described(error), causes, _ending(_traceback(error), ERROR_LIMIT - size - 4)
-    )  # 4: what is around both
+    # 4: what is around both
+    return Told(*described(error), causes, _ending(_traceback(error), ERROR_LIMIT - size - 4))
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

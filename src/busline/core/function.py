@@ -22,10 +22,8 @@ UNFINISHED = (
     AsyncGeneratorType,
     Awaitable,
 )  # what a call may give back that is yet to be run
-AWAITED = (
-    CoroutineType,
-    asyncio.Future,
-)  # what an awaited function may give back and still mean to be awaited
+# what an awaited function may give back and still mean to be awaited
+AWAITED = CoroutineType, asyncio.Future
 
 
 class Kind(Enum):

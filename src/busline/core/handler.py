@@ -30,9 +30,8 @@ class Handler:
     threaded: bool = False
 
 
-Call = Callable[
-    ..., Any
-]  # of a delivery, its value, and where there are some, the dependencies' values
+# of a delivery, its value, and where there are some, the dependencies' values
+Call = Callable[..., Any]
 Invoke = Callable[[Delivery, Any], Awaitable[object]]
 
 
@@ -136,9 +135,8 @@ def _with_provided(call: Function, injected: Injected, spread: bool) -> Call:
     if len(provided) == 1 and provided[0][1] is itself:
         name = provided[0][0]
         return lambda delivery, value: call(value, **{name: delivery})
-    if (
-        len(provided) == 1
-    ):  # by far the commonest: no dict comprehension, which is a frame of its own in 3.11
+    # by far the commonest: no dict comprehension, which is a frame of its own in 3.11
+    if len(provided) == 1:
         name, provide = provided[0]
         return lambda delivery, value: call(value, **{name: provide(delivery)})
     return lambda delivery, value: call(
@@ -167,9 +165,8 @@ def _with_dependencies(
                 for node in order:
                     values[node] = await node.open(delivery, values, stack)
                 result = await ending.take(delivery, await call(delivery, value, values))
-            except (
-                BaseException
-            ) as error:  # noted before the dependencies see it, for one may swallow it
+            # noted before the dependencies see it, for one may swallow it
+            except BaseException as error:
                 failure = error
                 raise
         if failure is not None:  # a dependency swallowed it: the message has failed all the same

@@ -11,9 +11,8 @@ import anyio
 import anyio.to_thread
 
 Key = tuple[str, str]
-FREE = anyio.CapacityLimiter(
-    math.inf
-)  # nobody waits here: a worker takes no more than it has threads for
+# nobody waits here: a worker takes no more than it has threads for
+FREE = anyio.CapacityLimiter(math.inf)
 _held: dict[Key, Future[None]] = {}
 
 
@@ -39,9 +38,8 @@ async def in_thread(call: Callable[[], Any], key: Key | None = None) -> Any:
     def caught() -> tuple[Any, BaseException | None]:
         try:
             return call(), None
-        except (
-            BaseException
-        ) as error:  # an exit that reached the loop by a future would end the loop
+        # an exit that reached the loop by a future would end the loop
+        except BaseException as error:
             return None, error
         finally:
             end()

@@ -28,9 +28,8 @@ PLAIN = frozenset(
         "multi-host-url",
     }
 )
-SAID = frozenset(
-    {"type", "ref", "metadata"}
-)  # whatever else a plain one says is a bound, which not every value keeps
+# whatever else a plain one says is a bound, which not every value keeps
+SAID = frozenset({"type", "ref", "metadata"})
 TEXTS = (PLAIN - {"none"}) | {
     "datetime",
     "time",
@@ -168,9 +167,8 @@ class Survey:
         self._walk(schema["schema"], path)
 
     def _defined(self, schema: Schema, path: Path) -> None:
-        if (
-            found := self._definitions.pop(schema["schema_ref"], None)
-        ) is not None:  # each is looked at once
+        # each is looked at once
+        if (found := self._definitions.pop(schema["schema_ref"], None)) is not None:
             self._walk(found, path)
 
     def _json(self, schema: Schema, path: Path) -> None:
@@ -337,7 +335,6 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, CONTAINERS) and type(one) is not type(other):
         return False
     if isinstance(one, datetime) and isinstance(other, datetime) and one.tzinfo and other.tzinfo:
-        return one.astimezone(UTC) == other.astimezone(
-            UTC
-        )  # == itself is never true for an hour that a zone has twice
+        # == itself is never true for an hour that a zone has twice
+        return one.astimezone(UTC) == other.astimezone(UTC)
     return bool(one == other)

@@ -25,9 +25,8 @@ from busline.core.position import number_of, offset_of
 log = logging.getLogger("busline")
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 Attributes: TypeAlias = dict[str, str | int | bool]
-NOTHING = (
-    Context()
-)  # a message without a trace begins one, whatever was current where its worker began
+# a message without a trace begins one, whatever was current where its worker began
+NOTHING = Context()
 
 
 class Tracing:
@@ -87,9 +86,8 @@ class Tracing:
             span = self._attempt(
                 delivery, own, parent, await self._before(delivery) if elsewhere else delivery.span
             )
-            attach(
-                trace.set_span_in_context(span, parent)
-            )  # the delivery's task has a context of its own, which ends with it
+            # the delivery's task has a context of its own, which ends with it
+            attach(trace.set_span_in_context(span, parent))
             delivery.span = span.get_span_context()
             try:
                 return await call_next(delivery)

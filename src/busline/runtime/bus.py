@@ -1,37 +1,29 @@
-"""An App while it is open: its engines, its workers, and the one task that owns them all."""
+"""An App while it is open: its engines, and what is sent to them."""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import (
-    AbstractAsyncContextManager,
     AbstractContextManager,
-    AsyncExitStack,
     asynccontextmanager,
     nullcontext,
 )
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from busline.core.address import Address, redriven
 from busline.core.clock import Clock, SystemClock
 from busline.core.counts import Counts
-from busline.core.depends import Node, in_order
 from busline.core.errors import Invalid, wrong
-from busline.core.function import innermost
 from busline.core.ids import derived_id, new_id
 from busline.core.message import DeadLetter, Delivery, Headers, Message
 from busline.core.outcome import Send
 from busline.core.outgoing import Outgoing
 from busline.core.ports import Lag, Redriven, Transport
 from busline.runtime.doors import Doors
-from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.engines import Engines
-from busline.runtime.exits import contained
 from busline.runtime.sending import Sends, handling, inherit, leave_with, record_job_id
 from busline.runtime.telling import Listen, Telling
-from busline.runtime.watchdog import Watchdog
-from busline.runtime.work import Work
 from busline.runtime.worker import Worker
 
 log = logging.getLogger("busline")
@@ -40,32 +32,14 @@ YIELD_EVERY = 100  # sends of one attempt
 STREAM_SENT = 3600.0  # seconds for which another engine remembers a job sent by a record
 
 
-@dataclass(slots=True)
-class Plan:
-    """What an open App does besides sending."""
-
-    works: Sequence[Work] = ()
-    app_nodes: Sequence[Node] = ()
-    shared: dict[Node, object] = field(default_factory=dict)
-    lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None
-
-
 def unheard(_: str) -> None:
     """Nobody asks what is waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How an App is opened. `patience`: seconds in which an engine that is away may come. `note` is
-    told what is waited for."""
-
-    patience: float = 0.0
-    note: Callable[[str], object] = unheard
-
-
 class Bus:
-    """Sends, and while it is running, consumes. `propagate`: the headers that what is handled hands
-    on to what is sent."""
+    """Sends. `workers`: those of what it consumes. `propagate`: the headers that what is handled
+    hands on to what is sent. `patience`: seconds in which an engine that is away may come; `note`
+    is told what is waited for."""
 
     def __init__(
         self,
@@ -74,14 +48,14 @@ class Bus:
         *,
         propagate: Sequence[str] = (),
         outgoing: Outgoing | None = None,
-        opening: Opening | None = None,
+        patience: float = 0.0,
+        note: Callable[[str], object] = unheard,
         listen: Listen | None = None,
     ) -> None:
         self.engines = engines
         self.clock: Clock = clock or SystemClock()
-        self._telling = Telling(self.clock, listen)
-        opening = opening or Opening()
-        self._doors, self._note = Doors(opening.patience), opening.note
+        self.telling = Telling(self.clock, listen)
+        self._doors, self.note = Doors(patience), note
         self._propagate, self._outgoing = frozenset(propagate), outgoing
         self.counts: dict[str, Counts] = {}
         self.workers: list[Worker] = []
@@ -229,7 +203,7 @@ class Bus:
         """With all its engines open."""
         async with self._doors:
             for engine in self.engines.all():
-                self._note(
+                self.note(
                     f"the engine {engine.system}"
                     + (" at {}:{}".format(*engine.server) if engine.server else "")
                 )
@@ -258,62 +232,6 @@ class Bus:
             await self._doors.open(engine)
         return engines
 
-    @asynccontextmanager
-    async def consuming(
-        self, plan: Plan, drain: float, cancel: float
-    ) -> AsyncGenerator["Consuming"]:
-        """Lifespan, then app-scoped dependencies, then the workers; left in the opposite order,
-        drained."""
-        async with AsyncExitStack() as stack:
-            if plan.lifespan is not None:
-                self._note("the lifespan")
-                await stack.enter_async_context(plan.lifespan())
-            await self._open_shared(plan, stack)
-            self._note(f"{', '.join(work.name for work in plan.works)} to receive")
-            stack.enter_context(Watchdog())
-            stack.enter_context(contained())
-            self.workers = [
-                Worker(
-                    work,
-                    self.clock,
-                    Elsewhere(self.engines, work.transport),
-                    self.counts,
-                    self._telling,
-                )
-                for work in plan.works
-            ]
-            async with Consuming(self.workers, drain, cancel) as consuming:
-                await self._compare_partitions()
-                yield consuming
-        plan.shared.clear()
-
-    async def _compare_partitions(self) -> None:
-        """Says where a concurrency that was asked for can never be used."""
-        for work in [
-            worker.work
-            for worker in self.workers
-            if worker.work.asked is not None and worker.work.subscription.order == "partition"
-        ]:
-            found = [
-                await work.transport.inspector.partitions(address.name)
-                for address in work.subscription.addresses
-            ]
-            if work.asked is not None and 0 < sum(found) < work.asked:
-                topics = ", ".join(address.name for address in work.subscription.addresses)
-                log.warning(
-                    "'%s': of concurrency=%d only %d can be used, for %s has so many partitions",
-                    work.name,
-                    work.asked,
-                    sum(found),
-                    topics,
-                )
-
-    async def _open_shared(self, plan: Plan, stack: AsyncExitStack) -> None:
-        nobody = Delivery(Message("", None), "", 0, None, None, None)
-        for node in in_order(plan.app_nodes):
-            self._note(f"the dependency '{innermost(node.function).__name__}'")
-            plan.shared[node] = await node.open(nobody, plan.shared, stack)
-
 
 def _as_job(letter: DeadLetter, handler: str) -> Message:
     """A record that runs again; sent twice, it is known by its id."""
@@ -338,106 +256,6 @@ def _not_kept(letter: DeadLetter) -> str:
         f"one of which {letter.missing}",
         remedy,
     )
-
-
-class Consuming:
-    """Workers, running. Entered when each of them receives; left when each has drained."""
-
-    def __init__(self, workers: Sequence[Worker], drain: float, cancel: float) -> None:
-        self.workers = workers
-        self._drain, self._cancel = drain, cancel
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> "Consuming":
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(one.run(self._drain, self._cancel), name=f"busline {one.work.name}")
-            for one in self.workers
-        ]
-        ready = loop.create_task(self._all_ready())
-        try:
-            await asyncio.wait((ready, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            ready.cancel()
-            await self.__aexit__()
-            raise
-        if not ready.done():
-            ready.cancel()
-            await self.__aexit__()
-        return self
-
-    async def _all_ready(self) -> None:
-        for worker in self.workers:
-            await worker.ready.wait()
-
-    async def ended(self) -> None:
-        """Returns when a worker ended by itself, which none does unless its engine is gone for
-        good."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.Event().wait()
-
-    async def __aexit__(self, *_: object) -> None:
-        for worker, task in zip(self.workers, self._tasks, strict=True):
-            worker.stop.set()
-            if not worker.ready.is_set():
-                task.cancel()  # its engine may keep it waiting for long
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        failures = [
-            error for task in self._tasks if not task.cancelled() and (error := task.exception())
-        ]
-        if failures:
-            raise failures[0]
-
-
-class Owner:
-    """One task in which everything that lives while an App is open is entered and left, whichever
-    tasks ask for it."""
-
-    def __init__(self, body: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
-        self._body = body
-        self.holders = 1  # who wants it open
-        self._stop = asyncio.Event()
-        self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.get_running_loop().create_task(self._own(), name="busline owner")
-
-    async def _own(self) -> None:
-        try:
-            async with self._body() as value:
-                self._ready.set_result(value)
-                await self._stop.wait()
-        except BaseException as error:  # whoever waits for the opening hears of it, whatever it is
-            if self._ready.done():
-                raise
-            if isinstance(error, asyncio.CancelledError):
-                self._ready.cancel()
-            else:
-                self._ready.set_exception(error)
-
-    async def open(self) -> Any:
-        """What the body yields. Raises what kept it from opening; cancelled, it closes again."""
-        try:
-            return await asyncio.shield(self._ready)
-        except asyncio.CancelledError:
-            if not self._ready.done():
-                self._task.cancel()
-            await self.close()
-            raise
-
-    def is_of_this_loop(self) -> bool:
-        return self._ready.get_loop() is asyncio.get_running_loop()
-
-    async def opened(self) -> bool:
-        """Whether it opens, for those who did not ask for it first. Waits until that is known."""
-        await asyncio.wait((self._ready,))
-        return not self._ready.cancelled() and self._ready.exception() is None
-
-    async def close(self) -> None:
-        """Leaves the body and waits for it. Raises what went wrong in it."""
-        self._stop.set()
-        await asyncio.shield(self._task)
 
 
 def describe_counts(counts: Mapping[str, Counts]) -> str:

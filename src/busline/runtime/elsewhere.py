@@ -91,9 +91,8 @@ class Confirming:
 
     def failed(self, sends: Iterable[Owned], address: Address, error: BuslineError) -> None:
         for owner, _ in sends:
-            if not isinstance(
-                self._errors.get(owner, (None, None))[1], Invalid
-            ):  # what can never be is final
+            # what can never be is final
+            if not isinstance(self._errors.get(owner, (None, None))[1], Invalid):
                 self._errors[owner] = address, error
 
     def sorted(self) -> tuple[list[Settled], list[Waiting]]:

@@ -21,9 +21,8 @@ class Contained(Coroutine[Any, Any, Any]):
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(
-            self._inner, name
-        )  # whoever looks at a task is shown the user's own coroutine
+        # whoever looks at a task is shown the user's own coroutine
+        return getattr(self._inner, name)
 
     def __repr__(self) -> str:
         return repr(self._inner)

@@ -207,9 +207,8 @@ def _is_marked(task: asyncio.Task[None], before: Context) -> bool:
         return True
     try:
         return copy_context() != before
-    except (
-        Exception
-    ):  # what a user's values make of being compared: then they are taken for changed
+    # what a user's values make of being compared: then they are taken for changed
+    except Exception:
         return True
 
 

@@ -44,9 +44,8 @@ class Telling:
 
     def __init__(self, clock: Clock, listen: Listen | None = None) -> None:
         self._clock, self._listen = clock, listen
-        self._later: dict[
-            str, tuple[float, int]
-        ] = {}  # by handler, when it was said, and how many asked since
+        # by handler, when it was said, and how many asked since
+        self._later: dict[str, tuple[float, int]] = {}
         self._shown: dict[str, float] = {}  # by handler, when a traceback was last shown
 
     def retried(self, delivery: Delivery, outcome: Retried) -> None:
@@ -110,9 +109,8 @@ class Telling:
                 exc_info=shown,
                 extra=extra,
             )
-        except (
-            Exception
-        ):  # a filter of the user's own: what becomes of the message does not hang on it
+        # a filter of the user's own: what becomes of the message does not hang on it
+        except Exception:
             traceback.print_exc()
         finally:
             HANDLING.reset(before)

@@ -224,9 +224,8 @@ async def test_an_idle_group_is_not_behind_what_is_no_record(desk: Desk, engines
     taking = Taking(reader)
 
     assert await together(taking, count=3) == [b"0", b"1", b"kept"]
-    waiting = asyncio.ensure_future(
-        receive(reader, 1)
-    )  # whoever waits passes over the ends of transactions
+    # whoever waits passes over the ends of transactions
+    waiting = asyncio.ensure_future(receive(reader, 1))
     assert await desk.behind("g", desk.other, 0)
     waiting.cancel()
 

@@ -115,9 +115,8 @@ async def test_what_was_confirmed_of_a_publish_that_was_not_whole_is_told(
     messages = [message(b"%d" % part, key=keys[part]) for part in (0, 1, 0, 2)]
     await desk.transport.publish(desk.orders, messages)
     stuck = desk.transport.producer._appender(desk.orders.name, 1)  # type: ignore[attr-defined]  # Kafka's own
-    monkeypatch.setattr(
-        stuck, "_send", lambda *_: asyncio.Event().wait()
-    )  # as a partition without a leader
+    # as a partition without a leader
+    monkeypatch.setattr(stuck, "_send", lambda *_: asyncio.Event().wait())
 
     with pytest.raises(Unavailable) as caught:
         await desk.transport.publish(desk.orders, messages)

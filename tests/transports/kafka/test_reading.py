@@ -45,10 +45,7 @@ async def test_a_headers_name_that_is_no_text_is_read_and_what_stands_around_it(
     desk: Desk, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await desk.transport.publish(desk.other, [])
-    for module in (
-        "producer",
-        "message_accumulator",
-    ):  # the plain form lets a name through as bytes
+    for module in "producer", "message_accumulator":  # the plain form lets a name through as bytes
         monkeypatch.setattr(
             f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy
         )

@@ -185,9 +185,8 @@ def test_a_stopped_partition_hands_out_nothing_and_does_not_pass_its_letter() ->
     assert (tracker.room(10), tracker.low) == (10, 2) and not tracker.holds(second)
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.large_base_example]
-)  # a whole walk is one input
+# a whole walk is one input
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.large_base_example])
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=15), st.integers(0, 1 << 32))
 def test_nothing_is_lost_and_nothing_unfinished_is_passed(
     given_offsets: set[int], seed: int

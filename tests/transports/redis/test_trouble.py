@@ -210,9 +210,8 @@ async def test_a_demoted_server_is_waited_for(engines: Engines) -> None:
         await desk.transport.publish(desk.mail, [message(b"before")])
         got = await receive(receiver, 1)
         server.say("CONFIG", "SET", "replica-serve-stale-data", "yes")
-        server.say(
-            "REPLICAOF", "127.0.0.1", "1"
-        )  # nobody there: it keeps what it has, and takes no writes
+        # nobody there: it keeps what it has, and takes no writes
+        server.say("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(Unavailable, match="a server that is ready for writes"):
             await receiver.settle([(got[0], ACKED)])
         sending = asyncio.ensure_future(desk.transport.publish(desk.mail, [message(b"after")]))
@@ -281,9 +280,8 @@ async def test_leaving_while_the_server_is_away_says_what_becomes_of_the_rest(
 async def test_a_full_server_takes_beats_and_newcomers(engines: Engines) -> None:
     with running() as server:
         desk = await engines.desk(server.url, lease=1.0)
-        await engines.open(
-            server.url, lease=1.0
-        )  # one that only sends: it beats for nobody, and looks after the dead
+        # one that only sends: it beats for nobody, and looks after the dead
+        await engines.open(server.url, lease=1.0)
         await desk.transport.publish(desk.mail, [message(id="a"), message(id="b")])
         receiver = await desk.take()
         got = await receive(receiver, 2)

@@ -123,9 +123,8 @@ async def test_one_that_is_killed_before_its_first_look_makes_progress_in_every_
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "bus.db"
-    async with SqliteTransport(
-        path, clock=SimClock()
-    ) as transport:  # its clock stands: it never looks
+    # its clock stands: it never looks
+    async with SqliteTransport(path, clock=SimClock()) as transport:
         await transport.publish(
             child.RECORDS, [Message(new_id(), b"{}", key=b"%d" % n) for n in range(200)]
         )

@@ -70,9 +70,8 @@ class Admin:
     async def topic(self, address: Address) -> "Known":
         """What is known of it; made first, where that was asked for. Raises Unavailable where there
         is none."""
-        return await self._turns[address.name].take(
-            lambda: self._looked(address)
-        )  # always: callers keep their order
+        # always: callers keep their order
+        return await self._turns[address.name].take(lambda: self._looked(address))
 
     async def check(self, address: Address) -> None:
         """Also raises Invalid where a topic has another number of partitions than was declared.

@@ -23,9 +23,8 @@ if (
     # level
 ):
     own.setLevel(logging.CRITICAL)
-import_module(
-    "cramjam"
-)  # reads every codec but gzip: the client uses it where it is there, and here it has to be
+# reads every codec but gzip: the client uses it where it is there, and here it has to be
+import_module("cramjam")
 
 
 class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]  # a library without types

@@ -27,9 +27,8 @@ class Batches:
         try:
             while batches.has_next():
                 self._left.append(batches.next_batch())
-        except (
-            Exception
-        ) as error:  # whatever the parser raises: it is told where that batch's turn comes
+        # whatever the parser raises: it is told where that batch's turn comes
+        except Exception as error:
             self._broken = error
         self.end = int(self._left[-1].next_offset) if self._left else begin
 

@@ -23,9 +23,8 @@ class KafkaInspector:
 
     def __init__(self, admin: Admin, letters: Letters) -> None:
         self._admin, self._letters = admin, letters
-        self._last: dict[
-            str, float
-        ] = {}  # where the last page ended, should that letter be gone by the next
+        # where the last page ended, should that letter be gone by the next
+        self._last: dict[str, float] = {}
 
     async def look(self, id: str) -> Look:
         return Look("unknown")

@@ -81,19 +81,16 @@ class Member:
             isolation_level="read_committed", **limits.client(),
         )  # fmt: skip
         self._span = limits.span
-        self._far: dict[
-            TopicPartition, int
-        ] = {}  # records that were named, for much is finished beyond them
+        # records that were named, for much is finished beyond them
+        self._far: dict[TopicPartition, int] = {}
         self.committer = Committer(self.consumer, self.lose)
         self.trackers: dict[TopicPartition, Tracker] = {}
-        self._leaving: dict[
-            TopicPartition, Tracker
-        ] = {}  # what goes to others as soon as what is in hand of it has ended
+        # what goes to others as soon as what is in hand of it has ended
+        self._leaving: dict[TopicPartition, Tracker] = {}
         self._beginnings = Beginnings(self.consumer, admin.logs, subscription.start, fresh)
         self._assigned_by: int | None = None  # the coordinator that said what is ours
-        self._still: set[TopicPartition] = (
-            set()
-        )  # those that stand still, and of which that was said
+        # those that stand still, and of which that was said
+        self._still: set[TopicPartition] = set()
         self.changed = asyncio.Event()  # there may be something to receive
         self.settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -204,9 +201,8 @@ class Member:
             if self._leaving.get(one.place) is one
             for delivery in one.held.values()
         ]:
-            runs = any(
-                one.sends is not None for one in held
-            )  # the others have ended, and wait for the cluster
+            # the others have ended, and wait for the cluster
+            runs = any(one.sends is not None for one in held)
             left = (
                 begun
                 + self._limits.drain

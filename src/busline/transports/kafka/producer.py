@@ -44,11 +44,8 @@ MISNUMBERED = (
     kafka.ProducerFenced,
     kafka.InvalidProducerIdMapping,
 )
-UNFIT = (
-    kafka.MessageSizeTooLargeError,
-    kafka.RecordListTooLargeError,
-    library.InvalidRecordError,
-)  # for a record of the batch
+# for a record of the batch
+UNFIT = kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, library.InvalidRecordError
 
 
 class Parcel:
@@ -334,9 +331,8 @@ class Producer:
     async def _opened(self) -> Any:
         if self._closed:
             raise closed("kafka")
-        if (
-            self._client is not None and self._client._sender.sender_task.done()
-        ):  # it met what it does not expect
+        # it met what it does not expect
+        if self._client is not None and self._client._sender.sender_task.done():
             dead, self._client = self._client, None
             await _stop(dead)
         if self._client is None:
@@ -348,9 +344,8 @@ class Producer:
             self._servers, enable_idempotence=True, acks="all", linger_ms=0, max_batch_size=BATCH,
             request_timeout_ms=15_000, metadata_max_age_ms=30_000,
         )  # fmt: skip
-        client._message_accumulator._batch_ttl = float(
-            "inf"
-        )  # one that expired would take its numbers along
+        # one that expired would take its numbers along
+        client._message_accumulator._batch_ttl = float("inf")
         try:
             await client.start()
         except BaseException as error:  # cancelled or refused, nothing of it stays open

@@ -100,9 +100,8 @@ class Shelf:
         record, None of others'."""
         async with self._lock:
             ends = await self._log.ends(self._topic)
-            if any(
-                end < self._next.get(place, 0) for place, end in ends.items()
-            ):  # it was made anew
+            # it was made anew
+            if any(end < self._next.get(place, 0) for place, end in ends.items()):
                 self._next, self._slots = {}, {}
             new = [
                 (place, self._next.get(place, 0), end)

@@ -42,9 +42,8 @@ class Tracker:
         self.place, self.name = place, f"{place.topic}/{place.partition}"
         self._order: Order = order
         self._span = span
-        self._earlier: list[
-            ahead.Range
-        ] = []  # what finished in an earlier life and was not come to yet
+        # what finished in an earlier life and was not come to yet
+        self._earlier: list[ahead.Range] = []
         self._largest = LARGE  # bytes of the largest body so far
         self._moves = self._confirmed = (
             0  # how often something finished; and how often until the last confirmed commit
@@ -59,9 +58,8 @@ class Tracker:
         self.failure: Exception | None = None  # why what comes next cannot be read
         self.over = False
         self.topic: bytes | None = None
-        self._stuck: set[int] = (
-            set()
-        )  # what these carry is not confirmed: nothing more is handed out
+        # what these carry is not confirmed: nothing more is handed out
+        self._stuck: set[int] = set()
 
     def __repr__(self) -> str:
         return (
@@ -147,9 +145,8 @@ class Tracker:
         records: list[Any] = []
         try:
             records.extend(islice(source, limit))
-        except (
-            Exception
-        ) as error:  # whatever the client's parser raises: what came before it is good
+        # whatever the client's parser raises: what came before it is good
+        except Exception as error:
             self.failure = error
         if len(records) < limit and self.failure is None:
             self.source = None

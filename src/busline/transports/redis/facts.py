@@ -133,9 +133,8 @@ class Ear:
 
     def _say(self, command: str, *keys: str) -> None:
         packed = self._connection.pack_command(command, *[self._channel(key) for key in keys])
-        writer = (
-            self._connection._writer
-        )  # the connection's own sending waits, which one who forgets cannot
+        # the connection's own sending waits, which one who forgets cannot
+        writer = self._connection._writer
         if writer is not None:
             writer.writelines(packed)
 

@@ -15,9 +15,8 @@ async def greet(link: Link, told: str) -> None:
     a newer busline has written. Says loudly where it may throw jobs away."""
     await _check_kind(link)
     await _check_layout(link)
-    await link.run(
-        "put", "greeting", "0.001", b"", told, 0
-    )  # scripts, keys and channels: all that work needs
+    # scripts, keys and channels: all that work needs
+    await link.run("put", "greeting", "0.001", b"", told, 0)
     await _warn_of_eviction(link)
 
 

@@ -61,13 +61,10 @@ class RedisInspector:
     def __init__(self, transport: "RedisTransport") -> None:
         self._of = transport
         self._looks: Together[Look] = Together(self._look)
-        self._stood: dict[
-            bytes, tuple[bytes, Standing]
-        ] = {}  # the letters counted so far, each with its place in their order
-        self._place: tuple[str, bytes] = (
-            "",
-            b"-inf",
-        )  # the letter that was shown last, and where it stood
+        # the letters counted so far, each with its place in their order
+        self._stood: dict[bytes, tuple[bytes, Standing]] = {}
+        # the letter that was shown last, and where it stood
+        self._place: tuple[str, bytes] = "", b"-inf"
 
     async def look(self, id: str) -> Look:
         """Exact while little waits; else a young id that is nowhere else is said to be waiting."""
@@ -75,9 +72,8 @@ class RedisInspector:
 
     async def _look(self, ids: Sequence[str]) -> Sequence[Look]:
         told = await self._of.link.look("look", self._of.told(), FEW, SMALL, *map(text, ids))
-        return [
-            self._seen(id, *one) for id, one in zip(ids, told, strict=False)
-        ]  # there may be no room for all
+        # there may be no room for all
+        return [self._seen(id, *one) for id, one in zip(ids, told, strict=False)]
 
     def _seen(self, id: str, state: bytes, attempt: int, *letter: bytes) -> Look:
         if letter:

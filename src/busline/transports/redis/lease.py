@@ -98,9 +98,8 @@ class Lease(threading.Thread):
     def _number(self) -> str:
         try:
             return str(self._ask("CLIENT", "ID"))
-        except (
-            ResponseError
-        ):  # not allowed to this login: then whoever stands still is taken for dead
+        # not allowed to this login: then whoever stands still is taken for dead
+        except ResponseError:
             return "-"
 
     def _notice(self, ahead: float, took: float) -> None:

@@ -27,12 +27,10 @@ CODE = re.compile(
 )
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
 LOGIN = ("NOAUTH", "WRONGPASS")
-DENIED = re.compile(
-    r"user executing the script can't|ACL failure in script|no permissions to"
-)  # in scripts, without the word NOPERM
-PLACE = re.compile(
-    r" (mentioned in the command )?script: .*"
-)  # where in a script: of no use to a reader
+# in scripts, without the word NOPERM
+DENIED = re.compile(r"user executing the script can't|ACL failure in script|no permissions to")
+# where in a script: of no use to a reader
+PLACE = re.compile(r" (mentioned in the command )?script: .*")
 RIGHTS = (
     "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*'"
     " resetchannels '&{prefix}*'"
@@ -224,9 +222,8 @@ class Link:
     async def _ask(self, *command: Any) -> Any:
         async with asyncio.timeout(self._silence) as self._limit:
             connection = self._connection
-            if (
-                connection.is_connected and await connection.can_read()
-            ):  # the server has closed it meanwhile
+            # the server has closed it meanwhile
+            if connection.is_connected and await connection.can_read():
                 await connection.disconnect(nowait=True)
             if not connection.is_connected:
                 await connection.connect()

@@ -273,10 +273,8 @@ class QueueReceiver:
         if wants or found.withheld:
             self.transport.withhold(self, found.withheld)
         if wants:
-            self._queues = [
-                *self._queues[1:],
-                *self._queues[:1],
-            ]  # the next begins with the next queue
+            # the next begins with the next queue
+            self._queues = [*self._queues[1:], *self._queues[:1]]
             self._hungry = (len(found.envelopes) >= wants or found.more) and not found.withheld
             self._withheld = found.withheld
             if not self._hungry:

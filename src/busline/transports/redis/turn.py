@@ -53,9 +53,8 @@ def said(settled: Sequence[Settled], refused: Sequence[Delivery], now: float) ->
     for delivery, outcome in settled:
         try:
             _say(found, delivery, outcome, now)
-        except (
-            Exception
-        ) as error:  # whatever it is, what cannot be written must not keep the others back
+        # whatever it is, what cannot be written must not keep the others back
+        except Exception as error:
             raise Impossible(
                 delivery,
                 (

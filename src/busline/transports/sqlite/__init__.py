@@ -71,9 +71,8 @@ class SqliteTransport:
         try:
             await self.patiently(self.process.register)
             with suppress(BuslineError, OSError):  # then the first look does it
-                await (
-                    self._look_for_dead()
-                )  # at once: it may be the only one, and killed again before that
+                # at once: it may be the only one, and killed again before that
+                await self._look_for_dead()
         except BaseException:  # cancelled or refused, nothing stays open
             await self.file.close()
             self.process.close()

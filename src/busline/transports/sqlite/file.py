@@ -210,9 +210,8 @@ class File:
             said = self._said(error)
         if len(requests) == 1 or isinstance(said, Busy | Gone):
             return [(one, None, said) for one in requests]
-        return [
-            answer for one in requests for answer in self._write([one])
-        ]  # only the guilty one fails
+        # only the guilty one fails
+        return [answer for one in requests for answer in self._write([one])]
 
     def _read(self, request: Request) -> Answer:
         limit = time.monotonic() + PATIENCE
@@ -326,16 +325,14 @@ class File:
             )
         db.execute(f"PRAGMA synchronous = {self._sync}")
         db.execute("PRAGMA wal_autocheckpoint = 0")
-        db.execute(
-            "PRAGMA journal_size_limit = 0"
-        )  # a log that begins anew is cut: its size tells how much is in it
+        # a log that begins anew is cut: its size tells how much is in it
+        db.execute("PRAGMA journal_size_limit = 0")
         begin(db)
         if layout(db) == 0:
             create(db)
         complete(db)
-        db.execute(
-            f"PRAGMA user_version = {LAYOUT}"
-        )  # a write: says now whether the file can be written
+        # a write: says now whether the file can be written
+        db.execute(f"PRAGMA user_version = {LAYOUT}")
         db.execute("COMMIT")
 
     def _refuse_others(self, db: sqlite3.Connection) -> None:

@@ -172,9 +172,8 @@ class JobReceiver(Receiving):
         if claim.met:
             self.transport.wake()
         if claim.owner != self.transport.process.n:
-            return bool(
-                claim.deliveries
-            )  # they were given back with the number they were claimed under: ask again
+            # they were given back with the number they were claimed under: ask again
+            return bool(claim.deliveries)
         self.held.update((one.receipt, one) for one in claim.deliveries)
         self._spare = claim.deliveries
         return bool(claim.deliveries)

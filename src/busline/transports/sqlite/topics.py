@@ -31,9 +31,8 @@ class Owned:
     topic: int
     name: str
     frontiers: list[Frontier]
-    persisted: list[set[int]] = field(
-        default_factory=list[set[int]]
-    )  # the rows of `done`, by partition
+    # the rows of `done`, by partition
+    persisted: list[set[int]] = field(default_factory=list[set[int]])
 
 
 class Taken(NamedTuple):
