@@ -553,11 +553,10 @@ def away(shop: Project) -> Path:
     shop.write(
         "hasty.py",
         """
-        import busline.transports.sqlite as sqlite
         from busline.cli import run
-        from busline.transports.sqlite import file
+        from busline.transports.sqlite import lock, session
 
-        run.SAY_EVERY = sqlite.PATIENCE = file.PATIENCE = 0.1
+        run.SAY_EVERY = session.PATIENCE = lock.PATIENCE = 0.1
         from shop import app
         """,
     )

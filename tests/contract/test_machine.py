@@ -318,24 +318,24 @@ class Machine(RuleBasedStateMachine):
         """Another process finds this one dead, although it lives."""
         await self.open()
         assert isinstance(self.engine, SqliteTransport)
-        self.engine._lease = -1.0
-        await self.engine._look_once()
-        self.engine._lease = 20.0
+        self.engine.neighbours.lease = -1.0
+        await self.engine.neighbours.look()
+        self.engine.neighbours.lease = 20.0
 
     async def die(self) -> None:
         self.stacks.pop()
         assert isinstance(self.engine, SqliteTransport)
         asyncio.get_running_loop().remove_reader(self.engine.process.pipe)
-        assert self.engine._timer is not None
-        self.engine._timer.cancel()
-        if self.engine._looking is not None:
-            await asyncio.wait((self.engine._looking,))
+        assert self.engine.neighbours._timer is not None
+        self.engine.neighbours._timer.cancel()
+        if self.engine.neighbours._looking is not None:
+            await asyncio.wait((self.engine.neighbours._looking,))
         self.engine.process.close()  # its lock is free: what a kill leaves behind
         await self.engine.file.close()
 
     async def look(self) -> None:
         assert isinstance(self.engine, SqliteTransport)
-        await self.engine._look_once()
+        await self.engine.neighbours.look()
 
     # --- what must always hold ---------------------------------------------------------------
 

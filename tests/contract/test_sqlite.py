@@ -31,9 +31,9 @@ async def take_for_dead(desk: Desk, engine: Open) -> Transport:
     """Another process finds this one dead: its beat is older than the lease."""
     other = await engine()
     assert isinstance(other, SqliteTransport)
-    other._lease = -1.0
-    await other._look_once()
-    other._lease = 20.0
+    other.neighbours.lease = -1.0
+    await other.neighbours.look()
+    other.neighbours.lease = 20.0
     return other
 
 
@@ -44,7 +44,7 @@ async def die(desk: Desk, engine: Open) -> None:
     fcntl.flock(desk.transport.process._lock, fcntl.LOCK_UN)
     other = await engine()
     assert isinstance(other, SqliteTransport)
-    await other._look_once()
+    await other.neighbours.look()
 
 
 class TestSqlite(OneEngine):

@@ -13,7 +13,7 @@ import pytest
 
 import busline.core.signature
 import busline.testing
-import busline.transports.sqlite.file
+import busline.transports.sqlite.errors
 from busline import App, BuslineError
 from busline.app import Setting
 from busline.cli import COMMANDS, cli
@@ -50,7 +50,7 @@ KINDS = {
 MODULES: list[ModuleType] = [
     busline.core.signature,
     busline.testing,
-    busline.transports.sqlite.file,
+    busline.transports.sqlite.errors,
 ]
 
 

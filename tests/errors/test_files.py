@@ -13,7 +13,7 @@ import pytest
 from busline import App, Invalid, Unavailable
 from busline.engine import engine
 from busline.naming import implicit_file
-from busline.transports.sqlite import SqliteTransport, file
+from busline.transports.sqlite import SqliteTransport, lock, opening
 
 
 def job_app(path: Path) -> App:
@@ -65,7 +65,7 @@ async def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
 
     assert (
         await said(path)
-        == f"'{path}': expected layout 1 or older, got layout 99, of a newer busline. Upgrade"
+        == f"'{path}': expected layout 2 or older, got layout 99, of a newer busline. Upgrade"
         " busline, or name another file."
     )
 
@@ -84,8 +84,8 @@ async def test_a_file_that_another_program_has_locked(
 ) -> None:
     path = tmp_path / "bus.db"
     await fill(path)
-    monkeypatch.setattr(file, "PATIENCE", 0.1)
-    monkeypatch.setattr("busline.transports.sqlite.PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr("busline.transports.sqlite.session.PATIENCE", 0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
@@ -152,10 +152,10 @@ async def test_a_read_only_file(tmp_path: Path) -> None:
 
 def test_a_network_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/export rw\n"
-    monkeypatch.setattr(file, "MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr(opening, "MOUNTS", tmp_path / "mountinfo")
     (tmp_path / "mountinfo").write_text(lines)
     with pytest.raises(Invalid) as caught:
-        file.refuse_network(tmp_path / "bus.db")
+        opening.check_machine(tmp_path / "bus.db")
     assert (
         str(caught.value)
         == f"'{tmp_path}/bus.db': expected a file on a disk of this machine, got one on nfs4. Name"
@@ -216,7 +216,7 @@ async def test_a_locked_file_ends_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bus.db"
-    monkeypatch.setattr(file, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
     await fill(path, 50)
     app = job_app(path)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

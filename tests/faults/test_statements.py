@@ -92,7 +92,7 @@ async def test_no_statement_is_a_bad_one_to_die_at(tmp_path: Path) -> None:
         check_jobs(before, said)
         check_records(before, said)
         async with SqliteTransport(path) as transport:
-            await transport._look_once()
+            await transport.neighbours.look()
             after = Found(path)
         assert (after.held, after.owners) == (
             0,

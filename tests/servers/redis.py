@@ -62,25 +62,17 @@ class Server:
         except OSError:
             return False
 
-    def say(self, *words: str) -> bytes:
+    def say(self, *words: str | bytes) -> bytes:
         """One command on a connection of its own; the raw answer, if it is short."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as wire:
-            wire.sendall(
-                b"*%d\r\n" % len(words)
-                + b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
-            )
+            wire.sendall(b"*%d\r\n" % len(words) + b"".join(map(argument, words)))
             return wire.recv(65536)
 
     def say_as(self, password: str, *words: str) -> bytes:
         """As `say`, with a login."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as wire:
             for command in (("AUTH", password), words):
-                wire.sendall(
-                    b"*%d\r\n" % len(command)
-                    + b"".join(
-                        b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in command
-                    )
-                )
+                wire.sendall(b"*%d\r\n" % len(command) + b"".join(map(argument, command)))
                 answer = wire.recv(65536)
         return answer
 
@@ -102,6 +94,12 @@ class Server:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+
+def argument(word: str | bytes) -> bytes:
+    """One word of a command, on the wire."""
+    raw = word if isinstance(word, bytes) else word.encode()
+    return b"$%d\r\n%s\r\n" % (len(raw), raw)
 
 
 def binary() -> str:

@@ -14,9 +14,8 @@ async def first_line(app: App, bus: Bus) -> str:
     """What runs now, and how far behind it is."""
     named = app.engine_names()
     warn_in_container((named.streams, named.jobs))
-    works = [
-        worker.work for worker in bus.workers if redriven_group(_names(worker.work)) is None
-    ]  # without the redriven
+    # without the redriven
+    works = [worker.work for worker in bus.workers if redriven_group(_names(worker.work)) is None]
     behind = await _behind(bus)
     groups = [
         f"{one.subscription.group} on {_names(one)} ({one.at_once}, {_backlog(one, behind)})"

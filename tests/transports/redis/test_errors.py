@@ -117,11 +117,6 @@ async def test_a_server_without_what_is_needed_says_so() -> None:
         assert "ConfigError" in (said := await fails(server.url)) and "Redis 6.2 or newer" in said
 
 
-async def test_keys_of_a_newer_layout_are_left_alone(redis: Server) -> None:
-    redis.say("SET", "{busline}:layout", "2")
-    assert "A newer busline has written these keys" in await fails(redis.url)
-
-
 async def test_records_are_refused(redis: Server) -> None:
     async with RedisTransport(redis.url) as transport:
         with pytest.raises(Invalid, match="'orders': expected a queue, got a topic"):

@@ -15,8 +15,7 @@ from busline.core.ids import new_id
 from busline.core.message import Delivery, Message
 from busline.core.outcome import Acked, Send
 from busline.core.ports import Receiver, Subscription
-from busline.transports import sqlite
-from busline.transports.sqlite import SqliteTransport, file
+from busline.transports.sqlite import SqliteTransport, file, neighbours
 
 JOBS, DONE, RECORDS = (
     Address("queue", "jobs"),
@@ -58,7 +57,7 @@ async def work(receiver: Receiver) -> None:
 
 
 async def main(path: str, lease: float, look: float) -> None:
-    file.BEAT, sqlite.LOOK = min(lease / 5, file.BEAT), look
+    file.BEAT, neighbours.LOOK = min(lease / 5, file.BEAT), look
     host = Host()
     async with (
         SqliteTransport(path, lease=lease) as transport,

@@ -28,9 +28,9 @@ class Engines:
     async def take_for_dead(self) -> SqliteTransport:
         """Another process finds every other one dead: their beats are older than its lease."""
         other = await self.open()
-        other._lease = -1.0
-        await other._look_once()
-        other._lease = 20.0
+        other.neighbours.lease = -1.0
+        await other.neighbours.look()
+        other.neighbours.lease = 20.0
         return other
 
 

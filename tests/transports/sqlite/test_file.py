@@ -14,11 +14,12 @@ import pytest
 
 from busline.core.errors import Invalid, Unavailable
 from busline.core.message import Delivery
-from busline.core.outcome import ACKED, Acked, Keep, Rejected
+from busline.core.outcome import ACKED, Acked, Keep
 from busline.core.ports import Receiver
 from busline.testing.contract import MAIL, OTHER, bodies, message, receive
-from busline.transports import sqlite
-from busline.transports.sqlite import SqliteTransport, file
+from busline.transports.sqlite import SqliteTransport, lock, session
+from busline.transports.sqlite.database import PASSIVE, Database
+from busline.transports.sqlite.errors import Gone
 from tests.transports.sqlite.conftest import Engines
 
 
@@ -39,10 +40,10 @@ async def test_a_checkpoint_that_fails_takes_nothing_back_and_repeats_nothing(
 ) -> None:
     transport = await engines.open()
 
-    def fail(self: file.File) -> None:
+    def fail(self: Database) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(file.File, "_checkpoint", fail)
+    monkeypatch.setattr(Database, "_checkpoint", fail)
 
     await asyncio.gather(*[transport.publish(MAIL, [message()]) for _ in range(3)])
 
@@ -54,25 +55,25 @@ async def test_the_write_ahead_log_stays_small(engines: Engines, tmp_path: Path)
     for _ in range(40):
         await transport.publish(MAIL, [message(b"x" * 10_000) for _ in range(50)])
 
-    assert (tmp_path / "bus.db-wal").stat().st_size < 3 * file.PASSIVE
+    assert (tmp_path / "bus.db-wal").stat().st_size < 3 * PASSIVE
 
 
 async def test_a_full_disk_is_said_at_once_and_recovered_from(engines: Engines) -> None:
     transport, desk = await engines.open(), await engines.desk()
     await transport.publish(MAIL, [message(b"first")])
-    pages = transport.file._db.execute("PRAGMA page_count").fetchone()[0]
-    transport.file._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = transport.file._database.connection.execute("PRAGMA page_count").fetchone()[0]
+    transport.file._database.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
 
     with pytest.raises(Unavailable, match="room on the disk, got a full one"):
         await transport.publish(MAIL, [message(b"x" * 100_000)])
 
     assert bodies(await receive(await desk.take(), 1)) == [b"first"]
-    transport.file._db.execute("PRAGMA max_page_count = 1000000")
+    transport.file._database.connection.execute("PRAGMA max_page_count = 1000000")
     await transport.publish(MAIL, [message(b"x" * 100_000)])
     assert (await transport.inspector.depth())["mail"][:4] == (1, 0, 0, 1)
 
 
-def lock(path: Path, seconds: float) -> threading.Thread:
+def write_elsewhere(path: Path, seconds: float) -> threading.Thread:
     """A foreign program that holds the file for so long."""
     held = threading.Event()
 
@@ -93,7 +94,7 @@ def lock(path: Path, seconds: float) -> threading.Thread:
 async def test_a_foreign_programs_write_is_waited_for(engines: Engines) -> None:
     desk = await engines.desk()
     receiver = await desk.take()
-    foreign = lock(engines.path, 2.5)
+    foreign = write_elsewhere(engines.path, 2.5)
 
     await desk.transport.publish(MAIL, [message(b"x")])
 
@@ -105,9 +106,9 @@ async def test_a_file_that_stays_locked_is_named_with_the_remedy(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = await engines.desk()
-    monkeypatch.setattr(file, "PATIENCE", 0.1)
-    monkeypatch.setattr(sqlite, "PATIENCE", 0.3)
-    foreign = lock(engines.path, 1.0)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(session, "PATIENCE", 0.3)
+    foreign = write_elsewhere(engines.path, 1.0)
 
     with pytest.raises(
         Unavailable,
@@ -130,7 +131,7 @@ async def test_the_process_that_holds_the_lock_is_named(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = await engines.desk()
-    monkeypatch.setattr(file, "PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
     receiver = await desk.take()
     with Path(f"{engines.path}.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -143,7 +144,7 @@ async def test_the_process_that_holds_the_lock_is_named(
 
 async def test_opening_waits_for_a_foreign_programs_write(engines: Engines) -> None:
     await engines.open()
-    foreign = lock(engines.path, 2.5)
+    foreign = write_elsewhere(engines.path, 2.5)
 
     other = await engines.open()
 
@@ -159,8 +160,8 @@ async def test_settling_again_after_a_locked_file_applies_all_of_it_once(
     await desk.transport.publish(type(OTHER)("topic", "more", 1), [message(b"b")])
     receiver = await desk.read(OTHER, type(OTHER)("topic", "more", 1))
     got = await receive(receiver, 2)
-    monkeypatch.setattr(file, "PATIENCE", 0.1)
-    foreign = lock(engines.path, 0.5)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    foreign = write_elsewhere(engines.path, 0.5)
     with pytest.raises(Unavailable):
         await receiver.settle([(one, ACKED) for one in got])
     foreign.join()
@@ -174,7 +175,7 @@ async def test_nothing_is_confirmed_that_goes_into_a_file_that_was_moved(engines
     moved = engines.path.with_name("moved.db")
 
     async def send(n: int) -> None:
-        with contextlib.suppress(file.Gone):
+        with contextlib.suppress(Gone):
             await transport.publish(MAIL, [message(id=f"{n}")])
             confirmed.add(f"{n}")
 
@@ -277,21 +278,7 @@ async def test_facts_and_ids_whose_time_is_over_are_removed(engines: Engines) ->
     await transport.store.put("stays", b"v", 100)
     engines.clock.move(11)
 
-    await transport._look_once()
+    await transport.neighbours.look()
 
     rows = "SELECT key FROM fact UNION ALL SELECT id FROM known"
     assert await transport.file.read(lambda db: db.execute(rows).fetchall()) == [("stays",)]
-
-
-async def test_a_file_of_before_gets_the_column_that_it_lacks(engines: Engines) -> None:
-    async with SqliteTransport(engines.path) as first:
-        await first.publish(MAIL, [message(id="a")])
-    with contextlib.closing(sqlite3.connect(engines.path)) as db:
-        db.execute("ALTER TABLE dead DROP COLUMN details")
-
-    desk = await engines.desk()
-    receiver = await desk.take()
-    (job,) = await receive(receiver, 1)
-    await receiver.settle([(job, Rejected("no", ValueError("why")))])
-
-    assert "ValueError: why" in ((await desk.transport.inspector.dead())[0].traceback or "")

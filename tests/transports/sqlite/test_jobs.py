@@ -9,7 +9,8 @@ from busline.core.address import Address
 from busline.core.outcome import ACKED, Acked, Rejected, Send
 from busline.core.ports import Subscription, Transport
 from busline.testing.contract import MAIL, OTHER, bodies, message, nothing, receive
-from busline.transports.sqlite import SqliteTransport, file
+from busline.transports.sqlite import SqliteTransport
+from busline.transports.sqlite.errors import Busy
 from tests.transports.sqlite.conftest import Engines
 
 SECOND = Address("queue", "second")
@@ -107,13 +108,13 @@ async def test_what_could_not_be_given_back_is_given_back_at_the_end(
     desk = await engines.desk()
 
     async def busy(operation: object) -> None:
-        raise file.Busy("locked")
+        raise Busy("locked")
 
     async with SqliteTransport(engines.path, clock=engines.clock) as transport:
         await transport.publish(MAIL, [message(b"x")])
         async with transport.subscribe(Subscription((MAIL,)), desk.host) as receiver:
             await receiver.receive(1)
-            monkeypatch.setattr(transport, "patiently", busy)
+            monkeypatch.setattr(transport.session, "patiently", busy)
 
     assert bodies(await receive(await desk.take(), 1)) == [b"x"]
 

@@ -18,7 +18,8 @@ import pytest
 from busline.core.ids import new_id
 from busline.core.message import Message
 from busline.testing.clock import SimClock
-from busline.transports.sqlite import LOOK, SqliteTransport, process
+from busline.transports.sqlite import SqliteTransport, process
+from busline.transports.sqlite.neighbours import LOOK
 from tests.transports.sqlite import child
 
 LEASE = 1.0

@@ -94,7 +94,7 @@ async def test_a_new_number_is_taken_once_however_many_find_the_old_one_gone(
     transport = await engines.open()
     other = await engines.take_for_dead()
 
-    await asyncio.gather(*[transport.lost() for _ in range(3)])
+    await asyncio.gather(*[transport.neighbours.lost() for _ in range(3)])
 
     numbers = await other.file.read(
         lambda db: [row[0] for row in db.execute("SELECT n FROM worker ORDER BY n")]
@@ -118,11 +118,9 @@ async def test_a_record_without_key_is_in_its_partitions_lane(engines: Engines) 
     await desk.transport.publish(OTHER, [message(), message(), message(key=b"k")])
     reader = await desk.read(OTHER, order="key")
 
-    assert [one.lane for one in await receive(reader, 3)] == [
-        ("other", 0),
-        ("other", 0),
-        ("other", 0, b"k"),
-    ]
+    first, second, keyed = [one.lane for one in await receive(reader, 3)]
+
+    assert first == second != keyed
 
 
 async def test_a_rejected_record_is_finished(engines: Engines) -> None:

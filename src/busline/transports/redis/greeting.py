@@ -6,7 +6,6 @@ from busline.core.errors import ConfigError, wrong
 from busline.transports.redis.link import Link
 
 log = logging.getLogger("busline")
-LAYOUT = 1
 OLDEST = (6, 2)
 
 
@@ -14,8 +13,7 @@ async def greet(link: Link, told: str) -> None:
     """Refuses a server that is too old, of another kind, that forbids what is needed, or whose keys
     a newer busline has written. Says loudly where it may throw jobs away."""
     await _check_kind(link)
-    await _check_layout(link)
-    # scripts, keys and channels: all that work needs
+    # scripts, keys and channels: all that work needs. Every script looks at the layout first
     await link.run("put", "greeting", "0.001", b"", told, 0)
     await _warn_of_eviction(link)
 
@@ -34,24 +32,6 @@ async def _check_kind(link: Link) -> None:
                     "one server",
                     f"a {server['mode'].decode()}",
                     "Not yet: name a server that stands alone.",
-                )
-            ]
-        )
-
-
-async def _check_layout(link: Link) -> None:
-    key = f"{link.prefix}layout"
-    found = await link.ask("GET", key)
-    if found is None:
-        await link.ask("SET", key, LAYOUT, "NX")
-    elif int(found) != LAYOUT:
-        raise ConfigError(
-            [
-                wrong(
-                    key,
-                    f"{LAYOUT}",
-                    found.decode(),
-                    "A newer busline has written these keys: upgrade, or choose another namespace.",
                 )
             ]
         )

@@ -25,12 +25,14 @@ from busline.transports.redis.place import ANSWER, SLOWEST, SOON, Place, pack_co
 CODE = re.compile(
     r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b"
 )
+LAYOUT = re.compile(r"LAYOUT (\S+) (.*)")  # ours, and the one that a script found
 FULL = ("OOM", "MISCONF", "NOREPLICAS")
 LOGIN = ("NOAUTH", "WRONGPASS")
 # in scripts, without the word NOPERM
 DENIED = re.compile(r"user executing the script can't|ACL failure in script|no permissions to")
 # where in a script: of no use to a reader
 PLACE = re.compile(r" (mentioned in the command )?script: .*")
+PARTS = {"turn": ("settle", "promote", "hand_out", "keep_time")}  # what a script is made of besides
 RIGHTS = (
     "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*'"
     " resetchannels '&{prefix}*'"
@@ -46,8 +48,13 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str) -> Script:
+    return joined(*PARTS.get(name, ()), name)
+
+
+def joined(*names: str, text: str = "") -> Script:
+    """One script of several files, behind what all share; `text` ends it."""
     folder = Path(__file__).parent
-    text = (folder / "shared.lua").read_text() + (folder / f"{name}.lua").read_text()
+    text = "".join((folder / f"{name}.lua").read_text() for name in ("shared", *names)) + text
     return Script(sha1(text.encode()).hexdigest(), text)
 
 
@@ -84,6 +91,11 @@ def understood(error: Exception, place: Place, prefix: str) -> BuslineError:
                     remedy,
                 )
             ]
+        )
+    if told := LAYOUT.match(said):
+        remedy = "A newer busline has written these keys: upgrade, or choose another namespace."
+        return ConfigError(
+            [wrong(f"{prefix}layout", f"layout {told[1]}", f"layout {told[2]}", remedy)]
         )
     if kind in LOGIN or isinstance(error, AuthenticationError):
         return ConfigError(

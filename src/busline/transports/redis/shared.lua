@@ -1,5 +1,14 @@
 -- What every script begins with. KEYS[1] is the namespace's prefix, with its hash tag; docs/redis.md describes the keys.
-local P = KEYS[1]
+local P, LAYOUT = KEYS[1], '1'
+
+-- keys of a newer layout are left alone, whatever is asked; of an older one there are none
+local layout = redis.call('GET', P .. 'layout')
+if not layout then
+  redis.call('SET', P .. 'layout', LAYOUT)
+elseif layout ~= LAYOUT then
+  return redis.error_reply('LAYOUT ' .. LAYOUT .. ' ' .. layout)
+end
+
 local LIVING, CHUNK, BYTES = '1e15', 1000, 4194304
 local TURN, ALONE = '\0turn', '\0alone'
 

@@ -4,10 +4,8 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from busline.transports.sqlite import SqliteTransport
+from busline.transports.sqlite.session import Session
 
 GET = "SELECT value FROM fact WHERE key = ? AND until > ?"
 EXPIRED, ROUNDS = 1000, 50  # facts or ids removed at a time, and how often in one look
@@ -30,19 +28,19 @@ class SqliteStore:
     """The store of one file. Waiters are woken by a settle here, or by the pipe when it happened
     elsewhere."""
 
-    def __init__(self, transport: "SqliteTransport") -> None:
-        self._of = transport
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._waiters: dict[str, set[asyncio.Event]] = {}
 
     async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        now = self._of.clock.time()
-        rows = await self._of.file.read(
+        now = self._session.clock.time()
+        rows = await self._session.file.read(
             lambda db: [db.execute(GET, (key, now)).fetchone() for key in keys]
         )
         return [None if row is None else row[0] for row in rows]
 
     async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
-        now = self._of.clock.time()
+        now = self._session.clock.time()
 
         def put(db: sqlite3.Connection) -> bool:
             if absent and db.execute(GET, (key, now)).fetchone():
@@ -50,14 +48,14 @@ class SqliteStore:
             keep(db, key, value, now + ttl)
             return True
 
-        stored = await self._of.patiently(put)
+        stored = await self._session.patiently(put)
         if stored:
             self.arrived({key: value})
-            self._of.wake()
+            self._session.wake()
         return stored
 
     async def wait(self, key: str, until: float | None) -> bytes | None:
-        event, clock = asyncio.Event(), self._of.clock
+        event, clock = asyncio.Event(), self._session.clock
         self._waiters.setdefault(key, set()).add(event)
         timer = (
             None
@@ -100,6 +98,6 @@ class SqliteStore:
                 f" FROM {table} WHERE until <= ? LIMIT {EXPIRED})"
             )
             for _ in range(ROUNDS):
-                if not await self._of.file.read(partial(_first, sql=stale, until=now)):
+                if not await self._session.file.read(partial(_first, sql=stale, until=now)):
                     break
-                await self._of.file.write(partial(_delete, sql=delete, until=now))
+                await self._session.file.write(partial(_delete, sql=delete, until=now))

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from busline.core.address import Address, redriven_group
 from busline.core.causes import details
@@ -15,10 +15,8 @@ from busline.core.message import DeadLetter, Delivery, Message
 from busline.core.ports import Depth, Lag, Look, Redriven, Standing
 from busline.core.served import Served
 from busline.transports.sqlite import jobs, topics
+from busline.transports.sqlite.session import Session
 from busline.transports.sqlite.wire import unpack, unpack_options
-
-if TYPE_CHECKING:
-    from busline.transports.sqlite import SqliteTransport
 
 FIELDS = (
     "id", "address", "handler", "position", "key", "body", "headers", "reason", "error_type",
@@ -44,14 +42,14 @@ STATES = ("waiting", "delayed", "delayed", "running", "waiting")
 
 
 class SqliteInspector:
-    def __init__(self, transport: "SqliteTransport") -> None:
-        self._of = transport
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     async def look(self, id: str) -> Look:
-        return await self._of.file.read(lambda db: _look(db, id, self._of.clock.time()))
+        return await self._session.file.read(lambda db: _look(db, id, self._session.clock.time()))
 
     async def depth(self) -> Mapping[str, Depth]:
-        rows, oldest = await self._of.file.read(
+        rows, oldest = await self._session.file.read(
             lambda db: (db.execute(DEPTH).fetchall(), dict(db.execute(OLDEST).fetchall()))
         )
         found: dict[str, list[int]] = {}
@@ -64,29 +62,29 @@ class SqliteInspector:
 
     async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
         see = topics.last if address.kind == "topic" else jobs.first
-        return await self._of.file.read(lambda db: see(db, address.name, limit))
+        return await self._session.file.read(lambda db: see(db, address.name, limit))
 
     async def clear(self, queue: str) -> int:
         count = 0
-        while gone := await self._of.patiently(lambda db: jobs.clear(db, queue)):
+        while gone := await self._session.patiently(lambda db: jobs.clear(db, queue)):
             count += gone
         return count
 
     async def lag(self, groups: Sequence[str] | None = None) -> Sequence[Lag]:
         return [
             one
-            for one in await self._of.file.read(topics.lag)
+            for one in await self._session.file.read(topics.lag)
             if groups is None or one.group in groups
         ]
 
     async def partitions(self, topic: str) -> int:
-        row = await self._of.file.read(
+        row = await self._session.file.read(
             lambda db: db.execute("SELECT parts FROM topic WHERE name = ?", (topic,)).fetchone()
         )
         return row[0] if row else 0
 
     async def counts(self) -> Mapping[Whose, Counts]:
-        rows = await self._of.file.read(
+        rows = await self._session.file.read(
             lambda db: db.execute("SELECT * FROM count ORDER BY handler").fetchall()
         )
         return {read(row[0]): Counts(*row[1:]) for row in rows}
@@ -108,27 +106,27 @@ class SqliteInspector:
             where.append("id = ?")
             values.append(id)
         chosen = f"FROM dead WHERE {' AND '.join(where)}"
-        rows = await self._of.file.read(lambda db: _page(db, chosen, values, served, limit))
+        rows = await self._session.file.read(lambda db: _page(db, chosen, values, served, limit))
         return [_letter(row) for row in rows]
 
     async def standing(self, served: Container[Served] | None = None) -> Sequence[Standing]:
-        rows = await self._of.file.read(lambda db: db.execute(STANDING).fetchall())
+        rows = await self._session.file.read(lambda db: db.execute(STANDING).fetchall())
         found = [Standing(Served.of(address, queue), *rest) for address, queue, *rest in rows]
         return [one for one in found if served is None or one.served in served]
 
     async def redrive(self, ids: Sequence[str], handler: str | None = None) -> Redriven:
-        now = self._of.clock.time()
-        done = await self._of.patiently(lambda db: _redrive(db, ids, handler, now))
-        self._of.wake()
+        now = self._session.clock.time()
+        done = await self._session.patiently(lambda db: _redrive(db, ids, handler, now))
+        self._session.wake()
         return done
 
     async def mend(self, id: str, body: bytes) -> bool:
-        return await self._of.patiently(
+        return await self._session.patiently(
             lambda db: db.execute("UPDATE dead SET body = ? WHERE id = ?", (body, id)).rowcount == 1
         )
 
     async def purge(self, ids: Sequence[str]) -> int:
-        return await self._of.patiently(
+        return await self._session.patiently(
             lambda db: sum(
                 db.execute("DELETE FROM dead WHERE id = ?", (id,)).rowcount for id in ids
             )

@@ -1,15 +1,17 @@
-"""The tables of the file, and the one place that makes them. Times are seconds since 1970, given by
-the caller."""
+"""The tables of the newest layout, and the one place that makes them. `steps.py` leads there from
+older ones. Times are seconds since 1970, given by the caller."""
 
 import sqlite3
 
 APPLICATION = 0x62757321  # PRAGMA application_id: "bus!"
-LAYOUT = 1  # PRAGMA user_version: a file with a higher one was written by a newer busline
 
 WAITING, DELAYED, RETRYING, RUNNING, ASIDE = range(5)
 
 TABLES = """
 CREATE TABLE worker(n INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL) STRICT;
+CREATE TABLE knows(n INTEGER NOT NULL, queue TEXT NOT NULL, task TEXT NOT NULL,
+    PRIMARY KEY(queue, task, n)) STRICT, WITHOUT ROWID;
+CREATE INDEX knows_n ON knows(n);
 
 CREATE TABLE topic(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
     parts INTEGER NOT NULL) STRICT;
@@ -32,6 +34,8 @@ CREATE INDEX job_ready ON job(queue, seq) WHERE state = 0;
 CREATE INDEX job_due ON job(ready, queue, state) WHERE state IN (1, 2);
 CREATE INDEX job_held ON job(owner) WHERE state = 3;
 CREATE INDEX job_suspect ON job(seq, queue, state, owner) WHERE deaths >= 2;
+CREATE INDEX job_aside ON job(queue, task, seq) WHERE state = 4;
+CREATE INDEX job_strange ON job(queue, ready) WHERE state = 4;
 CREATE UNIQUE INDEX job_uniq ON job(uniq) WHERE uniq IS NOT NULL;
 CREATE TABLE known(id TEXT PRIMARY KEY, until REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX known_until ON known(until);
@@ -41,6 +45,7 @@ CREATE TABLE dead(seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, address TEXT
     reason TEXT NOT NULL, error_type TEXT, error TEXT, attempts INTEGER NOT NULL,
     died_at REAL NOT NULL, at REAL NOT NULL, queue TEXT NOT NULL, task TEXT NOT NULL, uniq TEXT,
     remember REAL NOT NULL, options TEXT, details BLOB) STRICT;
+CREATE INDEX dead_served ON dead(queue, address, seq, handler);
 CREATE TABLE fact(key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL NOT NULL) STRICT,
     WITHOUT ROWID;
 CREATE INDEX fact_until ON fact(until);
@@ -49,15 +54,6 @@ CREATE TABLE count(handler TEXT PRIMARY KEY, handled INTEGER NOT NULL, retried I
     gaps INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 
-LATER = """
-CREATE INDEX IF NOT EXISTS job_aside ON job(queue, task, seq) WHERE state = 4;
-CREATE INDEX IF NOT EXISTS job_strange ON job(queue, ready) WHERE state = 4;
-CREATE TABLE IF NOT EXISTS knows(n INTEGER NOT NULL, queue TEXT NOT NULL, task TEXT NOT NULL,
-    PRIMARY KEY(queue, task, n)) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS knows_n ON knows(n);
-CREATE INDEX IF NOT EXISTS dead_served ON dead(queue, address, seq, handler);
-"""  # what a file of this layout may lack: it is made whenever one is opened
-
 
 def layout(db: sqlite3.Connection) -> int:
     """Which layout the file has; 0 for an empty one."""
@@ -65,19 +61,14 @@ def layout(db: sqlite3.Connection) -> int:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Makes the tables, inside the caller's transaction, which also writes the layout's number."""
-    _execute(db, TABLES)
+    """Makes the tables of the newest layout, inside the caller's transaction, which also writes its
+    number."""
+    execute(db, TABLES)
     db.execute(f"PRAGMA application_id = {APPLICATION}")
 
 
-def complete(db: sqlite3.Connection) -> None:
-    """Makes what a file of an older busline lacks, in the same transaction."""
-    _execute(db, LATER)
-    if not db.execute("SELECT 1 FROM pragma_table_info('dead') WHERE name = 'details'").fetchone():
-        db.execute("ALTER TABLE dead ADD COLUMN details BLOB")
-
-
-def _execute(db: sqlite3.Connection, statements: str) -> None:
+def execute(db: sqlite3.Connection, statements: str) -> None:
+    """Several statements, inside the caller's transaction."""
     for statement in statements.split(";"):
         if statement.strip():
             db.execute(statement)
