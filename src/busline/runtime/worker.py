@@ -53,7 +53,9 @@ class Worker:
         self._held = Held(work, clock, self._start_soon)
         strange = unknown(work.handlers, work.elsewhere)
         self._running = Running(work.name, work.handlers, strange, self._held.lanes, clock, self)
-        self._settling = Settling(work.name, elsewhere, clock, self.away, self._settled, self._fail)
+        self._settling = Settling(
+            work.name, elsewhere, clock, self.away, self._settled, self._fail, self._on_leaving
+        )
         self._ledger = Ledger(work.name, clock, counts, telling or Telling(clock))
         self._broken: BaseException | None = None  # what ended the settling for good
         self._changed, self.ready = asyncio.Event(), asyncio.Event()
@@ -177,6 +179,12 @@ class Worker:
                 if outcome is not RELEASED and not self._leaves_at_once(outcome):
                     self._held.lanes.leave(delivery)
             self._start_soon()
+        self._changed.set()
+
+    def _on_leaving(self, count: int) -> None:
+        """They are being settled, or (less than 0) no longer: what takes their room is asked for at
+        the same time, so that both can travel together."""
+        self._held.leaving += count
         self._changed.set()
 
     def _fail(self, error: BaseException) -> None:

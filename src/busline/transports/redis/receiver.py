@@ -306,8 +306,7 @@ class QueueReceiver:
             self._lose()
 
     def _take(self, found: Answer) -> None:
-        for n, envelope in enumerate(found.envelopes):
-            self.hand.take(envelope, found.fields.get(n))
+        self.hand.take_all(found.envelopes, found.fields)
         self._deliver()
         for task, count in found.strangers.items():
             self.host.unknown(task, count)
