@@ -159,7 +159,7 @@ async def test_others_have_their_turn_meanwhile() -> None:
             while done < 1000:
                 seen.add(done)
                 await asyncio.sleep(0)
-    assert len(seen) > 8
+    assert len(seen) > 4, seen
 
 
 async def test_one_that_waits_for_long_keeps_none_of_the_quick_ones_from_running() -> None:
