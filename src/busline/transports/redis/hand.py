@@ -1,4 +1,8 @@
-"""What a worker has in hand, and what of it is in doubt. No I/O."""
+"""What a worker has in hand, and what of it is in doubt. No I/O, and nothing awaits.
+
+A delivery is spare (taken, not yet received), received, in doubt (in a turn whose answer has not
+come) or gone. Gone are those that a turn settled, that a recovery finds done, and all at a loss.
+Only the receiver calls; `doubt` is followed by `answered`, `recover` or `lose`."""
 
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
