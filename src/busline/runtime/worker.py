@@ -37,7 +37,10 @@ BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 class Worker:
     """Receives what there is room for, runs each delivery in its lane, settles what finished in
     groups. `away`: what is waited for, while an engine is away; `hurry`: set, what runs is cut
-    now."""
+    now.
+
+    Its own story is `run`; half of its methods are what three others may ask of it: its receiver,
+    its runs, and whoever looks at it."""
 
     def __init__(
         self,
