@@ -26,9 +26,9 @@ Settled = tuple[Delivery, Outcome]
 class Engine(MemoryTransport):
     """A memory whose settling, or publishing to a topic, can be kept from working."""
 
-    def __init__(self, *, atomic: bool = True) -> None:
+    def __init__(self, *, atomic: bool = True, notes: bool = False) -> None:
         super().__init__(SystemClock())
-        self.features = Features(topics=True, queues=True, durable=False, atomic=atomic)
+        self.features = Features(True, True, durable=notes, atomic=atomic, notes=notes)
         self.stuck: set[str] = set()  # partitions and topics
         self.refused: set[int] = set()  # values whose effects can never be written
         self.tried: list[list[Settled]] = []
@@ -202,6 +202,25 @@ async def test_effects_that_take_a_way_of_their_own_are_settled_by_partition() -
         await app.publish_many(topic, range(40))
         await settled(app, engine, 0)
         assert all(len({one.partition for one, _ in group}) == 1 for group in engine.tried)
+
+
+async def test_a_lane_opens_at_the_note_or_when_what_left_with_the_record_is_confirmed() -> None:
+    streams, jobs = Engine(notes=True), Engine()
+    app, seen = App("a"), list[int]()
+
+    @app.task
+    async def later(n: int) -> None: ...
+
+    @app.subscriber(topic)
+    async def see(n: int) -> None:
+        seen.append(n)
+        if n % 2:
+            await later.enqueue(n)
+
+    async with app.running_with(Setting(Engines(streams, jobs), jobs.clock)):
+        await app.publish_many(topic, range(40))
+        await settled(app, streams, 0)
+    assert sorted(seen) == list(range(40))
 
 
 @pytest.mark.parametrize(
