@@ -47,7 +47,7 @@ class Held:
 
     def _note(self, deliveries: Sequence[Delivery], sign: int) -> None:
         self.count += sign * len(deliveries)
-        self._bytes += sign * sum([len(one.body or b"") for one in deliveries])
+        self._bytes += sign * sum([one.size for one in deliveries])
         if self._threaded:
             self._waiting += sign * sum(one.message.task in self._threaded for one in deliveries)
 
@@ -118,7 +118,7 @@ class Parked:
         for receipt in [*self._waiting] if receipts is None else receipts & self._waiting.keys():
             timer, delivery = self._waiting.pop(receipt)
             timer.cancel()
-            self._lanes.open(delivery)
+            self._lanes.give_up(delivery)
             taken.append(delivery)
         return taken
 

@@ -61,22 +61,22 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run of {self.delivery}>"
 
-    @property
-    def limit(self) -> float | None:
-        """Seconds that its delivery may take."""
-        assert self.delivery is not None
-        options = self.delivery.message.options
-        return (options and options.timeout) or self.handler.timeout
-
     def failed(self, error: BaseException) -> Outcome:
         """What becomes of its delivery, which ended with this error: it may be any."""
         assert self.delivery is not None
         only = leaf(error)
         if self.delivery.cut == TIMEOUT:
-            error = TimeoutError(f"ran longer than its {self.limit or 0:g} s")
+            limit = limit_of(self.delivery, self.handler)
+            error = TimeoutError(f"ran longer than its {limit or 0:g} s")
         elif isinstance(only, Exited) and only.__cause__ is not None:
             error = only.__cause__
         return self.handler.fail(self.delivery, error)
+
+
+def limit_of(delivery: Delivery, handler: Handler) -> float | None:
+    """Seconds that an attempt may take: as the call says, else as the declaration."""
+    options = delivery.message.options
+    return (options and options.timeout) or handler.timeout
 
 
 class Running:
@@ -149,8 +149,9 @@ class Running:
                 run.handler = known = handler
                 run.task.set_name(handler.name)
             run.delivery = delivery
-            if self._only is None or handler.timeout is not None:
-                self._deadlines.set(run)
+            limit = handler.timeout if self._only else limit_of(delivery, handler)
+            if limit is not None:
+                self._deadlines.set(run, limit)
             HANDLING.set(delivery)
             before = copy_context()
             delivery.sends = Sends()
@@ -249,12 +250,11 @@ class Deadlines:
         self._timer: Timer | None = None
         self._next = float("inf")
 
-    def set(self, run: Run) -> None:
-        """Its delivery begins now."""
-        if (limit := run.limit) is not None:
-            run.deadline = self._clock.ticks() + limit
-            if run.deadline < self._next:
-                self._watch(run.deadline)
+    def set(self, run: Run, limit: float) -> None:
+        """Its delivery begins now, and has so many seconds."""
+        run.deadline = self._clock.ticks() + limit
+        if run.deadline < self._next:
+            self._watch(run.deadline)
 
     def _watch(self, deadline: float) -> None:
         self.stop()

@@ -211,6 +211,8 @@ def fitting(batch: Sequence[Settled]) -> int:
     """How many of them make one group."""
     size = 0
     for count, (delivery, outcome) in enumerate(batch[:GROUP]):
+        if outcome is ACKED:
+            continue
         size += weight(delivery, outcome)
         if size > GROUP_BYTES and count:
             return count

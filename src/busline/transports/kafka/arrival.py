@@ -15,14 +15,8 @@ class Arrival(Delivery):
     address: str
 
     def __init__(self, record: Any, topic: str, lane: object, receipt: Any) -> None:
-        self.record, self.address, self.lane, self.receipt, self.attempt = (
-            record,
-            topic,
-            lane,
-            receipt,
-            1,
-        )
-        self.handler = ""
+        self.record, self.address, self.lane, self.receipt = record, topic, lane, receipt
+        self.attempt, self.handler, self.size = 1, "", len(record.value or b"")
         self.sends = self.cut = self.span = self._view = None
         self._message: Message | None = None
 
