@@ -7,7 +7,7 @@ belongs to a function that waits, and so to a task of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import Protocol
@@ -21,8 +21,9 @@ from busline.core.outcome import RELEASED, Acked, Outcome
 from busline.core.threads import held
 from busline.runtime.exits import Exited
 from busline.runtime.sending import HANDLING, Sends
+from busline.runtime.work import Work
 
-QUANTUM = 100  # deliveries of one run, then others have their turn
+QUANTUM = 100  # deliveries of one run at most, a quarter of the buffer: then others have their turn
 
 
 class Host(Protocol):
@@ -80,20 +81,20 @@ def limit_of(delivery: Delivery, handler: Handler) -> float | None:
 
 
 class Running:
-    """All runs of a worker. `handlers`: by the task's name; a stream's only one under the empty
-    name. `unknown` runs what none of them is for."""
+    """All runs of a worker. `unknown` runs what none of its handlers is for."""
 
     def __init__(
         self,
-        name: str,
-        handlers: Mapping[str, Handler],
+        work: Work,
         unknown: Handler,
         lanes: Lanes,
         clock: Clock,
         host: Host,
     ) -> None:
-        self._name, self._lanes, self._host = name, lanes, host
-        self._handlers, self._unknown, self._only = handlers, unknown, handlers.get("")
+        self._name, self._lanes, self._host = work.name, lanes, host
+        self._handlers, self._unknown = work.handlers, unknown
+        self._only = work.handlers.get("")
+        self._quantum = min(QUANTUM, max(work.buffer // 4, 1))
         self._runs: set[Run] = set()
         self._turns = Turns(self._turned)
         self._deadlines = Deadlines(clock, self._runs, self.cut)
@@ -136,7 +137,7 @@ class Running:
 
     async def _run(self, run: Run) -> None:
         turns, turn, known = self._turns, self._turns.begin(run), None
-        for _ in range(QUANTUM):
+        for _ in range(self._quantum):
             delivery = self._lanes.take()
             if delivery is None:
                 break

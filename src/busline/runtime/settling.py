@@ -14,6 +14,7 @@ from busline.core.outcome import ACKED, Rejected, Settled, Settlement, weight
 from busline.core.ports import Receiver
 from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.outage import AWAY, Outage
+from busline.runtime.work import Work
 
 log = logging.getLogger("busline")
 GROUP = 100  # settled together: more brings no more speed
@@ -39,7 +40,7 @@ class Settling:
 
     def __init__(
         self,
-        name: str,
+        work: Work,
         elsewhere: Elsewhere,
         clock: Clock,
         away: dict[str, str],
@@ -47,7 +48,8 @@ class Settling:
         failed: Failed,
         leaving: Leaving,
     ) -> None:
-        self._name, self._elsewhere, self._clock, self._away = name, elsewhere, clock, away
+        self._name, self._elsewhere, self._clock, self._away = work.name, elsewhere, clock, away
+        self._enough = min(GROUP, max(work.buffer // 2, 1))  # one half is settled, the other runs
         self._done, self._failed, self._leaving = done, failed, leaving
         self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
@@ -124,7 +126,7 @@ class Settling:
         """Lets those who finish in the next turns of the loop come along, as long as each turn
         brings some."""
         count = 0
-        while count < len(self._finished) < GROUP:
+        while count < len(self._finished) < self._enough:
             count = len(self._finished)
             await asyncio.sleep(0)
 

@@ -56,9 +56,9 @@ class Worker:
         self.away: dict[str, str] = {}
         self._held = Held(work, clock, self._start_soon)
         strange = unknown(work.handlers, work.elsewhere)
-        self._running = Running(work.name, work.handlers, strange, self._held.lanes, clock, self)
+        self._running = Running(work, strange, self._held.lanes, clock, self)
         self._settling = Settling(
-            work.name, elsewhere, clock, self.away, self._settled, self._fail, self._on_leaving
+            work, elsewhere, clock, self.away, self._settled, self._fail, self._on_leaving
         )
         self._ledger = Ledger(work.name, clock, counts, telling or Telling(clock))
         self._broken: BaseException | None = None  # what ended the settling for good
