@@ -23,6 +23,7 @@ from busline.runtime.exits import Exited
 from busline.runtime.sending import HANDLING, Sends
 from busline.runtime.work import Work
 
+WIDEST = 1024  # runs that begin at once
 QUANTUM = 100  # deliveries of one run at most, a quarter of the buffer: then others have their turn
 
 
@@ -209,8 +210,7 @@ def _is_marked(task: asyncio.Task[None], before: Context) -> bool:
         return True
     try:
         return copy_context() != before
-    # what a user's values make of being compared: then they are taken for changed
-    except Exception:
+    except Exception:  # a user's values may refuse to be compared: they are taken for changed
         return True
 
 
@@ -236,7 +236,8 @@ class Turns:
     def _pass(self) -> None:
         self.count += 1
         waiting = sum(run.delivery is not None for run in self._fresh)
-        self.width = 2 * self.width if waiting == len(self._fresh) else max(waiting, 1)
+        wider = min(2 * self.width, WIDEST)
+        self.width = wider if waiting == len(self._fresh) else max(waiting, 1)
         self._fresh, self._asked = [], False
         self._passed()
 
