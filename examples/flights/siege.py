@@ -26,6 +26,7 @@ from examples.flights.statistics import Statistics
 from examples.flights.verify import Check, checks, living, report
 
 SIDES = {"record": "streams", "explain": "jobs"}
+LOOK = 0.05
 FIRST = 200  # records that wait before the workers begin
 
 
@@ -44,9 +45,13 @@ class Siege:
         self.running = {name: [worker("--only", name) for _ in range(2)] for name in SIDES}
 
     async def kill_often(self, statistics: Statistics) -> None:
-        """One of each side at a time, and a new one in its place at once."""
+        """One of each side at a time, and a new one in its place at once: none before something was
+        recorded since the last, however long a new one takes to begin."""
         while True:
+            before = statistics.count()
             await asyncio.sleep(self.dice.uniform(*self.every))
+            while statistics.count() == before:
+                await asyncio.sleep(LOOK)
             for name, workers in self.running.items():
                 victim = workers.pop(self.dice.randrange(len(workers)))
                 victim.kill()

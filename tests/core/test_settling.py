@@ -1,6 +1,7 @@
 """What cannot be settled now waits with its partition; what can be goes on."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -25,9 +26,9 @@ Settled = tuple[Delivery, Outcome]
 class Engine(MemoryTransport):
     """A memory whose settling, or publishing to a topic, can be kept from working."""
 
-    def __init__(self, *, atomic: bool = True) -> None:
+    def __init__(self, *, atomic: bool = True, notes: bool = False) -> None:
         super().__init__(SystemClock())
-        self.features = Features(topics=True, queues=True, durable=False, atomic=atomic)
+        self.features = Features(True, True, durable=notes, atomic=atomic, notes=notes)
         self.stuck: set[str] = set()  # partitions and topics
         self.refused: set[int] = set()  # values whose effects can never be written
         self.tried: list[list[Settled]] = []
@@ -161,6 +162,32 @@ async def test_an_outcome_that_can_never_be_written_is_dead_and_the_others_are_n
             letter.reason == "its outcome cannot be written: cannot be packed"
             and letter.body == b"7"
         )
+        counts = app.bus().counts["see"]
+        assert (counts.handled, counts.dead) == (49, 1)
+
+
+async def test_what_an_engine_buries_by_itself_is_counted_and_told_as_dead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It sends to a topic that has another number of partitions by now."""
+    engine, app = Engine(), App("a", publishes=[away])
+
+    @app.subscriber(topic, order="none", publish=away)
+    async def see(n: int) -> int:
+        if n == 7:
+            engine.logs[away.name].parts.append([])
+        return n
+
+    with caplog.at_level(logging.ERROR, "busline"):
+        async with app.running_with(Setting(Engines(engine, engine), engine.clock)):
+            await app.publish(away, 0)
+            await app.publish(topic, 7)
+            await settled(app, engine, 0)
+            counts = app.bus().counts["see"]
+            assert (counts.handled, counts.dead) == (0, 1)
+            (letter,) = await engine.inspector.dead()
+    assert letter.reason.startswith("its sends cannot be done")
+    assert "is in the dead letters: its sends cannot be done" in caplog.text
 
 
 async def test_effects_that_take_a_way_of_their_own_are_settled_by_partition() -> None:
@@ -175,6 +202,25 @@ async def test_effects_that_take_a_way_of_their_own_are_settled_by_partition() -
         await app.publish_many(topic, range(40))
         await settled(app, engine, 0)
         assert all(len({one.partition for one, _ in group}) == 1 for group in engine.tried)
+
+
+async def test_a_lane_opens_at_the_note_or_when_what_left_with_the_record_is_confirmed() -> None:
+    streams, jobs = Engine(notes=True), Engine()
+    app, seen = App("a"), list[int]()
+
+    @app.task
+    async def later(n: int) -> None: ...
+
+    @app.subscriber(topic)
+    async def see(n: int) -> None:
+        seen.append(n)
+        if n % 2:
+            await later.enqueue(n)
+
+    async with app.running_with(Setting(Engines(streams, jobs), jobs.clock)):
+        await app.publish_many(topic, range(40))
+        await settled(app, streams, 0)
+    assert sorted(seen) == list(range(40))
 
 
 @pytest.mark.parametrize(

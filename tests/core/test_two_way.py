@@ -361,3 +361,17 @@ def test_bounds_hold_for_them_too() -> None:
         codec.encode("abc")
     with pytest.raises(Invalid, match="'t': expected a body of at most"):
         codec_of(str, "t").encode("ab" * 1_000_000)
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: int
+
+
+@pytest.mark.parametrize("extra", [(1, 2), {1: 2}, float("nan")])
+def test_what_an_open_model_holds_beside_its_fields_is_read_back_as_well(extra: object) -> None:
+    codec = Codec(Open, "orders")
+    fits = Open.model_validate({"id": 1, "more": [1]})
+    assert codec.decode(codec.encode(fits)) == fits
+    with pytest.raises(Invalid, match="more"):
+        codec.encode(Open.model_validate({"id": 1, "more": extra}))

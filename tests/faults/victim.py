@@ -1,8 +1,10 @@
-"""A process that publishes, receives and settles, and kills itself at its n-th SQL statement."""
+"""A process that publishes, receives and settles, and kills itself at its n-th SQL statement.
+`victim.py FILE N`."""
 
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Sequence
 
 from busline.core.address import Address
@@ -86,9 +88,5 @@ def say(what: str) -> None:
     print(what, flush=True)
 
 
-def lives(path: str, fatal: int, said: str) -> None:
-    """All of a process; what it says is written down in a file."""
-    with open(said, "w") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-        asyncio.run(main(path, fatal))
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -63,10 +63,6 @@ class Lanes:
     def leave(self, delivery: Delivery) -> None:
         """It ended: its lane opens for the next."""
         self.running -= 1
-        self.open(delivery)
-
-    def open(self, delivery: Delivery) -> None:
-        """A held one does not come back: its lane opens for the next."""
         lane = delivery.lane
         if lane is not None:
             queue = self._queues[lane]
@@ -79,6 +75,11 @@ class Lanes:
     def hold(self) -> None:
         """It waits for its next attempt: no longer running, its lane stays closed."""
         self.running -= 1
+
+    def give_up(self, delivery: Delivery) -> None:
+        """A held one does not come back: its lane opens for the next."""
+        self.running += 1
+        self.leave(delivery)
 
     def resume(self, delivery: Delivery) -> None:
         """The head of a held lane may start again."""

@@ -95,6 +95,7 @@ class Delivery:
         "position",
         "receipt",
         "sends",
+        "size",
         "span",
     )
 
@@ -122,7 +123,7 @@ class Delivery:
             attempt,
             position,
         )
-        self.lane, self.receipt = lane, receipt
+        self.lane, self.receipt, self.size = lane, receipt, len(message.body or b"")
         self.handler = ""
         self.sends: list[Effect] | None = (
             None  # what leaves with the outcome; None: closed, sends leave at once

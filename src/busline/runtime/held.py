@@ -28,6 +28,7 @@ class Held:
         self._full = FULL * work.subscription.batch_bytes
         self._threaded = {name for name, handler in work.handlers.items() if handler.threaded}
         self.count = 0
+        self.leaving = 0  # of them those that are being settled: they leave room when others come
         self._bytes = 0
         self._waiting = 0  # for threads, or in them
 
@@ -46,7 +47,7 @@ class Held:
 
     def _note(self, deliveries: Sequence[Delivery], sign: int) -> None:
         self.count += sign * len(deliveries)
-        self._bytes += sign * sum([len(one.body or b"") for one in deliveries])
+        self._bytes += sign * sum([one.size for one in deliveries])
         if self._threaded:
             self._waiting += sign * sum(one.message.task in self._threaded for one in deliveries)
 
@@ -69,7 +70,8 @@ class Held:
         if self._bytes >= self._full:
             return 0
         lanes = self.lanes
-        room = min(self._buffer - (self.count - lanes.behind), MOST - self.count)
+        staying = self.count - self.leaving - lanes.behind
+        room = min(self._buffer - staying, MOST - self.count)
         if self._threaded:
             room = min(room, self._threads - self._waiting)
         # a quarter of the buffer, or anything once less waits here than runs
@@ -116,7 +118,7 @@ class Parked:
         for receipt in [*self._waiting] if receipts is None else receipts & self._waiting.keys():
             timer, delivery = self._waiting.pop(receipt)
             timer.cancel()
-            self._lanes.open(delivery)
+            self._lanes.give_up(delivery)
             taken.append(delivery)
         return taken
 

@@ -7,7 +7,7 @@ belongs to a function that waits, and so to a task of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import Protocol
@@ -21,8 +21,10 @@ from busline.core.outcome import RELEASED, Acked, Outcome
 from busline.core.threads import held
 from busline.runtime.exits import Exited
 from busline.runtime.sending import HANDLING, Sends
+from busline.runtime.work import Work
 
-QUANTUM = 100  # deliveries of one run, then others have their turn
+WIDEST = 1024  # runs that begin at once
+QUANTUM = 100  # deliveries of one run at most, a quarter of the buffer: then others have their turn
 
 
 class Host(Protocol):
@@ -61,39 +63,39 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run of {self.delivery}>"
 
-    @property
-    def limit(self) -> float | None:
-        """Seconds that its delivery may take."""
-        assert self.delivery is not None
-        options = self.delivery.message.options
-        return (options and options.timeout) or self.handler.timeout
-
     def failed(self, error: BaseException) -> Outcome:
         """What becomes of its delivery, which ended with this error: it may be any."""
         assert self.delivery is not None
         only = leaf(error)
         if self.delivery.cut == TIMEOUT:
-            error = TimeoutError(f"ran longer than its {self.limit or 0:g} s")
+            limit = limit_of(self.delivery, self.handler)
+            error = TimeoutError(f"ran longer than its {limit or 0:g} s")
         elif isinstance(only, Exited) and only.__cause__ is not None:
             error = only.__cause__
         return self.handler.fail(self.delivery, error)
 
 
+def limit_of(delivery: Delivery, handler: Handler) -> float | None:
+    """Seconds that an attempt may take: as the call says, else as the declaration."""
+    options = delivery.message.options
+    return (options and options.timeout) or handler.timeout
+
+
 class Running:
-    """All runs of a worker. `handlers`: by the task's name; a stream's only one under the empty
-    name. `unknown` runs what none of them is for."""
+    """All runs of a worker. `unknown` runs what none of its handlers is for."""
 
     def __init__(
         self,
-        name: str,
-        handlers: Mapping[str, Handler],
+        work: Work,
         unknown: Handler,
         lanes: Lanes,
         clock: Clock,
         host: Host,
     ) -> None:
-        self._name, self._lanes, self._host = name, lanes, host
-        self._handlers, self._unknown, self._only = handlers, unknown, handlers.get("")
+        self._name, self._lanes, self._host = work.name, lanes, host
+        self._handlers, self._unknown = work.handlers, unknown
+        self._only = work.handlers.get("")
+        self._quantum = min(QUANTUM, max(work.buffer // 4, 1))
         self._runs: set[Run] = set()
         self._turns = Turns(self._turned)
         self._deadlines = Deadlines(clock, self._runs, self.cut)
@@ -136,7 +138,7 @@ class Running:
 
     async def _run(self, run: Run) -> None:
         turns, turn, known = self._turns, self._turns.begin(run), None
-        for _ in range(QUANTUM):
+        for _ in range(self._quantum):
             delivery = self._lanes.take()
             if delivery is None:
                 break
@@ -149,8 +151,9 @@ class Running:
                 run.handler = known = handler
                 run.task.set_name(handler.name)
             run.delivery = delivery
-            if self._only is None or handler.timeout is not None:
-                self._deadlines.set(run)
+            limit = handler.timeout if self._only else limit_of(delivery, handler)
+            if limit is not None:
+                self._deadlines.set(run, limit)
             HANDLING.set(delivery)
             before = copy_context()
             delivery.sends = Sends()
@@ -207,8 +210,7 @@ def _is_marked(task: asyncio.Task[None], before: Context) -> bool:
         return True
     try:
         return copy_context() != before
-    # what a user's values make of being compared: then they are taken for changed
-    except Exception:
+    except Exception:  # a user's values may refuse to be compared: they are taken for changed
         return True
 
 
@@ -234,7 +236,8 @@ class Turns:
     def _pass(self) -> None:
         self.count += 1
         waiting = sum(run.delivery is not None for run in self._fresh)
-        self.width = 2 * self.width if waiting == len(self._fresh) else max(waiting, 1)
+        wider = min(2 * self.width, WIDEST)
+        self.width = wider if waiting == len(self._fresh) else max(waiting, 1)
         self._fresh, self._asked = [], False
         self._passed()
 
@@ -249,12 +252,11 @@ class Deadlines:
         self._timer: Timer | None = None
         self._next = float("inf")
 
-    def set(self, run: Run) -> None:
-        """Its delivery begins now."""
-        if (limit := run.limit) is not None:
-            run.deadline = self._clock.ticks() + limit
-            if run.deadline < self._next:
-                self._watch(run.deadline)
+    def set(self, run: Run, limit: float) -> None:
+        """Its delivery begins now, and has so many seconds."""
+        run.deadline = self._clock.ticks() + limit
+        if run.deadline < self._next:
+            self._watch(run.deadline)
 
     def _watch(self, deadline: float) -> None:
         self.stop()

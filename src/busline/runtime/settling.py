@@ -14,6 +14,7 @@ from busline.core.outcome import ACKED, Rejected, Settled, Settlement, weight
 from busline.core.ports import Receiver
 from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.outage import AWAY, Outage
+from busline.runtime.work import Work
 
 log = logging.getLogger("busline")
 GROUP = 100  # settled together: more brings no more speed
@@ -22,6 +23,7 @@ GROUP_BYTES = 4 * 1024 * 1024  # nor do larger groups; one outcome alone may be 
 
 Done = Callable[[Sequence[Settled], Settlement], None]
 Failed = Callable[[BaseException], None]
+Leaving = Callable[[int], None]
 
 
 class Settling:
@@ -29,22 +31,26 @@ class Settling:
     (another engine, or an engine that does not apply both in one step) hold nobody up: each
     partition's go beside the groups.
 
-    `done` hears of each group, and what the engine made of it; `failed` of what ends the settling
-    for good. `tasks`: what is under way. `receiver` is set before anything finishes."""
+    `done` hears of each group, and what the engine made of it; `leaving` of how many begin to be
+    settled in a group that nothing holds up, and (less than 0) that they no longer are; `failed` of
+    what ends the settling for good. `tasks`: what is under way. `receiver` is set before
+    anything finishes."""
 
     receiver: Receiver
 
     def __init__(
         self,
-        name: str,
+        work: Work,
         elsewhere: Elsewhere,
         clock: Clock,
         away: dict[str, str],
         done: Done,
         failed: Failed,
+        leaving: Leaving,
     ) -> None:
-        self._name, self._elsewhere, self._clock, self._away = name, elsewhere, clock, away
-        self._done, self._failed = done, failed
+        self._name, self._elsewhere, self._clock, self._away = work.name, elsewhere, clock, away
+        self._enough = min(GROUP, max(work.buffer // 2, 1))  # one half is settled, the other runs
+        self._done, self._failed, self._leaving = done, failed, leaving
         self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
         self._waiting: dict[str, list[Settled]] = {}  # what cannot be settled now, by where
@@ -105,15 +111,22 @@ class Settling:
                 await self._gather()
                 count = fitting(self._finished)
                 group, self._finished = self._finished[:count], self._finished[count:]
-                await self._try(self._quick(group))
+                await self._try_quick(self._quick(group))
         finally:
             self._grouping = False
+
+    async def _try_quick(self, group: Sequence[Settled]) -> None:
+        self._leaving(len(group))
+        try:
+            await self._try(group)
+        finally:
+            self._leaving(-len(group))
 
     async def _gather(self) -> None:
         """Lets those who finish in the next turns of the loop come along, as long as each turn
         brings some."""
         count = 0
-        while count < len(self._finished) < GROUP:
+        while count < len(self._finished) < self._enough:
             count = len(self._finished)
             await asyncio.sleep(0)
 
@@ -200,6 +213,8 @@ def fitting(batch: Sequence[Settled]) -> int:
     """How many of them make one group."""
     size = 0
     for count, (delivery, outcome) in enumerate(batch[:GROUP]):
+        if outcome is ACKED:
+            continue
         size += weight(delivery, outcome)
         if size > GROUP_BYTES and count:
             return count

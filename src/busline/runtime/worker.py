@@ -37,7 +37,10 @@ BACK = 12.0  # seconds: longer than any engine needs to say that it is away
 class Worker:
     """Receives what there is room for, runs each delivery in its lane, settles what finished in
     groups. `away`: what is waited for, while an engine is away; `hurry`: set, what runs is cut
-    now."""
+    now.
+
+    Its own story is `run`; half of its methods are what three others may ask of it: its receiver,
+    its runs, and whoever looks at it."""
 
     def __init__(
         self,
@@ -48,12 +51,15 @@ class Worker:
         telling: Telling | None = None,
     ) -> None:
         self.work, self.clock = work, clock
-        self._features = work.transport.features
+        features = work.transport.features
+        self._durable, self._notes = features.durable, features.notes
         self.away: dict[str, str] = {}
         self._held = Held(work, clock, self._start_soon)
         strange = unknown(work.handlers, work.elsewhere)
-        self._running = Running(work.name, work.handlers, strange, self._held.lanes, clock, self)
-        self._settling = Settling(work.name, elsewhere, clock, self.away, self._settled, self._fail)
+        self._running = Running(work, strange, self._held.lanes, clock, self)
+        self._settling = Settling(
+            work, elsewhere, clock, self.away, self._settled, self._fail, self._on_leaving
+        )
         self._ledger = Ledger(work.name, clock, counts, telling or Telling(clock))
         self._broken: BaseException | None = None  # what ended the settling for good
         self._changed, self.ready = asyncio.Event(), asyncio.Event()
@@ -145,7 +151,10 @@ class Worker:
         self._changed.set()
 
     def ended(self, delivery: Delivery, outcome: Outcome | None) -> None:
-        """A function ended so; None: its delivery was lost, nothing it says counts."""
+        """A function ended so; None: its delivery was lost, nothing it says counts.
+
+        On an engine that outlives us its lane opens when it is settled, so that a kill repeats only
+        what was running; but for what is settled by a note."""
         if outcome is None:
             self._held.drop((delivery,))
             self._held.lanes.leave(delivery)
@@ -154,15 +163,9 @@ class Worker:
             self._ledger.retried(delivery, outcome)
             if delivery.in_lane and not self.stop.is_set():
                 return self._held.parked.retry(delivery, outcome)
-        if self._leaves_at_once(outcome):
+        if not self._durable or (self._notes and (outcome is ACKED or outcome is SKIPPED)):
             self._held.lanes.leave(delivery)
         self._settling.add((delivery, outcome))
-
-    def _leaves_at_once(self, outcome: Outcome) -> bool:
-        """Whether its lane opens when it ends. On an engine that outlives us that is when it is
-        settled, so that a kill repeats only what was running; but for what is settled by a note."""
-        features = self._features
-        return not features.durable or (features.notes and (outcome is ACKED or outcome is SKIPPED))
 
     def _settled(self, batch: Sequence[Settled], settlement: Settlement) -> None:
         self._free(batch)
@@ -171,12 +174,18 @@ class Worker:
     def _free(self, batch: Sequence[Settled]) -> None:
         """There is room for others, and in the lanes for those behind."""
         self._held.drop([delivery for delivery, _ in batch])
-        if self._features.durable and not self.stop.is_set():
+        if self._durable and not self.stop.is_set():
             for delivery, outcome in batch:
-                # given back before it began, it had no place in its lane
-                if outcome is not RELEASED and not self._leaves_at_once(outcome):
+                noted = self._notes and (outcome is ACKED or outcome is SKIPPED)
+                if not noted and outcome is not RELEASED:  # that was given back before it began
                     self._held.lanes.leave(delivery)
             self._start_soon()
+        self._changed.set()
+
+    def _on_leaving(self, count: int) -> None:
+        """They are being settled, or (less than 0) no longer: what takes their room is asked for at
+        the same time, so that both can travel together."""
+        self._held.leaving += count
         self._changed.set()
 
     def _fail(self, error: BaseException) -> None:

@@ -59,7 +59,7 @@ async def main(url: str, lease: float) -> None:
             )
             for one in got
         ]
-        say("refused", len(await receiver.settle(ends)))
+        say("refused", len((await receiver.settle(ends)).refused))
         await told()
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from busline import App
 from busline.core.errors import Unavailable
 from busline.core.ids import new_id
 from busline.core.outcome import ACKED, Acked, Keep, Rejected
@@ -130,3 +131,25 @@ async def test_a_large_send_leaves_in_parts_and_in_its_order(engines: Engines) -
 
     got = await receive(await desk.take(), 6)
     assert bodies(got) == [one.body for one in jobs]
+
+
+async def test_what_finished_and_what_takes_its_room_travel_in_one_command(redis: Server) -> None:
+    count, app = 2000, App("shop", jobs=redis.url)
+    done = asyncio.Event()
+    left = [count]
+
+    @app.task
+    async def note(n: int) -> None:
+        left[0] -= 1
+        if not left[0]:
+            done.set()
+
+    async with app:
+        await app.enqueue_many(note.call(n) for n in range(count))
+    redis.say("CONFIG", "RESETSTAT")
+    async with app.running():
+        await done.wait()
+
+    told = redis.say("INFO", "commandstats").decode()
+    calls = int(told.partition("cmdstat_evalsha:calls=")[2].partition(",")[0])
+    assert calls < 1.5 * count / 100  # a hundred are in hand at once

@@ -68,13 +68,13 @@ async def test_after_the_servers_clock_was_set_nobody_is_judged_before_a_beat(
     await desk.transport.publish(desk.mail, [message()])
     receiver = await desk.take()
     got = await receive(receiver, 1)
-    lease = other.redis.lease
+    lease = other.redis.session.lease
     await asyncio.to_thread(lease.beat)
     assert lease._ahead is not None
 
     lease._notice(lease._ahead + HOUR, 0.0)  # as if the server said a later time
-    for worker in desk.redis.lease.workers:
-        await desk.redis.link.ask("ZADD", f"{desk.redis.prefix}live", 1, worker)
+    for worker in desk.redis.session.lease.workers:
+        await desk.redis.session.link.ask("ZADD", f"{desk.redis.session.prefix}live", 1, worker)
     await asyncio.to_thread(lease.reap)
 
     assert (await receiver.settle([(got[0], ACKED)])).refused == []
@@ -84,16 +84,16 @@ async def test_a_lease_from_before_the_servers_clock_was_set_back_ends(engines: 
     desk, victim = await engines.desk(), await engines.desk(lease=1.0)
     await desk.transport.publish(desk.mail, [message(b"x")])
     await receive(await victim.take(), 1)
-    (worker,) = victim.redis.lease.workers
-    victim.redis.lease.end()
-    await asyncio.to_thread(victim.redis.lease.join)
-    await desk.redis.link.ask(
-        "ZADD", f"{desk.redis.prefix}live", round((time.time() + HOUR) * 1000), worker
+    (worker,) = victim.redis.session.lease.workers
+    victim.redis.session.lease.end()
+    await asyncio.to_thread(victim.redis.session.lease.join)
+    await desk.redis.session.link.ask(
+        "ZADD", f"{desk.redis.session.prefix}live", round((time.time() + HOUR) * 1000), worker
     )
 
     async with asyncio.timeout(20):
         while (await desk.transport.inspector.depth())["mail"].waiting == 0:
-            await asyncio.to_thread(desk.redis.lease.reap)
+            await asyncio.to_thread(desk.redis.session.lease.reap)
             await asyncio.sleep(0.05)
 
     assert bodies(await receive(await desk.take(), 1)) == [b"x"]

@@ -14,7 +14,7 @@ from busline.core.outcome import Acked, Keep
 from busline.core.ports import Subscription
 from busline.testing.clock import SimClock
 from busline.testing.contract import MAIL, ORDERS, Recorder, message
-from busline.transports.redis import RedisTransport, open_url
+from busline.transports.redis import RedisTransport
 from tests.servers.redis import Server, free_port, running
 
 SECRET = "s3cr3t"
@@ -36,31 +36,29 @@ SECRET = "s3cr3t"
             "'redis://h/x': expected a database's number after the host, got 'x'",
         ),
         (f"redis://u:{SECRET}@h:x", "got a port that is no number"),
-        (f"redis://u:{SECRET}@h?tls=1", "got another query"),
     ],
 )
 def test_a_wrong_url_is_refused_without_its_secret(url: str, said: str) -> None:
     with pytest.raises(Invalid) as found:
-        open_url(url, SystemClock())
+        RedisTransport(url)
     assert said in str(found.value)
     assert SECRET not in str(found.value)
 
 
 def test_a_url_is_taken_apart() -> None:
-    given = open_url("redis://us%40er:p%23w@host:7/3?namespace=shop", SystemClock())
-    assert (
-        given.place.user,
-        given.place.password,
-        given.place.host,
-        given.place.port,
-        given.place.database,
-    ) == ("us@er", "p#w", "host", 7, 3)
-    assert given.prefix == "{shop}:"
-    assert repr(given) == "<RedisTransport redis://host:7/3 {shop}:>" and "p#w" not in repr(
-        given.place
+    given = RedisTransport("redis://us%40er:p%23w@host:7/3", namespace="shop")
+    place = given.session.place
+    assert (place.user, place.password, place.host, place.port, place.database) == (
+        "us@er",
+        "p#w",
+        "host",
+        7,
+        3,
     )
-    assert open_url("unix:///run/r.sock", SystemClock()).place.path == "/run/r.sock"
-    assert str(open_url("redis://h", SystemClock()).place) == "redis://h:6379"
+    assert given.session.prefix == "{shop}:"
+    assert repr(given) == "<RedisTransport redis://host:7/3 {shop}:>" and "p#w" not in repr(place)
+    assert RedisTransport("unix:///run/r.sock").session.place.path == "/run/r.sock"
+    assert str(RedisTransport("redis://h").session.place) == "redis://h:6379"
     with pytest.raises(Invalid, match="printable characters without braces"):
         RedisTransport("redis://h", namespace="{x}")
 
@@ -237,7 +235,7 @@ async def test_a_login_that_may_not_ask_for_connections_keeps_its_lease(redis: S
     try:
         async with RedisTransport(f"redis://guest:{SECRET}@127.0.0.1:{redis.port}") as transport:
             async with asyncio.timeout(10):
-                while transport.lease.connection != "-":
+                while transport.session.lease.connection != "-":
                     await asyncio.sleep(0.01)
     finally:
         redis.say("ACL", "DELUSER", "guest")

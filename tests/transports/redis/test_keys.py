@@ -33,7 +33,8 @@ async def test_a_waiting_job_takes_little(engines: Engines) -> None:
     jobs = [Message(new_id(), BODY, (), None, time.time(), "send_receipt") for _ in range(2000)]
     await desk.transport.publish(desk.mail, jobs)
 
-    used = await desk.redis.link.ask("MEMORY", "USAGE", "{busline}:queue:mail", "SAMPLES", "0")
+    key = "{busline}:queue:mail"
+    used = await desk.redis.session.link.ask("MEMORY", "USAGE", key, "SAMPLES", "0")
 
     assert used / 2000 <= 250
     print(f"{used / 2000:.0f} bytes for a waiting job of an {len(BODY)} byte body")
@@ -48,7 +49,7 @@ async def test_nothing_is_left_when_jobs_are_done(engines: Engines, redis: Serve
     await receiver.settle([(one, ACKED) for one in await receive(receiver, 3)])
     await desk.stack.aclose()
 
-    left = {key.decode() for key in await desk.redis.link.ask("KEYS", "*")}
+    left = {key.decode() for key in await desk.redis.session.link.ask("KEYS", "*")}
 
     assert {key.partition(":")[2].partition(":")[0] for key in left} <= {
         "layout",
@@ -68,7 +69,7 @@ async def test_bytes_that_are_no_envelope_become_dead_letters(
     packed = pack(message(id="broken"), "mail")
     broken = packed[:1] + b"\x01" + packed[2:]
     for raw in (b"garbage", b"", b"\x01" * 30, broken):
-        await desk.redis.link.ask("RPUSH", "{busline}:queue:mail", raw)
+        await desk.redis.session.link.ask("RPUSH", "{busline}:queue:mail", raw)
     await desk.transport.publish(desk.mail, [message(b"good")])
 
     assert bodies(await receive(receiver, 1)) == [b"good"]
@@ -90,7 +91,7 @@ async def test_an_envelope_of_another_version_waits_for_a_newer_worker(redis: Se
         flagged = bytearray(pack(message(id="flagged"), "mail"))
         flagged[1] |= 16
         newer = b"\x02" + pack(message(id="newer"), "mail")[1:]
-        await transport.link.ask("RPUSH", "{busline}:queue:mail", bytes(flagged), newer)
+        await transport.session.link.ask("RPUSH", "{busline}:queue:mail", bytes(flagged), newer)
 
         for _ in range(15):
             assert await nothing(receiver)

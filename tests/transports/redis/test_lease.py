@@ -17,16 +17,16 @@ from tests.transports.redis.conftest import Engines, RealDesk
 async def take_for_dead(desk: RealDesk, by: RealDesk) -> None:
     """As if the desk's workers had not beaten for long: another process clears them away."""
     for receiver in desk.redis.receivers:
-        await by.redis.link.ask("ZADD", f"{by.redis.prefix}live", 1, receiver.worker)
-    await asyncio.to_thread(by.redis.lease.reap)
+        await by.redis.session.link.ask("ZADD", "{busline}:live", 1, receiver.worker)
+    await asyncio.to_thread(by.redis.session.lease.reap)
 
 
 async def die(desk: RealDesk, by: RealDesk) -> None:
     """As if the desk's process had been killed: the server sees its connection closed."""
-    desk.redis.lease.end()
-    await asyncio.to_thread(desk.redis.lease.join)
-    while desk.redis.lease.connection and await by.redis.link.ask(
-        "CLIENT", "LIST", "ID", desk.redis.lease.connection
+    desk.redis.session.lease.end()
+    await asyncio.to_thread(desk.redis.session.lease.join)
+    while desk.redis.session.lease.connection and await by.redis.session.link.ask(
+        "CLIENT", "LIST", "ID", desk.redis.session.lease.connection
     ):
         await asyncio.sleep(0.01)
     await take_for_dead(desk, by)
@@ -84,7 +84,7 @@ async def test_a_lease_is_renewed_while_the_loop_is_blocked(engines: Engines) ->
     got = await receive(receiver, 1)
 
     time.sleep(1.5)
-    await asyncio.to_thread(other.redis.lease.reap)
+    await asyncio.to_thread(other.redis.session.lease.reap)
 
     assert (await receiver.settle([(got[0], ACKED)])).refused == []
 
@@ -95,11 +95,11 @@ async def test_a_lease_that_ran_out_while_nobody_looked_is_renewed(engines: Engi
     receiver = await desk.take()
     assert isinstance(receiver, QueueReceiver)
     got = await receive(receiver, 1)
-    live = f"{desk.redis.prefix}live"
-    await desk.redis.link.ask("ZADD", live, 1, receiver.worker)
+    live = f"{desk.redis.session.prefix}live"
+    await desk.redis.session.link.ask("ZADD", live, 1, receiver.worker)
 
-    await asyncio.to_thread(desk.redis.lease.beat)
-    await asyncio.to_thread(desk.redis.lease.reap)
+    await asyncio.to_thread(desk.redis.session.lease.beat)
+    await asyncio.to_thread(desk.redis.session.lease.reap)
 
     assert (await receiver.settle([(got[0], ACKED)])).refused == []
 
@@ -137,9 +137,9 @@ async def test_a_job_whose_workers_stood_still_is_not_dead(
     for _ in range(4):
         victim = await engines.desk()
         assert len(await receive(await victim.take(), 2)) == 2
-        while not victim.redis.lease.connection:
+        while not victim.redis.session.lease.connection:
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(victim.redis.lease.beat)
+        await asyncio.to_thread(victim.redis.session.lease.beat)
         await take_for_dead(victim, desk)
 
     assert await desk.transport.inspector.dead() == []

@@ -108,8 +108,8 @@ async def end_lease(calm: RealDesk, worker: Worker) -> None:
     word."""
     for receiver in worker.desk.redis.receivers:
         if receiver.worker:
-            await calm.redis.link.ask("ZADD", f"{calm.redis.prefix}live", 1, receiver.worker)
-    await asyncio.to_thread(calm.redis.lease.reap)
+            await calm.redis.session.link.ask("ZADD", "{busline}:live", 1, receiver.worker)
+    await asyncio.to_thread(calm.redis.session.lease.reap)
 
 
 async def drain(chance: random.Random, calm: RealDesk, workers: list[Worker]) -> None:

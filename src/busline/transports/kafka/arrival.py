@@ -16,13 +16,9 @@ class Arrival(Delivery):
     body: bytes | None
 
     def __init__(self, record: Any, topic: str, lane: object, receipt: Any) -> None:
-        self.record = record
+        self.record, self.address, self.lane, self.receipt = record, topic, lane, receipt
         self.body = record.value  # pyright: ignore  # a slot, not a property: it is asked for often
-        self.address = topic
-        self.lane = lane
-        self.receipt = receipt
-        self.attempt = 1
-        self.handler = ""
+        self.attempt, self.handler, self.size = 1, "", len(record.value or b"")
         self.sends = self.cut = self.span = self._view = None
         self._message: Message | None = None
 

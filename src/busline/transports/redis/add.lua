@@ -1,13 +1,12 @@
 -- Adds jobs, once for each (producer, sequence). ARGV: producer, sequence, the caller's time, then blocks:
 -- queue, n, n envelopes, m, m times (id, due, unique, remember, envelope).
 -- Returns index (from 0, among the m's of all blocks) and id of each that is there already.
-local producer, seq = P .. 'producer:' .. ARGV[1], tonumber(ARGV[2])
-local now, ahead = times(ARGV[3])
-local last = redis.call('GET', producer)
-if last then
-  local told = cmsgpack.unpack(last)
-  if told[1] >= seq then return told[2] end
-end
+-- A producer's key has the number of its last call; behind a blank the answer, where that was not empty.
+local producer = P .. 'producer:' .. ARGV[1]
+local number, answer = string.match(redis.call('GET', producer) or '0', '^(%d+) ?(.*)$')
+if tonumber(number) >= tonumber(ARGV[2]) then return answer == '' and {} or cmsgpack.unpack(answer) end
+
+local now, ahead -- only what is more than a place in the list asks for them
 local at, there, special = 4, {}, 0
 while at <= #ARGV do
   local queue, n = ARGV[at], tonumber(ARGV[at + 1])
@@ -16,6 +15,7 @@ while at <= #ARGV do
   at = at + n
   local m = tonumber(ARGV[at])
   at = at + 1
+  if m > 0 and not now then now, ahead = times(ARGV[3]) end
   for _ = 1, m do
     local holder = add(queue, now, ahead, unpack(ARGV, at, at + 4))
     if holder then
@@ -27,5 +27,7 @@ while at <= #ARGV do
   redis.call('SADD', P .. 'queues', queue)
   wake(queue)
 end
-redis.call('SET', producer, cmsgpack.pack({seq, there}), 'PX', 600000)
+-- at the end: what fails on the way is not done, and may be asked again
+local told = #there > 0 and ' ' .. cmsgpack.pack(there) or ''
+redis.call('SET', producer, ARGV[2] .. told, 'PX', 600000)
 return there

@@ -21,6 +21,7 @@ from busline.core.position import topic_of
 VERSION = 1
 FIELDS, NO_BODY = 1, 2  # flags; those from 16 on must be understood
 HEAD = struct.Struct(">BBHBxHHHd")
+PLAIN = bytes((VERSION, 0))  # how an envelope without fields begins: most
 FIELD = struct.Struct(">cI")
 LENGTH, NUMBER, SHORT = struct.Struct(">I"), struct.Struct(">d"), struct.Struct(">H")
 
@@ -44,7 +45,7 @@ def pack(message: Message, queue: str, attempts: int = 0) -> bytes:
     written."""
     try:
         id, line, task, body = text(message.id), text(queue), text(message.task), message.body
-        fields = b"".join(_fields(message))
+        fields = b"".join(_fields(message)) if _has_fields(message) else b""
         flags = (FIELDS if fields else 0) | (NO_BODY if body is None else 0)
         head = HEAD.pack(VERSION, flags, attempts, 0, len(id), len(line), len(task), message.at)
         rest = LENGTH.pack(len(fields)) + fields if fields else b""
@@ -62,6 +63,19 @@ def pack(message: Message, queue: str, attempts: int = 0) -> bytes:
                 "Correct what it carries.",
             )
         ) from error
+
+
+def _has_fields(message: Message) -> bool:
+    """Whether it has any of those that few jobs have."""
+    return bool(
+        message.headers
+        or message.key is not None
+        or message.due is not None
+        or message.unique is not None
+        or message.remember
+        or message.options is not None
+        or message.origin is not None
+    )
 
 
 def _fields(message: Message) -> Iterator[bytes]:
@@ -91,6 +105,12 @@ def _field(tag: bytes, value: bytes) -> bytes:
 def name(raw: bytes) -> str:
     """The name of a queue or task: there are few."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=1024)
+def names(raw: bytes, size: int) -> tuple[str, str]:
+    """Queue and task, of which the first has `size` bytes."""
+    return name(raw[:size]), name(raw[size:])
 
 
 def unpack(envelope: bytes) -> Packed:

@@ -6,17 +6,16 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from busline.core.errors import Unavailable
 from busline.transports.redis.envelope import text
-from busline.transports.redis.link import end, understood
+from busline.transports.redis.errors import translated
+from busline.transports.redis.link import end
+from busline.transports.redis.session import Session
 from busline.transports.redis.together import Together
-
-if TYPE_CHECKING:
-    from busline.transports.redis import RedisTransport
 
 log = logging.getLogger("busline")
 AGAIN = 0.2  # real seconds before the next try, while the server is away
@@ -35,9 +34,9 @@ class RedisStore:
     """The store of one namespace. `until` stands before the value, so that a moved clock is
     believed."""
 
-    def __init__(self, transport: "RedisTransport") -> None:
-        self._of = transport
-        self._ear = Ear(transport)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ear = Ear(session)
         self._looks: Together[bytes | None] = Together(self._get)
 
     async def get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
@@ -46,18 +45,19 @@ class RedisStore:
         return await asyncio.gather(*map(self._looks.answer, keys))
 
     async def _get(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        moved, found = self._of.moved(), await self._of.link.look("facts", *map(text, keys))
+        moved = self._session.moved()
+        found = await self._session.link.look("facts", *map(text, keys))
         return [None if one is None else fresh(one, moved) for one in found]
 
     async def put(self, key: str, value: bytes, ttl: float, *, absent: bool = False) -> bool:
         return bool(
-            await self._of.link.run(
-                "put", *fact_arguments(key, value, ttl), self._of.told(), int(absent)
+            await self._session.link.run(
+                "put", *fact_arguments(key, value, ttl), self._session.told(), int(absent)
             )
         )
 
     async def wait(self, key: str, until: float | None) -> bytes | None:
-        clock = self._of.clock
+        clock = self._session.clock
         event = asyncio.Event()
         over = until is not None and until <= clock.ticks()
         timer = (
@@ -86,7 +86,7 @@ class RedisStore:
             except Unavailable:
                 await asyncio.sleep(AGAIN)
                 event.set()
-            if until is not None and self._of.clock.ticks() >= until:
+            if until is not None and self._session.clock.ticks() >= until:
                 return None
 
     async def close(self) -> None:
@@ -105,10 +105,10 @@ class Ear:
     """One connection that listens on the channels of all facts that are waited for; open only as
     long as any is."""
 
-    def __init__(self, transport: "RedisTransport") -> None:
-        self._of = transport
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._events: dict[str, set[asyncio.Event]] = {}
-        self._connection = transport.place.connection()
+        self._connection = session.place.connection()
         self._task: asyncio.Task[None] | None = None
         self._open = False
         self._refused = False
@@ -139,7 +139,7 @@ class Ear:
             writer.writelines(packed)
 
     def _channel(self, key: str) -> str:
-        return f"{self._of.prefix}fact:{key}"
+        return f"{self._session.prefix}fact:{key}"
 
     async def _run(self) -> None:
         while self._events:
@@ -160,7 +160,7 @@ class Ear:
             self._refused = True
             log.warning(
                 "results are not heard of at once: %s",
-                understood(error, self._of.place, self._of.prefix),
+                translated(error, self._session.place, self._session.prefix),
             )
 
     async def _hear(self) -> None:

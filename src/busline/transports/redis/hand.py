@@ -1,4 +1,8 @@
-"""What a worker has in hand, and what of it is in doubt. No I/O."""
+"""What a worker has in hand, and what of it is in doubt. No I/O, and nothing awaits.
+
+A delivery is spare (taken, not yet received), received, in doubt (in a turn whose answer has not
+come) or gone. Gone are those that a turn settled, that a recovery finds done, and all at a loss.
+Only the receiver calls; `doubt` is followed by `answered`, `recover` or `lose`."""
 
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from busline.core.message import Delivery, Message
 from busline.core.outcome import Rejected, Settled
 from busline.core.position import topic_of
-from busline.transports.redis.envelope import raw_names, unpack
+from busline.transports.redis.envelope import HEAD, PLAIN, names, raw_names, unpack
 from busline.transports.redis.turn import Answer, Receipt
 
 UNREADABLE = Rejected("not an envelope that this version of busline reads")
@@ -64,6 +68,26 @@ class Hand:
             message, address, attempts + 1, message.origin, None, receipt
         )
         self.spare.append(delivery)
+
+    def take_all(self, envelopes: Sequence[bytes], fields: Mapping[int, bytes]) -> None:
+        """What a turn brought; `fields` by place. Most are plain: these in as few steps as
+        possible."""
+        unpack_head, held, spare = HEAD.unpack_from, self.held, self.spare
+        for n, envelope in enumerate(envelopes):
+            if envelope[:2] != PLAIN or n in fields:
+                self.take(envelope, fields.get(n))
+                continue
+            _, _, attempts, _, ids, queues, tasks, at = unpack_head(envelope)
+            queue_at = 20 + ids
+            body_at = queue_at + queues + tasks
+            id = envelope[20:queue_at]
+            queue, task = names(envelope[queue_at:body_at], queues)
+            receipt = Receipt(id, queue)
+            message = Message(
+                id=id.decode("utf-8", "surrogateescape"), body=envelope[body_at:], at=at, task=task
+            )
+            held[receipt] = delivery = Delivery(message, queue, attempts + 1, None, None, receipt)
+            spare.append(delivery)
 
     def _put_aside(self, envelope: bytes, field: bytes | None) -> None:
         """An envelope that scripts can move and nobody can read: byte for byte into the dead

@@ -38,7 +38,7 @@ local function shape_of(head)
   return {id = 20 + size, from = from + 1, stop = from + u16(head, 11)}
 end
 
--- puts one job into the hand; `all`: whether it knows the task or not
+-- puts one job into the hand, or aside; `all`: whether it knows the task or not. Returns true: it took it
 local function hand_one(to, queue, e, all)
   local sub = string.sub
   local head = sub(e, 1, 12)
@@ -47,14 +47,20 @@ local function hand_one(to, queue, e, all)
     shape = shape_of(head)
     to.shapes[head] = shape
   end
-  if not shape or #e < shape.stop then return put_aside(to, queue, e) end
+  if not shape or #e < shape.stop then
+    put_aside(to, queue, e)
+    return true
+  end
   local task = sub(e, shape.from, shape.stop)
   local is_known = all or to.tasks[task]
   if is_known == nil then
     is_known = knows(to.worker, task)
     to.tasks[task] = is_known
   end
-  if not is_known then return wait_aside(to, queue, task, e) end
+  if not is_known then
+    wait_aside(to, queue, task, e)
+    return true
+  end
   local jobs = to.jobs
   local n, id = #jobs + 1, sub(e, 21, shape.id)
   if to.seen[id] then
@@ -64,11 +70,12 @@ local function hand_one(to, queue, e, all)
     to.seen[id] = true
   end
   jobs[n], to.names[n] = e, id
+  return true
 end
 
 -- goes through a list while there is room, in jobs and in bytes: `use` says whether it took one; from the first that it did not, all
 -- goes back in front. What is put aside on the way counts for the bytes, and there is an end to it
-local function go_through(to, key, upto, use)
+local function go_through(to, queue, key, upto, use)
   local jobs, most, room = to.jobs, to.wants + 1000, to.room
   local passed, bytes = to.passed, to.bytes
   while #jobs < upto and passed < most and bytes < room do
@@ -76,7 +83,7 @@ local function go_through(to, key, upto, use)
     local found = redis.call('LPOP', key, math.min(fits, upto - #jobs, CHUNK))
     if not found then break end
     for n, e in ipairs(found) do
-      if (passed > 0 and bytes + #e > room) or not use(e) then
+      if (passed > 0 and bytes + #e > room) or not use(to, queue, e) then
         for back = #found, n, -1 do redis.call('LPUSH', key, found[back]) end
         upto = 0
         break
@@ -90,7 +97,7 @@ end
 -- jobs that others put aside, the oldest first, as long as `use` takes them
 local function fetch_aside(to, queue, task, upto, use)
   local key, unknown = aside(queue, task), P .. 'unknown:' .. queue
-  go_through(to, key, upto, use)
+  go_through(to, queue, key, upto, use)
   local first = redis.call('LINDEX', key, 0)
   if first then redis.call('ZADD', unknown, 'GT', (met(first)), task) else redis.call('ZREM', unknown, task) end
 end
@@ -105,9 +112,10 @@ local function fetch_known(to, queue)
   end
   for _, task in ipairs(tasks) do
     if #to.jobs >= to.wants then return end
-    fetch_aside(to, queue, task, to.wants, function(entry)
+    fetch_aside(to, queue, task, to.wants, function(_, _, entry)
       local _, e = met(entry)
-      if deaths_of(e) >= 2 then to_back(queue, e) else hand_one(to, queue, e, true) end
+      if deaths_of(e) < 2 then return hand_one(to, queue, e, true) end
+      to_back(queue, e)
       return true
     end)
   end
@@ -120,30 +128,37 @@ local function fetch_old(to, queue)
     if wake_those_who_know(queue, task) then
       redis.call('ZADD', P .. 'unknown:' .. queue, to.now, task)
     else
-      fetch_aside(to, queue, task, #to.jobs + math.max(math.floor((to.wants - #to.jobs) / 4), 1), function(entry)
+      fetch_aside(to, queue, task, #to.jobs + math.max(math.floor((to.wants - #to.jobs) / 4), 1), function(_, _, entry)
         local first, e = met(entry)
         if first > since then return false end
-        hand_one(to, queue, e, true)
         to.more = true
-        return true
+        return hand_one(to, queue, e, true)
       end)
     end
     if #to.jobs >= to.wants then return end
   end
 end
 
--- under its id each, or under another name if that is taken
+-- gives those another name whose id is in hand already
+local function rename_taken(to, first, stop)
+  for n, held in ipairs(redis.call('HMGET', to.hand, unpack(to.names, first, stop))) do
+    if held then
+      local at = first + n - 1
+      to.names[at] = to.names[at] .. '\0' .. to.seq .. '.' .. at
+      to.renamed[at] = true
+    end
+  end
+end
+
+-- under its id each. In an empty hand, where only the turn's number stands, no id is taken
 local function into_hand(to)
-  each_chunk(#to.names, function(first, stop)
-    local names, jobs, renamed = to.names, to.jobs, to.renamed
-    local held, flat = redis.call('HMGET', to.hand, unpack(names, first, stop)), {}
+  local names, jobs, empty = to.names, to.jobs, redis.call('HLEN', to.hand) == 1
+  each_chunk(#names, function(first, stop)
+    if not empty then rename_taken(to, first, stop) end
+    local flat, at = {}, 0
     for n = first, stop do
-      local at = n - first + 1
-      if held[at] then
-        names[n] = names[n] .. '\0' .. to.seq .. '.' .. n
-        renamed[n] = true
-      end
-      flat[2 * at - 1], flat[2 * at] = names[n], jobs[n]
+      flat[at + 1], flat[at + 2] = names[n], jobs[n]
+      at = at + 2
     end
     redis.call('HSET', to.hand, unpack(flat))
   end)
@@ -177,7 +192,7 @@ local function hand_out(to, queues)
       fetch_known(to, queue)
       fetch_old(to, queue)
     end
-    go_through(to, P .. 'queue:' .. queue, to.wants, function(e) hand_one(to, queue, e); return true end)
+    go_through(to, queue, P .. 'queue:' .. queue, to.wants, hand_one)
   end
   into_hand(to)
   return false

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from busline.core.address import Address
 from busline.core.counts import Counts, Whose, read
@@ -14,10 +14,8 @@ from busline.core.served import Served
 from busline.transports.redis.envelope import Letter, Packed, mended, text, unpack, unpack_letter
 from busline.transports.redis.link import pairs
 from busline.transports.redis.producer import special
+from busline.transports.redis.session import Session
 from busline.transports.redis.together import Together
-
-if TYPE_CHECKING:
-    from busline.transports.redis import RedisTransport
 
 FEW, SMALL = 1000, 1024 * 1024  # waiting jobs that a look goes through, and bytes of them
 PAGE = 200  # dead letters read at a time
@@ -58,8 +56,8 @@ def _since(envelope: bytes) -> float | None:
 
 
 class RedisInspector:
-    def __init__(self, transport: "RedisTransport") -> None:
-        self._of = transport
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._looks: Together[Look] = Together(self._look)
         # the letters counted so far, each with its place in their order
         self._stood: dict[bytes, tuple[bytes, Standing]] = {}
@@ -71,7 +69,8 @@ class RedisInspector:
         return await self._looks.answer(id)
 
     async def _look(self, ids: Sequence[str]) -> Sequence[Look]:
-        told = await self._of.link.look("look", self._of.told(), FEW, SMALL, *map(text, ids))
+        session = self._session
+        told = await session.link.look("look", session.told(), FEW, SMALL, *map(text, ids))
         # there may be no room for all
         return [self._seen(id, *one) for id, one in zip(ids, told, strict=False)]
 
@@ -84,7 +83,7 @@ class RedisInspector:
         return Look(STATES.get(state, "unknown"), attempt if state in COUNTED else None)
 
     async def depth(self) -> Mapping[str, Depth]:
-        found = await self._of.link.look("depth")
+        found = await self._session.link.look("depth")
         return {
             name.decode("utf-8", "surrogateescape"): Depth._make((*counts, _since(first)))
             for name, *counts, first in sorted(found)
@@ -96,7 +95,7 @@ class RedisInspector:
     async def peek(self, address: Address, limit: int) -> Sequence[Delivery]:
         if address.kind == "topic":
             return []
-        prefix, name = self._of.prefix, address.name
+        prefix, name = self._session.prefix, address.name
         found: list[bytes] = [
             one
             for kind in ("queue", "suspect")
@@ -110,10 +109,10 @@ class RedisInspector:
         if ids := sorted(due, key=due.__getitem__)[:limit]:
             found += [
                 one
-                for one in await self._of.link.read("HMGET", f"{prefix}later", *ids)
+                for one in await self._session.link.read("HMGET", f"{prefix}later", *ids)
                 if one is not None
             ]
-        for task in await self._of.link.read("ZRANGE", f"{prefix}unknown:{name}", 0, limit):
+        for task in await self._session.link.read("ZRANGE", f"{prefix}unknown:{name}", 0, limit):
             aside = b"%saside:%d:%s:%s" % (text(prefix), len(text(name)), text(name), task)
             found += [one.partition(b" ")[2] for one in await self._line(aside, limit)]
         return [
@@ -123,15 +122,16 @@ class RedisInspector:
         ]
 
     async def _line(self, key: str | bytes, limit: int) -> list[bytes]:
-        found: list[bytes] = await self._of.link.read("LRANGE", key, 0, limit - 1)
+        found: list[bytes] = await self._session.link.read("LRANGE", key, 0, limit - 1)
         return found
 
     async def _due(self, key: str, limit: int) -> Iterable[tuple[bytes, bytes]]:
-        return pairs(await self._of.link.read("ZRANGE", key, 0, limit - 1, "WITHSCORES")).items()
+        told = await self._session.link.read("ZRANGE", key, 0, limit - 1, "WITHSCORES")
+        return pairs(told).items()
 
     async def clear(self, queue: str) -> int:
         count = 0
-        while gone := await self._of.link.run("clear", text(queue)):
+        while gone := await self._session.link.run("clear", text(queue)):
             count += gone
         return count
 
@@ -142,7 +142,7 @@ class RedisInspector:
         return 0
 
     async def counts(self) -> Mapping[Whose, Counts]:
-        flat = await self._of.link.read("HGETALL", f"{self._of.prefix}counts")
+        flat = await self._session.link.read("HGETALL", f"{self._session.prefix}counts")
         found: dict[Whose, Counts] = {}
         for name, n in zip(flat[::2], flat[1::2], strict=True):
             what, _, whose = name.decode("utf-8", "surrogateescape").partition(" ")
@@ -177,9 +177,8 @@ class RedisInspector:
 
     async def _count(self) -> None:
         """Reads the letters that are new since the last look."""
-        places = pairs(
-            await self._of.link.read("ZRANGE", f"{self._of.prefix}dead:order", 0, -1, "WITHSCORES")
-        )
+        order = f"{self._session.prefix}dead:order"
+        places = pairs(await self._session.link.read("ZRANGE", order, 0, -1, "WITHSCORES"))
         stood = {id: known for id, known in self._stood.items() if places.get(id) == known[0]}
         new = [id for id in places if id not in stood]
         for start in range(0, len(new), PAGE):
@@ -199,11 +198,11 @@ class RedisInspector:
     async def _all(self, after: str) -> AsyncIterator[tuple[DeadLetter, bytes]]:
         """Every letter behind this one, a page at a time; also where it is gone meanwhile, if it
         was the last one shown."""
-        order = f"{self._of.prefix}dead:order"
-        last = await self._of.link.read("ZSCORE", order, text(after)) or (
+        order = f"{self._session.prefix}dead:order"
+        last = await self._session.link.read("ZSCORE", order, text(after)) or (
             self._place[1] if self._place[0] == after else b"-inf"
         )
-        while page := await self._of.link.read(
+        while page := await self._session.link.read(
             "ZRANGEBYSCORE", order, b"(" + last, "+inf", "WITHSCORES", "LIMIT", 0, PAGE
         ):
             places = pairs(page)
@@ -212,7 +211,8 @@ class RedisInspector:
             last = page[-1]
 
     async def _letters(self, ids: Sequence[bytes]) -> list[Letter]:
-        found: list[Any] = await self._of.link.read("HMGET", f"{self._of.prefix}dead", *ids)
+        dead = f"{self._session.prefix}dead"
+        found: list[Any] = await self._session.link.read("HMGET", dead, *ids)
         return [
             unpack_letter(id.decode("utf-8", "surrogateescape"), one)
             for id, one in zip(ids, found, strict=True)
@@ -244,15 +244,15 @@ class RedisInspector:
         name, _, unique, remember, envelope = special(
             replace(message, id=id, due=None, task=handler or message.task), queue
         )
-        return await self._of.link.run(
+        return await self._session.link.run(
             "redrive", name, queue, unique, remember, envelope if raw is None else raw
         )
 
     async def mend(self, id: str, body: bytes) -> bool:
-        kept = await self._of.link.read("HGET", f"{self._of.prefix}dead", text(id))
+        kept = await self._session.link.read("HGET", f"{self._session.prefix}dead", text(id))
         return kept is not None and bool(
-            await self._of.link.run("mend", text(id), mended(id, kept, body), kept)
+            await self._session.link.run("mend", text(id), mended(id, kept, body), kept)
         )
 
     async def purge(self, ids: Sequence[str]) -> int:
-        return sum([await self._of.link.run("purge", text(id)) for id in dict.fromkeys(ids)])
+        return sum([await self._session.link.run("purge", text(id)) for id in dict.fromkeys(ids)])

@@ -10,7 +10,8 @@ from typing import Any
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from busline.core.ids import new_id
-from busline.transports.redis.link import script, understood
+from busline.transports.redis.errors import translated
+from busline.transports.redis.link import script
 from busline.transports.redis.place import Place
 
 log = logging.getLogger("busline")
@@ -83,7 +84,7 @@ class Lease(threading.Thread):
             self._said = str(error)
             log.error(
                 "this worker's lease is not renewed, which is tried again: %s",
-                understood(error, self._place, self._prefix),
+                translated(error, self._place, self._prefix),
             )
 
     def beat(self) -> None:

@@ -1,8 +1,9 @@
-"""One connection to the server, and what its errors mean. Any doubt closes it; nothing is sent
-twice from here."""
+"""One connection to the server.
+
+Closed, or open with at most one question in the air. Anybody may ask, each in turn. Any doubt
+closes it, a cancelled question too; nothing but a look is sent twice from here."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -10,33 +11,13 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redis.exceptions import (
-    AuthenticationError,
-    NoPermissionError,
-    NoScriptError,
-    RedisError,
-    ResponseError,
-)
 from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import NoScriptError, RedisError
 
-from busline.core.errors import BuslineError, ConfigError, Unavailable, wrong
+from busline.transports.redis.errors import translated
 from busline.transports.redis.place import ANSWER, SLOWEST, SOON, Place, pack_command
 
-CODE = re.compile(
-    r"\b(OOM|MISCONF|NOREPLICAS|LOADING|READONLY|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED|NOAUTH|WRONGPASS|NOPERM)\b"
-)
-LAYOUT = re.compile(r"LAYOUT (\S+) (.*)")  # ours, and the one that a script found
-FULL = ("OOM", "MISCONF", "NOREPLICAS")
-LOGIN = ("NOAUTH", "WRONGPASS")
-# in scripts, without the word NOPERM
-DENIED = re.compile(r"user executing the script can't|ACL failure in script|no permissions to")
-# where in a script: of no use to a reader
-PLACE = re.compile(r" (mentioned in the command )?script: .*")
 PARTS = {"turn": ("settle", "promote", "hand_out", "keep_time")}  # what a script is made of besides
-RIGHTS = (
-    "+@read +@write +@blocking +@scripting +@pubsub +@connection +client|setname +time '~{prefix}*'"
-    " resetchannels '&{prefix}*'"
-)
 
 
 class Script(NamedTuple):
@@ -56,101 +37,6 @@ def joined(*names: str, text: str = "") -> Script:
     folder = Path(__file__).parent
     text = "".join((folder / f"{name}.lua").read_text() for name in ("shared", *names)) + text
     return Script(sha1(text.encode()).hexdigest(), text)
-
-
-def code(error: Exception) -> str:
-    """The word with which the server says what kind of error it is; scripts have it somewhere in
-    their text."""
-    given = getattr(error, "status_code", None)
-    found = CODE.search(str(error))
-    return str(given) if given not in (None, "ERR") else found[1] if found else ""
-
-
-def is_full(error: Unavailable) -> bool:
-    """Whether the server answered that it takes no writes: nothing was done, and asking again at
-    once brings nothing."""
-    return isinstance(error.__cause__, Exception) and code(error.__cause__) in FULL
-
-
-def understood(error: Exception, place: Place, prefix: str) -> BuslineError:
-    """The same error in busline's words: Unavailable where it may be over soon by itself,
-    ConfigError where it is not."""
-    said, kind = str(error).partition(". ")[0][:300] or f"none within {ANSWER:g} s", code(error)
-    if kind == "NOPERM" or isinstance(error, NoPermissionError) or DENIED.search(said):
-        said = PLACE.sub("", said)
-        remedy = (
-            f"Type at the server: ACL SETUSER {place.user or 'default'}"
-            f" {RIGHTS.replace('{prefix}', prefix)}"
-        )
-        return ConfigError(
-            [
-                wrong(
-                    place,
-                    "a login that may use the scripts, keys and channels of this namespace",
-                    said,
-                    remedy,
-                )
-            ]
-        )
-    if told := LAYOUT.match(said):
-        remedy = "A newer busline has written these keys: upgrade, or choose another namespace."
-        return ConfigError(
-            [wrong(f"{prefix}layout", f"layout {told[1]}", f"layout {told[2]}", remedy)]
-        )
-    if kind in LOGIN or isinstance(error, AuthenticationError):
-        return ConfigError(
-            [
-                wrong(
-                    place,
-                    "a login that the server accepts",
-                    said,
-                    "Write redis://user:password@host.",
-                )
-            ]
-        )
-    if kind in FULL:
-        return Unavailable(
-            wrong(
-                place,
-                "a server that takes writes",
-                said,
-                "Look at its maxmemory, its disk and its replicas.",
-            )
-        )
-    if kind:
-        return Unavailable(
-            wrong(
-                place,
-                "a server that is ready for writes",
-                said,
-                "Wait until it is, or name the primary.",
-            )
-        )
-    if "DB index" in said or "Invalid Database" in said:
-        return ConfigError(
-            [
-                wrong(
-                    place,
-                    "a database that the server has",
-                    "one that it has not",
-                    "Leave it out for 0, or raise `databases` there.",
-                )
-            ]
-        )
-    if isinstance(error, ResponseError):
-        return ConfigError(
-            [
-                wrong(
-                    place,
-                    "Redis 6.2 or newer, with keys as busline wrote them",
-                    said,
-                    "Look at its version, and at this namespace's keys.",
-                )
-            ]
-        )
-    return Unavailable(
-        wrong(place, "an answer", said, "Is Redis running there, and reachable from here?")
-    )
 
 
 class Watched:
@@ -221,7 +107,7 @@ class Link:
             try:
                 return await ask()
             except (RedisError, OSError, TimeoutError) as error:
-                raise understood(error, self.place, self.prefix) from error
+                raise translated(error, self.place, self.prefix) from error
 
     async def _run(self, name: str, *arguments: Any) -> Any:
         """A script that the server does not know was not run: then it is loaded."""

@@ -1,5 +1,8 @@
-"""Sends jobs: one call in the air, whoever comes meanwhile shares the next. A call that may have
-been lost goes out again."""
+"""Sends jobs: one call in the air, whoever comes meanwhile shares the next.
+
+A sending is pending, in the air, or done. A call whose answer did not come goes out again under its
+number, for ten seconds: the server does each number once. Anybody may send; `_send_all` runs once
+at a time, and the order of what one caller sends is the order in which it is added."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +13,8 @@ from busline.core.errors import BuslineError, Unavailable
 from busline.core.ids import new_id
 from busline.core.message import Message
 from busline.transports.redis.envelope import pack, text
-from busline.transports.redis.link import Link, end, is_full
+from busline.transports.redis.errors import is_full
+from busline.transports.redis.link import Link, end
 
 PATIENCE = 10.0  # real seconds for which a send is tried
 PAUSE = 0.1

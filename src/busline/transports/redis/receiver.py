@@ -1,9 +1,27 @@
-"""One live subscription: what finished and what is wanted travel together, one turn at a time."""
+"""One live subscription: what finished and what is wanted travel together, one turn at a time.
+
+The worker is sure (the server knows it, and we know what it has in hand), unsure (a turn's answer
+did not come) or nameless (not yet joined, or its lease is lost).
+
+|          | asked, or news        | answer                 | no answer        | lost      | close |
+|----------|-----------------------|------------------------|------------------|-----------|-------|
+| sure     | a turn                | taken, handed on; if   | -> unsure; who   | recalled, | a     |
+|          |                       | less came than wanted, | waits hears      | then      | last  |
+|          |                       | the listener waits     | Unavailable      | -> name-  | turn, |
+| unsure   | first what is in hand | -> sure; what was done | stays            |    less   | then  |
+|          |                       | is not settled again   |                  |           | leave |
+| nameless | first another name    | -> sure                | stays            | -         | -     |
+
+Asked: `settle`, or a `receive` while the worker is hungry: there may be something. News: a token, a
+moment that is due, another receiver that empties its hand. Only the pump turns, recovers and joins;
+anybody may ask, and the lease may be lost between any two awaits: what a turn brought for another
+name than the present one is not taken.
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from busline.core.clock import Timer
 from busline.core.errors import BuslineError, Unavailable
@@ -14,42 +32,39 @@ from busline.core.ports import Host, Subscription
 from busline.transports.redis.asked import Asked, Stale, future
 from busline.transports.redis.envelope import text
 from busline.transports.redis.hand import Hand
-from busline.transports.redis.link import Link, end, pairs
+from busline.transports.redis.link import end, pairs
+from busline.transports.redis.listener import Listener
 from busline.transports.redis.place import ANSWER
 from busline.transports.redis.producer import TOGETHER
+from busline.transports.redis.session import Session
 from busline.transports.redis.turn import Answer, Impossible, answer, arguments, said
 
-if TYPE_CHECKING:
-    from busline.transports.redis import RedisTransport
-
 log = logging.getLogger("busline")
-WAIT = 2  # seconds for which an idle worker waits for a token, real ones
-AGAIN = 0.2  # before it waits again, while the server is away
 T = TypeVar("T")
 
 
 class QueueReceiver:
     """A worker as the server knows it: a name, a lease, a hand. A lost lease ends the name, and
-    what was in hand is recalled."""
+    what was in hand is recalled.
 
-    def __init__(self, transport: "RedisTransport", subscription: Subscription, host: Host) -> None:
-        self.transport, self.host, self._subscription = transport, host, subscription
+    It has more fields than others, since each is a column or a row of the table above."""
+
+    def __init__(self, session: Session, subscription: Subscription, host: Host) -> None:
+        self.session, self.host, self._subscription = session, host, subscription
         self.worker = ""  # none yet, or no longer
         self.hand = Hand()
         self._queues = [address.name for address in subscription.addresses]
-        self._link = Link(transport.place, transport.prefix)
-        self._wait_link = Link(transport.place, transport.prefix)
+        self._link = session.new_link()
+        self._listener = Listener(session, self._queues, self._on_news)
         self._number = 0
         self._asked: list[Asked] = []
         self._uncertain = False  # an answer did not come
-        self._withheld = False  # what waits must be taken alone, and something else is in hand
         self._limit = 0  # what a waiting `receive` wants
         self._arrived: asyncio.Future[None] | None = None
         self._hungry = True  # there may be something to take
         self._token = False  # a token was taken: somebody must look
         self._closing = False
         self._demand = asyncio.Event()
-        self._idle = asyncio.Event()
         self._timer: Timer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -105,19 +120,28 @@ class QueueReceiver:
             raise Unavailable(f"the subscription to {', '.join(self._queues)} has ended")
         asked = Asked(
             ours,
-            said(ours, refused, self.transport.clock.time()),
+            said(ours, refused, self.session.clock.time()),
             sum(weight(*one) for one in ours),
         )
         self._asked.append(asked)
         self._demand.set()
         return asked
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has nothing in hand."""
+        return not self.hand.held
+
     def wake(self) -> None:
         """There may be something to take."""
         self._hungry = True
         self._demand.set()
 
-    def lost(self, worker: str) -> None:
+    def _on_news(self, token: bool) -> None:
+        self._token |= token
+        self.wake()
+
+    def on_lost(self, worker: str) -> None:
         """The server does not know this worker any more."""
         if worker == self.worker:
             self._lose()
@@ -130,7 +154,7 @@ class QueueReceiver:
         name = ", ".join(self._queues)
         self._tasks = [
             loop.create_task(self._pump(), name=f"busline redis {name}"),
-            loop.create_task(self._listen(), name=f"busline redis wait {name}"),
+            loop.create_task(self._listener.run(), name=f"busline redis wait {name}"),
         ]
 
     async def close(self) -> None:
@@ -143,19 +167,19 @@ class QueueReceiver:
         await end(listening)
         if self._timer is not None:
             self._timer.cancel()
-        self.transport.lease.workers.discard(self.worker)
+        self.session.lease.workers.discard(self.worker)
         try:
             await self._leave()
         finally:
             await self._link.close()
-            await self._wait_link.close()
+            await self._listener.close()
 
     async def _leave(self) -> None:
         if self.worker:
             await self._link.run("leave", self.worker, *self.hand.fields())
 
     async def _join(self) -> None:
-        worker, lease, tasks = new_id(), self.transport.lease, self._subscription.tasks
+        worker, lease, tasks = new_id(), self.session.lease, self._subscription.tasks
         knows = () if tasks is None else ("\0", *sorted(tasks))
         await self._link.run(
             "join",
@@ -171,8 +195,8 @@ class QueueReceiver:
 
     def _lose(self) -> None:
         worker, self.worker = self.worker, ""
-        self.transport.lease.workers.discard(worker)
-        self.transport.withhold(self, False)
+        self.session.lease.workers.discard(worker)
+        self.session.alone.set(self, False)
         self._uncertain = False
         gone = self.hand.lose()
         if gone:
@@ -190,7 +214,7 @@ class QueueReceiver:
             self._limit
             and self._hungry
             and not self.hand.spare
-            and not self.transport.held_back(self)
+            and not self.session.alone.is_held_back(self)
         )
         return bool(self._asked or self._token or takes)
 
@@ -241,12 +265,12 @@ class QueueReceiver:
         self._number += 1
         self._token = False
         limit = 0 if self.hand.spare or self._closing else self._limit
-        wants, lonely = self.transport.may_take(self, limit)
+        wants, lonely = self.session.alone.may_take(self, limit)
         bounds = self._subscription.batch_bytes, repr(self._subscription.unknown_limit)
         head = [
             self.worker,
             self._number,
-            self.transport.told(),
+            self.session.told(),
             wants,
             int(lonely),
             *bounds,
@@ -268,23 +292,21 @@ class QueueReceiver:
 
     def _answered(self, asked: Sequence[Asked], found: Answer, wants: int) -> None:
         self._take(found)
-        if asked and not self.hand.held:
-            self.transport.emptied()
+        if asked and self.empty:
+            self.session.alone.on_emptied()
         if wants or found.withheld:
-            self.transport.withhold(self, found.withheld)
+            self.session.alone.set(self, found.withheld)
         if wants:
             # the next begins with the next queue
             self._queues = [*self._queues[1:], *self._queues[:1]]
             self._hungry = (len(found.envelopes) >= wants or found.more) and not found.withheld
-            self._withheld = found.withheld
             if not self._hungry:
-                self._idle.set()
+                self._listener.wait(self.worker, found.withheld)
         if not found.alive:
             self._lose()
 
     def _take(self, found: Answer) -> None:
-        for n, envelope in enumerate(found.envelopes):
-            self.hand.take(envelope, found.fields.get(n))
+        self.hand.take_all(found.envelopes, found.fields)
         self._deliver()
         for task, count in found.strangers.items():
             self.host.unknown(task, count)
@@ -303,7 +325,7 @@ class QueueReceiver:
         for all."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.transport.clock.after(wait + 0.0005, self._due)
+        self._timer = self.session.clock.after(wait + 0.0005, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -334,52 +356,20 @@ class QueueReceiver:
             return
         self.hand.recover(lengths, read)
         self._uncertain = False
-        self.transport.withhold(self, bool(told[2]))
+        self.session.alone.set(self, bool(told[2]))
         self._deliver()
 
     async def _read(
         self, fields: Sequence[bytes], lengths: Mapping[bytes, int]
     ) -> Mapping[bytes, bytes]:
         """What the server has in hand for this worker, a few bytes at a time."""
-        key, found = f"{self.transport.prefix}hand:{self.worker}", dict[bytes, bytes]()
+        key, found = f"{self.session.prefix}hand:{self.worker}", dict[bytes, bytes]()
         for part in by_size(fields, lambda field: lengths[field]):
             told = await self._link.read("HMGET", key, *part)
             found.update(
                 (field, one) for field, one in zip(part, told, strict=True) if one is not None
             )
         return found
-
-    # --- waiting -----------------------------------------------------------------------------
-
-    async def _listen(self) -> None:
-        """Waits for a token whenever a turn brought less than was wanted. A taken token is always
-        followed by a turn."""
-        while True:
-            await self._idle.wait()
-            self._idle.clear()
-            try:
-                while not await self._news():
-                    pass
-            except BuslineError:  # the pump hears the same, and says so
-                await asyncio.sleep(AGAIN)
-            self.wake()
-
-    async def _news(self) -> bool:
-        """Whether something may be there. Tokens get lost with those who took them, so without one
-        it is looked."""
-        if self._withheld:  # a token would only say again what must not be taken
-            await asyncio.sleep(WAIT)
-            return True
-        own = f"{self.transport.prefix}wake:{self.worker}"
-        if await self._wait_link.ask("BLPOP", own, *self._keys("wake"), WAIT) is not None:
-            self._token = True
-        kinds = "queue", "suspect", "delayed", "retrying", "unknown"
-        return self._token or await self._wait_link.ask("EXISTS", *self._keys(*kinds)) > 0
-
-    def _keys(self, *kinds: str) -> list[str]:
-        return [
-            f"{self.transport.prefix}{kind}:{queue}" for kind in kinds for queue in self._queues
-        ]
 
 
 def by_size(things: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from busline.core.causes import told
@@ -64,20 +65,20 @@ def said(settled: Sequence[Settled], refused: Sequence[Delivery], now: float) ->
                 ),
             ) from error
     for delivery in refused:
-        whose = _whose(delivery)
+        whose = _whose(delivery.receipt.queue, delivery.handler)
         found.late[whose] = found.late.get(whose, 0) + 1
     return found
 
 
 def _say(found: Said, delivery: Delivery, outcome: Outcome, now: float) -> None:
-    message = delivery.message
+    message, receipt = delivery.message, delivery.receipt
     if message.unique is not None or message.remember:
         found.rich.append(_rich(delivery, outcome, now))
     elif outcome is ACKED:
-        found.plain.setdefault(_whose(delivery), []).append(delivery.receipt.field)
+        found.plain.setdefault(_whose(receipt.queue, delivery.handler), []).append(receipt.field)
     elif (fact := _only_fact(outcome)) is not None:
-        kept = found.kept.setdefault(_whose(delivery), [])
-        kept += (delivery.receipt.field, *fact_arguments(fact.key, fact.value, fact.ttl))
+        kept = found.kept.setdefault(_whose(receipt.queue, delivery.handler), [])
+        kept += (receipt.field, *fact_arguments(fact.key, fact.value, fact.ttl))
     else:
         found.rich.append(_rich(delivery, outcome, now))
 
@@ -105,8 +106,10 @@ def arguments(parts: Sequence[Said]) -> list[Any]:
     return found
 
 
-def _whose(delivery: Delivery) -> str:
-    return write(Whose(delivery.receipt.queue, delivery.handler))
+@lru_cache(maxsize=1024)
+def _whose(queue: str, handler: str) -> str:
+    """As the counts have it: there are few."""
+    return write(Whose(queue, handler))
 
 
 def _only_fact(outcome: Outcome) -> Keep | None:
@@ -122,22 +125,14 @@ def _only_fact(outcome: Outcome) -> Keep | None:
 
 
 def _rich(delivery: Delivery, outcome: Outcome, now: float) -> list[Any]:
-    field = delivery.receipt.field
-    if not isinstance(outcome, Retried | Released):
-        what = (
-            "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
-        )
-        return ["final", what, _whose(delivery), field, *_final(delivery, outcome, now)]
+    field, whose = delivery.receipt.field, _whose(delivery.receipt.queue, delivery.handler)
+    if isinstance(outcome, Released):
+        return ["released", "", whose, field]
     if isinstance(outcome, Retried):
-        return [
-            "retried",
-            "retried",
-            _whose(delivery),
-            field,
-            repr(outcome.after),
-            int(outcome.counted),
-        ]
-    return ["released", "", _whose(delivery), field]
+        counted = int(outcome.counted)
+        return ["retried", "retried", whose, field, repr(outcome.after), counted]
+    what = "dead" if isinstance(outcome, Rejected) else "skipped" if outcome.skipped else "handled"
+    return ["final", what, whose, field, *_final(delivery, outcome, now)]
 
 
 def _final(delivery: Delivery, outcome: Acked | Rejected, now: float) -> list[Any]:
