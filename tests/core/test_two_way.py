@@ -325,6 +325,21 @@ def test_whatever_type_is_drawn_values_come_back_equal_or_are_refused(data: st.D
     assert_equal(codec.decode(body), codec.adapter.validator.validate_python(value))
 
 
+@pytest.mark.parametrize("left", [{"cents": "7"}, {"id": 3}, {"id": 1, "cents": "one"}])
+def test_a_changed_value_is_refused_behind_any_number_of_good_ones(left: dict[str, Any]) -> None:
+    codec = Codec(Paid, "t")
+    for n in range(3):
+        codec.encode(Paid(id="one", cents=n))
+    value = Paid(id="two", cents=4)
+    for name, one in left.items():
+        setattr(value, name, one)
+
+    for _ in range(2):
+        with pytest.raises(Invalid, match="'t': expected a value of its type"):
+            codec.encode(value)
+    assert codec.encode(Paid(id="three")) == b'{"id":"three","cents":0}'
+
+
 # --- bodies that are no JSON -----------------------------------------------------------------
 
 

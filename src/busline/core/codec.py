@@ -4,6 +4,7 @@ field."""
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
@@ -20,6 +21,7 @@ from busline.core.two_way import Survey, differences
 
 BODY_LIMIT = 960 * 1024
 DEPTH_LIMIT = 64
+COMBINATIONS = 64  # of types of a model's fields that are remembered
 SURELY_FLAT = 2 * DEPTH_LIMIT  # bytes that cannot hold JSON which is deeper, opened and closed
 JSON, TEXT, BYTES = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
 BASE64: CoreConfig = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
@@ -47,7 +49,10 @@ class Codec:
         "_load",
         "_models",
         "_only",
+        "_parts",
         "_sure",
+        "_taken",
+        "_trust",
         "adapter",
         "decode",
         "mime",
@@ -75,6 +80,10 @@ class Codec:
         # serializer has to say so
         heard: Any = "error" if survey.sure and survey.models else False
         self._dump = partial(adapter.serializer.to_json, by_alias=True, warnings=heard)
+        self._trust = partial(adapter.serializer.to_json, by_alias=True, warnings=False)
+        names = _fields_of(self._only) if self._only is not None and survey.flat else ()
+        self._parts = attrgetter(*names) if len(names) > 1 and survey.sure else None
+        self._taken: set[tuple[type, ...]] = set()
         self.nullable = self._admits_none()
 
     def _admits_none(self) -> bool:
@@ -90,7 +99,7 @@ class Codec:
             raise Invalid(self.secrets[0])
         try:
             fitting = self._load(value)
-            body = self._dump(fitting)
+            body = self._written(fitting)
         except (
             ValidationError,
             PydanticSerializationError,
@@ -107,6 +116,22 @@ class Codec:
             self.check(body)
         if not self._sure or self._is_derived(fitting):
             self._read_back(fitting, body)
+        return body
+
+    def _written(self, value: object) -> bytes:
+        """As JSON. Where types tell all, the serializer is asked once for each combination of them
+        whether they fit: to hear that takes it longer than to write."""
+        if self._parts is None:
+            return self._dump(value)
+        try:
+            types = tuple(map(type, self._parts(value)))
+        except AttributeError:  # a field was taken out of it
+            return self._dump(value)
+        if types in self._taken:
+            return self._trust(value)
+        body = self._dump(value)
+        if len(self._taken) < COMBINATIONS:
+            self._taken.add(types)
         return body
 
     def _is_derived(self, value: object) -> bool:
@@ -296,10 +321,16 @@ def _not_finite(
         yield from _not_finite({name: getattr(value, name) for name in _fields(value)}, path)
 
 
+def _fields_of(model: type) -> Sequence[str]:
+    """The names of what is declared in it."""
+    return [
+        *(
+            getattr(model, "model_fields", None)
+            or getattr(model, "__dataclass_fields__", None)
+            or ()
+        )
+    ]
+
+
 def _fields(value: object) -> Sequence[str]:
-    declared = (
-        getattr(type(value), "model_fields", None)
-        or getattr(type(value), "__dataclass_fields__", None)
-        or {}
-    )
-    return [*declared, *(getattr(value, "__pydantic_extra__", None) or {})]
+    return [*_fields_of(type(value)), *(getattr(value, "__pydantic_extra__", None) or {})]

@@ -95,7 +95,7 @@ class Delivery:
         "position",
         "receipt",
         "sends",
-        "size",
+        "_size",
         "span",
     )
 
@@ -123,7 +123,7 @@ class Delivery:
             attempt,
             position,
         )
-        self.lane, self.receipt, self.size = lane, receipt, len(message.body or b"")
+        self.lane, self.receipt, self._size = lane, receipt, len(message.body or b"")
         self.handler = ""
         self.sends: list[Effect] | None = (
             None  # what leaves with the outcome; None: closed, sends leave at once

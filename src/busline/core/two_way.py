@@ -28,6 +28,7 @@ PLAIN = frozenset(
         "multi-host-url",
     }
 )
+FLAT = PLAIN | {"datetime", "time", "nullable", "default", "model", "dataclass"}
 # whatever else a plain one says is a bound, which not every value keeps
 SAID = frozenset({"type", "ref", "metadata"})
 TEXTS = (PLAIN - {"none"}) | {
@@ -72,12 +73,13 @@ class Survey:
     """What the core schema of a type tells. `problems`: parts that never come back equal;
     `secrets`: those of them that are read well, when somebody else has written them. `sure`: all
     others always do, as long as nobody derives from `models`. `binary`: there are bytes in it.
-    `floats`: there are numbers in it that may be no finite ones."""
+    `floats`: there are numbers in it that may be no finite ones. `flat`: the type of each of its
+    parts says how that is written."""
 
     def __init__(self, schema: Schema) -> None:
         self.problems: list[Problem] = []
         self.secrets: list[Problem] = []
-        self.sure, self.binary, self.floats = True, False, False
+        self.sure, self.binary, self.floats, self.flat = True, False, False, True
         self.models: list[type] = []
         self._definitions: dict[str, Schema] = {}
         self._walk(schema, ())
@@ -86,6 +88,7 @@ class Survey:
         kind = schema["type"]
         self.binary = self.binary or kind == "bytes"
         self.floats = self.floats or kind == "float"
+        self.flat = self.flat and kind in FLAT
         if "serialization" in schema:
             self._serializer(schema, path)
         elif kind in PLAIN:

@@ -75,6 +75,36 @@ def test_nothing_is_taken_beyond_the_room_but_what_was_given_back() -> None:
     assert (again.position, again.attempt, again.receipt) == ("t/0@0", 1, taken[0].receipt)
 
 
+def test_a_span_that_is_smaller_than_a_quarter_of_the_room_stands_in_nobodys_way() -> None:
+    tracker = Tracker(TopicPartition("t", 0), "partition", 8)
+    tracker.begin(0, -1)
+    tracker.source = Fetched(list(range(20)), 20)
+    seen = list[int]()
+    for _ in range(10):
+        taken = [one.receipt[1] for one in tracker.take(tracker.room(100))]
+        tracker.finish(taken)
+        seen += taken
+
+    assert seen == list(range(20))
+
+
+def test_one_lane_hands_out_what_comes_alone_at_once_and_is_filled_up_by_quarters() -> None:
+    tracker = Tracker(TopicPartition("t", 0), "partition")
+    tracker.begin(0, -1)
+    for n in range(3):
+        tracker.source = Fetched([n], n + 1)
+        (alone,) = tracker.take(tracker.room(8))
+        tracker.finish([alone.receipt[1]])
+    tracker.source = Fetched(list(range(3, 40)), 40)
+    taken = [one.receipt[1] for one in tracker.take(tracker.room(8))]
+    rooms = []
+    for offset in taken:
+        rooms.append(tracker.room(8))
+        tracker.finish([offset])
+
+    assert rooms == [0, 0, 2, 3, 4, 5, 6, 7]
+
+
 def test_what_is_over_holds_nothing() -> None:
     tracker = begun(0, 1)
     taken = tracker.take(2)

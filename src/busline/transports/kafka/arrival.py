@@ -10,13 +10,20 @@ class Arrival(Delivery):
     """Made for every record, so what few functions ask for is made when it is asked for.
     `receipt`: its tracker and its offset."""
 
-    __slots__ = ("_message", "record")
+    __slots__ = ("_message", "body", "record")
 
     address: str
+    body: bytes | None
 
     def __init__(self, record: Any, topic: str, lane: object, receipt: Any) -> None:
-        self.record, self.address, self.lane, self.receipt = record, topic, lane, receipt
-        self.attempt, self.handler, self.size = 1, "", len(record.value or b"")
+        self.record = record
+        self.body = record.value  # pyright: ignore  # a slot, not a property: it is asked for often
+        self._size = len(record.value or b"")
+        self.address = topic
+        self.lane = lane
+        self.receipt = receipt
+        self.attempt = 1
+        self.handler = ""
         self.sends = self.cut = self.span = self._view = None
         self._message: Message | None = None
 
@@ -35,11 +42,6 @@ class Arrival(Delivery):
     def partition(self) -> str:
         name: str = self.receipt[0].name
         return name
-
-    @property
-    def body(self) -> bytes | None:
-        body: bytes | None = self.record.value
-        return body
 
     @property
     def key(self) -> bytes | None:

@@ -4,7 +4,7 @@ inside: a test names every attribute that is used."""
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
+
+from busline.transports.kafka.wire import Record
 
 T = TypeVar("T")
 PAUSE = 0.1  # seconds
@@ -71,12 +73,29 @@ def paced(ask: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
     return again
 
 
-def batch(producer: Any, compress: bool) -> Any:
-    """An empty batch. The client would compress all of them, or none."""
-    size = producer._message_accumulator._batch_size
-    return BatchBuilder(
-        size, DefaultRecordBatch.CODEC_GZIP if compress else DefaultRecordBatch.CODEC_NONE
-    )
+class Batch(BatchBuilder):  # type: ignore[misc]  # a library without types
+    """The client's batch, filled by many records at a time. The client would compress all batches,
+    or none."""
+
+    _relative_offset: int
+
+    def __init__(self, size: int, compress: bool) -> None:
+        super().__init__(
+            size, DefaultRecordBatch.CODEC_GZIP if compress else DefaultRecordBatch.CODEC_NONE
+        )
+
+    def fill(self, records: Iterable[Record]) -> bool:
+        """Whether there was room for all of them; `record_count` says how many are in, also when
+        one is raised that the client cannot write."""
+        append, count = self._builder.append, self._relative_offset
+        try:
+            for at, key, body, headers in records:
+                if append(count, at, key, body, headers) is None:
+                    return False
+                count += 1
+        finally:
+            self._relative_offset = count
+        return True
 
 
 def admin(servers: Sequence[str], **settings: Any) -> Any:

@@ -81,12 +81,11 @@ def forms(
 
 def reference(letter: Record, size: int) -> Record:
     """The same, without what the record itself holds."""
-    own = tuple(
-        (name, value)
-        for name, value in letter.headers
-        if name.startswith(MARK) and name != f"{MARK}key"
-    )
-    return letter._replace(body=b"", headers=(*own, (f"{MARK}elsewhere", str(size).encode())))
+    at, key, _, headers = letter
+    own = [
+        (name, value) for name, value in headers if name.startswith(MARK) and name != f"{MARK}key"
+    ]
+    return at, key, b"", [*own, (f"{MARK}elsewhere", str(size).encode())]
 
 
 def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Record:
@@ -111,9 +110,7 @@ def letter(group: str, delivery: Delivery, outcome: Rejected, now: float) -> Rec
     theirs = (
         (name.encode("utf-8", "backslashreplace").decode(), value) for name, value in died.headers
     )
-    return Record(
-        int(now * 1000), (delivery.position or "").encode(), died.body or b"", (*theirs, *own)
-    )
+    return int(now * 1000), (delivery.position or "").encode(), died.body or b"", [*theirs, *own]
 
 
 def notes_of(record: Any) -> dict[str, bytes | None] | None:
@@ -184,7 +181,7 @@ def mended(record: Any, letter: DeadLetter, body: bytes) -> Record:
         if name.startswith(MARK) and name not in OF_BODY
     )
     key = () if letter.key is None else ((f"{MARK}key", letter.key),)
-    return Record(record.timestamp, record.key, body, (*letter.raw_headers, *own, *key))
+    return record.timestamp, record.key, body, [*letter.raw_headers, *own, *key]
 
 
 def origin_of(letter: DeadLetter) -> tuple[TopicPartition, int]:

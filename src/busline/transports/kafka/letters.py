@@ -108,7 +108,7 @@ class Letters:
             for start in range(0, len(gone), BATCH):
                 parts = defaultdict[int, list[Record]](list)
                 for one in gone[start : start + BATCH]:
-                    parts[one.place.partition].append(Record(at, key_of(one.id), None, ()))
+                    parts[one.place.partition].append((at, key_of(one.id), None, []))
                 async with within(topic, self._patience):
                     await self._producer.write(topic, parts)
             count += len(gone)

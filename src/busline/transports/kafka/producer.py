@@ -61,18 +61,16 @@ class Parcel:
         self.unfit: list[BaseException] = []  # why some can never be written
         self._left = len(records)
 
-    def put(self, batch: Any, alone: bool) -> bool:
+    def put(self, batch: library.Batch, alone: bool) -> bool:
         """Whether the batch has room for more. Those nobody waits for need none."""
         if self.done.done():
             return True
-        append, end = batch.append, self.next + 1 if alone else len(self.records)
-        for at, key, body, headers in (
-            self.records[self.next : end] if self.next or alone else self.records
-        ):
-            if append(timestamp=at, key=key, value=body, headers=list(headers)) is None:
-                return False
-            self.next += 1
-        return not alone
+        before, end = batch.record_count(), self.next + 1 if alone else len(self.records)
+        try:
+            room = batch.fill(self.records[self.next : end])
+        finally:
+            self.next += batch.record_count() - before
+        return room and not alone
 
     @property
     def given(self) -> bool:
@@ -129,7 +127,7 @@ class Appender:
 
     async def _next(self, client: Any) -> None:
         compress = self._waiting[0].compress
-        batch = library.batch(client, compress)
+        batch = library.Batch(BATCH, compress)
         spans = self._fill(batch, compress)
         if spans:
             await self._send(client, batch, spans)
@@ -140,7 +138,7 @@ class Appender:
             self._waiting.popleft()
         return bool(self._waiting)
 
-    def _fill(self, batch: Any, compress: bool) -> list[Span]:
+    def _fill(self, batch: library.Batch, compress: bool) -> list[Span]:
         """Puts into a batch what it takes of those who wait."""
         spans, room, alone = list[Span](), True, self._alone > 0
         while room and self._wanted() and self._waiting[0].compress == compress:
@@ -158,7 +156,7 @@ class Appender:
         self._alone = max(0, self._alone - 1)
         return spans
 
-    async def _send(self, client: Any, batch: Any, spans: Sequence[Span]) -> None:
+    async def _send(self, client: Any, batch: library.Batch, spans: Sequence[Span]) -> None:
         try:
             batch.close()
             outcome = await client.send_batch(

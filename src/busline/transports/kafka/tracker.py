@@ -90,9 +90,9 @@ class Tracker:
         """How many more may be handed out, so that no more than so many are unfinished."""
         if self.frontier is None or self._stuck:
             return 0
-        here = self.frontier.unfinished
+        most, here = min(unfinished, self._span), self.frontier.unfinished
         room = min(unfinished - here, self._span - here - len(self.frontier.ahead))
-        if self.full or (self._order == "partition" and room < unfinished // 4):
+        if self.full or (self._order == "partition" and room < most // 4):
             room = 0  # a handful out of one lane is not worth the way
         return len(self._again) + max(0, room)
 
@@ -128,15 +128,17 @@ class Tracker:
         what was fetched. `alone`: the first one comes, however large."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
-        left = size - sum(map(_size, taken))
+        left = size - sum(map(_size, taken)) if taken else size
         while self.source is not None and self.failure is None and len(taken) < limit and left > 0:
             read = self._read(min(limit - len(taken), max(1, left // self._largest)))
-            left -= sum(map(_size, read))
+            left -= sum([len(one.body or b"") for one in read])
             taken += read
         fits = len(taken) if left >= 0 else _fitting(taken, size, alone)
         self._again[:0] = taken[fits:]
         del taken[fits:]
-        self.held.update([(one.receipt[1], one) for one in taken])
+        held = self.held
+        for one in taken:
+            held[one.receipt[1]] = one
         return taken
 
     def _read(self, limit: int) -> list[Arrival]:
@@ -150,7 +152,7 @@ class Tracker:
             self.failure = error
         if len(records) < limit and self.failure is None:
             self.source = None
-        self._largest = max(self._largest, *(len(one.value or b"") for one in records), 1)
+        self._largest = max([self._largest, *[len(one.value or b"") for one in records]])
         # behind the last record there may be some that are not for readers: transactions' ends,
         # what was compacted away
         self.frontier.hand_out([record.offset for record in records], source.next_fetch_offset)
@@ -168,9 +170,13 @@ class Tracker:
 
     def _deliveries(self, records: Iterable[Any]) -> list[Arrival]:
         topic, order = self.place.topic, self._order
-        return [
-            Arrival(one, topic, lane(order, self, one.key), (self, one.offset)) for one in records
-        ]
+        if order == "key":
+            return [
+                Arrival(one, topic, lane(order, self, one.key), (self, one.offset))
+                for one in records
+            ]
+        one_lane = lane(order, self, None)
+        return [Arrival(one, topic, one_lane, (self, one.offset)) for one in records]
 
     def holds(self, delivery: Delivery) -> bool:
         return delivery.receipt[1] in self.held

@@ -145,7 +145,10 @@ class KafkaTransport:
     ) -> None:
         placed: dict[int, list[Record]] = {}
         for message, part in zip(messages, places, strict=True):
-            placed.setdefault(part, []).append(written(message))
+            if part in placed:
+                placed[part].append(written(message))
+            else:
+                placed[part] = [written(message)]
         check_sizes(name, placed, topic.limit)
         await self.producer.write(name, placed, confirmed=confirmed)
 

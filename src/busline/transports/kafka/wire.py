@@ -4,32 +4,33 @@ Headers: `content-type: application/json`, left out where the message has one; `
 the user's."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from busline.core.errors import Invalid, wrong
-from busline.core.message import CONTENT_TYPE, HEADER_LIMIT, Headers, Message
+from busline.core.message import CONTENT_TYPE, HEADER_LIMIT, Message
 
 ID = "busline-id"
 JSON = (CONTENT_TYPE, b"application/json")
 
 
-class Record(NamedTuple):
-    """What a producer writes. `at`: milliseconds since 1970."""
-
-    at: int
-    key: bytes | None
-    body: bytes | None
-    headers: Headers
+List: TypeAlias = list[tuple[str, bytes | None]]
+# what a producer writes: milliseconds since 1970, key, body, headers
+Record: TypeAlias = tuple[int, bytes | None, bytes | None, List]
 
 
 def written(message: Message) -> Record:
     own = (ID, message.id.encode("utf-8", "surrogateescape"))
-    headers = message.headers
-    if headers and any(name == CONTENT_TYPE for name, _ in headers):
-        return Record(int(message.at * 1000), message.key, message.body, (own, *headers))
-    return Record(int(message.at * 1000), message.key, message.body, (JSON, own, *headers))
+    given = message.headers
+    headers: List
+    if not given:
+        headers = [JSON, own]
+    elif any(name == CONTENT_TYPE for name, _ in given):
+        headers = [own, *given]
+    else:
+        headers = [JSON, own, *given]
+    return int(message.at * 1000), message.key, message.body, headers
 
 
 def check_sizes(topic: str, parts: Mapping[int, Iterable[Record]], limit: int | None) -> None:
@@ -40,10 +41,8 @@ def check_sizes(topic: str, parts: Mapping[int, Iterable[Record]], limit: int | 
     near = limit - 2 * HEADER_LIMIT  # what is smaller fits, whatever its headers
     for records in parts.values():
         for record in records:
-            if (
-                len(record.body or b"") + len(record.key or b"") > near
-                and (size := size_of(record)) > limit
-            ):
+            _, key, body, _ = record
+            if len(body or b"") + len(key or b"") > near and (size := size_of(record)) > limit:
                 remedy = "Raise the topic's max.message.bytes, or send less. Nothing was sent."
                 raise Invalid(
                     wrong(
@@ -58,7 +57,7 @@ def check_sizes(topic: str, parts: Mapping[int, Iterable[Record]], limit: int | 
 def size_of(record: Record) -> int:
     """A batch of this record alone, in bytes."""
     batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 0)
-    batch.append(0, record.at, record.key, record.body, list(record.headers))
+    batch.append(0, *record)
     return int(batch.size())
 
 
