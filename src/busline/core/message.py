@@ -85,6 +85,7 @@ class Delivery:
     """One arrival of a message, and what a function may ask about it."""
 
     __slots__ = (
+        "_size",
         "_view",
         "address",
         "attempt",
@@ -95,7 +96,6 @@ class Delivery:
         "position",
         "receipt",
         "sends",
-        "_size",
         "span",
     )
 
