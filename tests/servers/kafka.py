@@ -90,8 +90,11 @@ class Node:
         raise RuntimeError(f"Kafka does not listen on {self.server}: its log is {self.log}")
 
     def signal(self, number: int) -> None:
+        """Returns when a node that is told to stand still does, with all its threads."""
         assert self._process is not None
         os.kill(self._process.pid, number)
+        while number == signal.SIGSTOP and not stands_still(self._process.pid):
+            time.sleep(0.005)
 
     def ended(self) -> None:
         """Waits for its end; one that does not end is killed."""
@@ -205,6 +208,11 @@ class Kafka:
             "log.segment.delete.delay.ms": 0,
             **several,
         }
+
+
+def stands_still(pid: int) -> bool:
+    states = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(one.rpartition(")")[2].split()[0] in "TtZ" for one in states)
 
 
 def write(path: Path, settings: Mapping[str, object]) -> None:

@@ -85,6 +85,7 @@ class Delivery:
     """One arrival of a message, and what a function may ask about it."""
 
     __slots__ = (
+        "_size",
         "_view",
         "address",
         "attempt",
@@ -95,7 +96,6 @@ class Delivery:
         "position",
         "receipt",
         "sends",
-        "size",
         "span",
     )
 
@@ -123,7 +123,7 @@ class Delivery:
             attempt,
             position,
         )
-        self.lane, self.receipt, self.size = lane, receipt, len(message.body or b"")
+        self.lane, self.receipt, self._size = lane, receipt, len(message.body or b"")
         self.handler = ""
         self.sends: list[Effect] | None = (
             None  # what leaves with the outcome; None: closed, sends leave at once

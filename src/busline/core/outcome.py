@@ -94,4 +94,4 @@ def weight(delivery: Delivery, outcome: Outcome) -> int:
         len(one.message.body or b"") if isinstance(one, Send) else len(one.value)
         for one in outcome.effects
     )
-    return effects + (delivery.size if isinstance(outcome, Rejected) else 0)
+    return effects + (delivery._size if isinstance(outcome, Rejected) else 0)

@@ -47,7 +47,7 @@ class Held:
 
     def _note(self, deliveries: Sequence[Delivery], sign: int) -> None:
         self.count += sign * len(deliveries)
-        self._bytes += sign * sum([one.size for one in deliveries])
+        self._bytes += sign * sum([one._size for one in deliveries])
         if self._threaded:
             self._waiting += sign * sum(one.message.task in self._threaded for one in deliveries)
 

@@ -18,7 +18,7 @@ class Arrival(Delivery):
     def __init__(self, record: Any, topic: str, lane: object, receipt: Any) -> None:
         self.record, self.address, self.lane, self.receipt = record, topic, lane, receipt
         self.body = record.value  # pyright: ignore  # a slot, not a property: it is asked for often
-        self.attempt, self.handler, self.size = 1, "", len(record.value or b"")
+        self.attempt, self.handler, self._size = 1, "", len(record.value or b"")
         self.sends = self.cut = self.span = self._view = None
         self._message: Message | None = None
 

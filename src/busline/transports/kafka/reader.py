@@ -109,7 +109,7 @@ class Reader:
                 break
             share = -(-room // (len(ready) - n + 1))  # as much for each that is left
             read = self._read(tracker, min(share, tracker.room(ahead)), size, alone=not taken)
-            size -= sum([one.size for one in read])
+            size -= sum([one._size for one in read])
             taken += read
         return taken
 

@@ -131,10 +131,10 @@ class Tracker:
         what was fetched. `alone`: the first one comes, however large."""
         taken = self._again[:limit]
         del self._again[: len(taken)]
-        left = size - sum([one.size for one in taken]) if taken else size
+        left = size - sum([one._size for one in taken]) if taken else size
         while self.source is not None and self.failure is None and len(taken) < limit and left > 0:
             read = self._read(min(limit - len(taken), max(1, left // self._largest)))
-            left -= sum([one.size for one in read])
+            left -= sum([one._size for one in read])
             taken += read
         fits = len(taken) if left >= 0 else _fitting(taken, size, alone)
         self._again[:0] = taken[fits:]
@@ -252,7 +252,7 @@ def _offset(delivery: Delivery) -> int:
 def _fitting(deliveries: Sequence[Delivery], size: int, alone: bool) -> int:
     """How many of them are no larger than this together."""
     for count, one in enumerate(deliveries):
-        size -= one.size
+        size -= one._size
         if size < 0 and (count or not alone):
             return count
     return len(deliveries)
