@@ -375,3 +375,19 @@ def test_what_an_open_model_holds_beside_its_fields_is_read_back_as_well(extra: 
     assert codec.decode(codec.encode(fits)) == fits
     with pytest.raises(Invalid, match="more"):
         codec.encode(Open.model_validate({"id": 1, "more": extra}))
+
+
+def test_a_field_that_was_emptied_or_taken_out_of_a_good_value_is_refused() -> None:
+    codec = Codec(Named, "orders")
+    codec.encode(Named(name="a", size=1))
+    emptied, taken = Named(name="a", size=1), Named(name="a", size=1)
+    emptied.name = None  # type: ignore[assignment]  # nobody looks at it again
+    del taken.size
+    for one in (emptied, taken):
+        with pytest.raises(Invalid):
+            codec.encode(one)
+
+
+class Named(BaseModel):
+    name: str
+    size: int = 5

@@ -99,7 +99,9 @@ class Codec:
             raise Invalid(self.secrets[0])
         try:
             fitting = self._load(value)
-            body = self._written(fitting)
+            types = None if self._parts is None else self._types(fitting)
+            known = types is not None and types in self._taken
+            body = self._trust(fitting) if known else self._dump(fitting)
         except (
             ValidationError,
             PydanticSerializationError,
@@ -114,25 +116,21 @@ class Codec:
             self._refuse_not_finite(fitting)
         if len(body) > SURELY_FLAT and is_suspect(body):
             self.check(body)
-        if not self._sure or self._is_derived(fitting):
+        if not self._sure or not (known or self._parts is None) or self._is_derived(fitting):
             self._read_back(fitting, body)
-        return body
-
-    def _written(self, value: object) -> bytes:
-        """As JSON. Where types tell all, the serializer is asked once for each combination of them
-        whether they fit: to hear that takes it longer than to write."""
-        if self._parts is None:
-            return self._dump(value)
-        try:
-            types = tuple(map(type, self._parts(value)))
-        except AttributeError:  # a field was taken out of it
-            return self._dump(value)
-        if types in self._taken:
-            return self._trust(value)
-        body = self._dump(value)
-        if len(self._taken) < COMBINATIONS:
+        if types and not known and len(self._taken) < COMBINATIONS:
             self._taken.add(types)
         return body
+
+    def _types(self, value: Any) -> tuple[type, ...] | None:
+        """Of its fields, where they tell all: the serializer is asked once for each combination of
+        them whether they fit, which takes it longer than to write, and the first is read back. None
+        where one was taken out of it."""
+        assert self._parts is not None
+        try:
+            return tuple(map(type, self._parts(value)))
+        except AttributeError:
+            return None
 
     def _is_derived(self, value: object) -> bool:
         """Whether somewhere in it may be a model in its base's place."""
