@@ -2,6 +2,7 @@
 tests that need one. What is slow comes first, so that no process has it left when the others are
 done."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,8 @@ from tests.servers.kafka import Kafka
 from tests.servers.redis import redis, shared
 
 __all__ = ["redis", "shared"]
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs aside
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SERVERS = {"browser", "kafka", "redis", "shared"}
 
 

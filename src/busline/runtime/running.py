@@ -24,7 +24,7 @@ from busline.runtime.sending import HANDLING, Sends
 from busline.runtime.work import Work
 
 WIDEST = 1024  # runs that begin at once
-QUANTUM = 100  # deliveries of one run at most, a quarter of the buffer: then others have their turn
+QUANTUM = 100  # deliveries of one run, then others have their turn
 
 
 class Host(Protocol):
@@ -95,7 +95,6 @@ class Running:
         self._name, self._lanes, self._host = work.name, lanes, host
         self._handlers, self._unknown = work.handlers, unknown
         self._only = work.handlers.get("")
-        self._quantum = min(QUANTUM, max(work.buffer // 4, 1))
         self._runs: set[Run] = set()
         self._turns = Turns(self._turned)
         self._deadlines = Deadlines(clock, self._runs, self.cut)
@@ -138,7 +137,7 @@ class Running:
 
     async def _run(self, run: Run) -> None:
         turns, turn, known = self._turns, self._turns.begin(run), None
-        for _ in range(self._quantum):
+        for _ in range(QUANTUM):
             delivery = self._lanes.take()
             if delivery is None:
                 break

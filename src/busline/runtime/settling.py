@@ -49,7 +49,6 @@ class Settling:
         leaving: Leaving,
     ) -> None:
         self._name, self._elsewhere, self._clock, self._away = work.name, elsewhere, clock, away
-        self._enough = min(GROUP, max(work.buffer // 2, 1))  # one half is settled, the other runs
         self._done, self._failed, self._leaving = done, failed, leaving
         self._context = copy_context()  # not that of the function which finished
         self._finished: list[Settled] = []
@@ -126,7 +125,7 @@ class Settling:
         """Lets those who finish in the next turns of the loop come along, as long as each turn
         brings some."""
         count = 0
-        while count < len(self._finished) < self._enough:
+        while count < len(self._finished) < GROUP:
             count = len(self._finished)
             await asyncio.sleep(0)
 

@@ -34,11 +34,8 @@ PAUSE = 0.1  # seconds
 ANSWER = 4.0  # seconds a server has to answer one question
 LAST_EPOCH = 2**15 - 1
 own = logging.getLogger("aiokafka")
-if (
-    own.level == logging.NOTSET
-    # it tells each try, and at length what busline says in its own words; who wants that sets its
-    # level
-):
+if own.level == logging.NOTSET:
+    # it tells each try, and at length what busline says in its own words: who wants that sets it
     own.setLevel(logging.CRITICAL)
 # reads every codec but gzip: the client uses it where it is there, and here it has to be
 import_module("cramjam")
