@@ -29,9 +29,6 @@ C = TypeVar("C")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 RESULT_TTL = 3600.0
-LOOK_AGAIN = (
-    5.0  # a waiter is woken by the result; this often it also asks whether the job died otherwise
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,10 @@ class Held:
         """Takes those with these receipts out that have not begun, None for all: somebody else has
         them now, or they are given back. They are still held."""
         waiting = self.lanes.drop()
-        if receipts is None:
-            return waiting + self.parked.take()
-        self.lanes.add(one for one in waiting if one.receipt not in receipts)
-        return [one for one in waiting if one.receipt in receipts] + self.parked.take(receipts)
+        if receipts is not None:
+            self.lanes.add(one for one in waiting if one.receipt not in receipts)
+            waiting = [one for one in waiting if one.receipt in receipts]
+        return waiting + self.parked.take(receipts)
 
     def room(self) -> int:
         """How many more may be received; 0 where a handful is not worth the way. What waits behind
@@ -112,7 +112,7 @@ class Parked:
         self._lanes.resume(delivery)
         self._resumed()
 
-    def take(self, receipts: Set[object] | None = None) -> list[Delivery]:
+    def take(self, receipts: Set[object] | None) -> list[Delivery]:
         """Takes out those with these receipts, None for all: their lanes open."""
         taken: list[Delivery] = []
         for receipt in [*self._waiting] if receipts is None else receipts & self._waiting.keys():

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 
 from busline.core.clock import Clock
@@ -19,7 +18,7 @@ from busline.core.counts import Counts
 from busline.core.handler import Handler
 from busline.core.message import Delivery
 from busline.core.outcome import ACKED, RELEASED, SKIPPED, Outcome, Retried, Settled, Settlement
-from busline.core.ports import UNKNOWN_LIMIT, Receiver
+from busline.core.ports import Receiver
 from busline.runtime.elsewhere import Elsewhere
 from busline.runtime.held import Held
 from busline.runtime.ledger import Ledger
@@ -52,7 +51,9 @@ class Worker:
     ) -> None:
         self.work, self.clock = work, clock
         features = work.transport.features
-        self._durable, self._notes = features.durable, features.notes
+        self._durable = features.durable
+        # what is settled by a note; these very objects, for an equal one may have carried something
+        self._noted = {id(ACKED), id(SKIPPED)} if features.notes else set[int]()
         self.away: dict[str, str] = {}
         self._held = Held(work, clock, self._start_soon)
         strange = unknown(work.handlers, work.elsewhere)
@@ -99,8 +100,7 @@ class Worker:
     async def run(self, drain: float, cancel: float) -> None:
         """Until `stop` is set: then nothing new starts, what runs has `drain` seconds to end, and
         is cancelled. Raises what ended the receiving for good."""
-        subscription = replace(self.work.subscription, unknown_limit=UNKNOWN_LIMIT)
-        async with self.work.transport.subscribe(subscription, self) as receiver:
+        async with self.work.transport.subscribe(self.work.subscription, self) as receiver:
             self._settling.receiver = receiver
             fetching = asyncio.get_running_loop().create_task(
                 self._fetch(receiver), name=f"busline fetch {self.work.name}"
@@ -163,7 +163,7 @@ class Worker:
             self._ledger.retried(delivery, outcome)
             if delivery.in_lane and not self.stop.is_set():
                 return self._held.parked.retry(delivery, outcome)
-        if not self._durable or (self._notes and (outcome is ACKED or outcome is SKIPPED)):
+        if not self._durable or id(outcome) in self._noted:
             self._held.lanes.leave(delivery)
         self._settling.add((delivery, outcome))
 
@@ -176,8 +176,8 @@ class Worker:
         self._held.drop([delivery for delivery, _ in batch])
         if self._durable and not self.stop.is_set():
             for delivery, outcome in batch:
-                noted = self._notes and (outcome is ACKED or outcome is SKIPPED)
-                if not noted and outcome is not RELEASED:  # that was given back before it began
+                # given back before it began, it had no place in its lane
+                if outcome is not RELEASED and id(outcome) not in self._noted:
                     self._held.lanes.leave(delivery)
             self._start_soon()
         self._changed.set()
