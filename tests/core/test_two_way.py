@@ -391,3 +391,9 @@ def test_a_field_that_was_emptied_or_taken_out_of_a_good_value_is_refused() -> N
 class Named(BaseModel):
     name: str
     size: int = 5
+
+
+@pytest.mark.parametrize("model", [Any, Any | Colour | None])
+def test_an_enum_that_would_come_back_as_its_text_is_refused(model: Any) -> None:
+    with pytest.raises(Invalid, match="a Colour that comes back as a str"):
+        Codec(model, "orders").encode(Colour.RED)

@@ -17,7 +17,7 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaVa
 from pydantic_core.core_schema import CoreConfig
 
 from busline.core.errors import Invalid, excerpt, wrong
-from busline.core.two_way import Survey, differences
+from busline.core.two_way import Difference, Survey, differences
 
 BODY_LIMIT = 960 * 1024
 DEPTH_LIMIT = 64
@@ -148,6 +148,8 @@ class Codec:
         if type(come) is type(value) and come == value:
             return
         found = next(differences(value, come), None)
+        if found is None and type(come) is not type(value):
+            found = Difference((), value, come)  # as an enum of texts, which equals its text
         if found is not None:
             sent, come = type(found.sent).__name__, type(found.come).__name__
             got = f"a {sent} that comes back as {'another one' if sent == come else f'a {come}'}"
